@@ -1,0 +1,1 @@
+"""The operator channel: checks signed requests with the kernel and puts them into the log."""

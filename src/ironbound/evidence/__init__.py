@@ -1,0 +1,1 @@
+"""Exports the log and its artifacts as one file that anyone can verify offline."""

@@ -1,0 +1,1 @@
+"""The command line and its voice; it decides nothing."""

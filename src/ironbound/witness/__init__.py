@@ -1,0 +1,1 @@
+"""Cosigns a checkpoint only when it extends the one cosigned before."""
