@@ -1,0 +1,416 @@
+"""Folds the log's entries, one after another, into the state that everybody shares.
+
+Controller, node, gateway, monitor and verifier run this very code over the same entries. It decides,
+for each entry, whether its voice may say it and whether the kernel lets it have an effect. An entry
+that may not has none: it is *void*, with a reason, and stays visible. No I/O; the entries come as bytes.
+
+Rule 1: an entry's effect depends on the entries before it and on nothing else.
+Rule 2: a service's word admits nothing by itself: the humans' signatures are checked here, each time.
+Rule 3: a void entry changes nothing but the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from .authority import LIVE, Authority, Refused
+from .canonical import Digest, FormatError, b64decode
+from .constraint import Where, parse_where
+from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
+from .keys import SignatureInvalid
+from .merkle import Tree, leaf_hash
+from .request import Consent, verify_consent
+from .statement import VOICES, Statement, parse_statement
+from .trust import TrustRoot, parse_trust_root
+
+CANARY_PREFIX: Final = "canary:"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as replayed. `void` is the reason why it has no effect, or None if it has.
+
+    `role` is the service that signed it ("operators" for the trust root, "" if nobody known did).
+    """
+
+    index: int
+    data: bytes
+    kind: str
+    role: str
+    predicate: Mapping[str, Any]
+    consent: Consent | None = None
+    void: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A launch that was admitted at `index`, with the indexes of what became of it (-1: not yet)."""
+
+    index: int
+    agent: str
+    module: Digest
+    config: Digest
+    nonce: str | None
+    humans: tuple[str, ...]
+    expires_ms: int
+    started: int = -1
+    ended: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant as its request says it; whether it still holds, only the kernel knows."""
+
+    index: int
+    id: str
+    agent: str
+    module: Digest
+    config: Digest
+    tool: str
+    action: str
+    where: Where
+    where_value: Any
+    calls: int
+    expires_ms: int
+    credential: str | None
+    humans: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A module or a profile that the quorum approved by digest."""
+
+    index: int
+    name: str
+    humans: tuple[str, ...]
+    probe: Any = None
+
+
+@dataclass(slots=True)
+class Books:
+    """What was said, indexed for reading. The authority decides; these only remember."""
+
+    launches: dict[int, Launch] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    grants_of: dict[str, dict[str, None]] = field(default_factory=dict)
+    modules: dict[str, Approved] = field(default_factory=dict)
+    profiles: dict[str, Approved] = field(default_factory=dict)
+    open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    kinds: list[str] = field(default_factory=list)
+    void: dict[int, str] = field(default_factory=dict)
+
+
+class Replay:
+    """The fold. `apply` takes the next entry's bytes; `size`, `tree`, `authority` and `books` are its state."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self.books = Books()
+        self._trust: TrustRoot | None = None
+        self._authority = Authority({})
+        self._ids: set[tuple[str, str]] = set()
+
+    @property
+    def size(self) -> int:
+        """How many entries have been folded."""
+        return self.tree.size
+
+    @property
+    def trust(self) -> TrustRoot:
+        """The trust root; FormatError before entry 0."""
+        if self._trust is None:
+            raise FormatError("trust-root-missing", "the log has no trust root yet")
+        return self._trust
+
+    @property
+    def authority(self) -> Authority:
+        """The kernel's state, as of all entries folded."""
+        return self._authority
+
+    def apply(self, data: bytes) -> Entry:
+        """Fold the next entry. Never raises for what an entry says: what is wrong with it makes it void.
+
+        Only a wrong entry 0 raises (FormatError, SignatureInvalid): without a trust root nothing has a meaning.
+        """
+        index = self.tree.size
+        if index == 0:
+            self._trust = parse_trust_root(data)
+            self._authority = Authority(self._trust.quorum)
+            body = parse_statement(self._trust.envelope.payload).predicate
+            entry = Entry(0, data, "trust-root", "operators", body)
+        else:
+            entry = self._voiced(index, data)
+        self.tree.append(leaf_hash(data))
+        self.books.kinds.append("" if entry.void else entry.kind)
+        if entry.void:
+            self.books.void[index] = entry.void
+        return entry
+
+    def consider(self, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
+        """Would this request be admitted as the next entry? The consent if so, else Refused. Changes nothing."""
+        consent = verify_consent(self.trust, request, approvals, now_ms)
+        rule, message = self._asked(consent, self.size, now_ms)
+        reason = self._authority.check(rule, message)
+        if reason is not None:
+            raise Refused(reason)
+        return consent
+
+    def holds(self, agent: str) -> list[str]:
+        """The ids of the agent's grants that are not revoked, sorted: what a request calls `before`."""
+        grants = self.books.grants_of.get(agent, {})
+        return sorted(one for one in grants if self._authority.read("grant_state", one) == LIVE)
+
+    def grant_named(self, agent: str, tool: str) -> Grant | None:
+        """The grant that a tool's name stands for now; it may have expired or been used up."""
+        return self.books.grants.get(self._authority.read("tool_grant", (agent, tool)))
+
+    def _voiced(self, index: int, data: bytes) -> Entry:
+        """(1) one enrolled service signed it  (2) it is a statement for here  (3) which that service may say
+        (4) for the first time  (5) and the kernel or the books accept."""
+        void = Entry(index, data, "", "", {})
+        try:
+            envelope = parse_envelope(data)
+            role = self.trust.voices.get(envelope.signatures[0].keyid, "")  # (1)
+            if not role or len(envelope.signatures) != 1:
+                return replace(void, void="voice-unknown")
+            void = replace(void, role=role)
+            key = self.trust.services[role]
+            verify_envelope(envelope, {key.keyid: key})
+            statement = parse_statement(envelope.payload)  # (2)
+        except FormatError as error:
+            return replace(void, void="entry-malformed", detail=str(error))
+        except SignatureInvalid as error:
+            return replace(void, void="signature-invalid", detail=str(error))
+        said = statement.predicate
+        void = replace(void, kind=statement.kind, predicate=said)
+        if statement.kind not in VOICES[role]:  # (3)
+            return replace(void, void="voice-not-entitled")
+        if said["deployment"] != self.trust.deployment:
+            return replace(void, void="other-deployment")
+        if (role, said["id"]) in self._ids:  # (4)
+            return replace(void, void="said-twice")
+        try:
+            consent = _HANDLERS[statement.kind](self, index, said)  # (5)
+        except Refused as refusal:
+            return replace(void, void=refusal.reason)
+        except FormatError as error:
+            return replace(void, void="body-malformed", detail=str(error))
+        self._ids.add((role, said["id"]))
+        return replace(void, consent=consent)
+
+    # What each kind of entry does, after its voice was checked.
+
+    def _admitted(self, index: int, said: Mapping[str, Any]) -> Consent:
+        request = envelope_from_value(said["request"])
+        approvals = [envelope_from_value(one) for one in said["approvals"]]
+        consent = verify_consent(self.trust, request, approvals, said["at_ms"])
+        rule, message = self._asked(consent, index, said["at_ms"])
+        self._authority.apply(rule, message)
+        self._remember(consent, message)
+        return consent
+
+    def _asked(self, consent: Consent, index: int, now_ms: int) -> tuple[str, dict[str, Any]]:
+        """The kernel's rule and message for a request that humans consent to."""
+        asked, statement = consent.statement.predicate, consent.statement
+        body = asked["body"]
+        message: dict[str, Any] = {
+            "index": index,
+            "now": now_ms,
+            "id": asked["id"],
+            "consents": len(consent.humans),
+            "not_before": asked["not_before_ms"],
+            "expires": asked["expires_ms"],
+            "head": asked["log_head"]["size"],
+            "head_known": self._head_known(asked["log_head"]),
+            "agent": asked["agent"],
+            "module": asked["module_sha256"],
+            "config": asked["config_sha256"],
+        }
+        needs_module = statement.kind in ("module-approval", "launch-request", "grant")
+        needs_config = statement.kind in ("profile-approval", "launch-request", "grant")
+        if needs_module != (asked["module_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
+            raise Refused("body-malformed")
+        if needs_config and asked["config_sha256"] is None:
+            raise Refused("body-malformed")
+        if statement.kind in ("launch-request", "grant"):
+            before = self.holds(asked["agent"])
+            gained = [asked["id"]] if statement.kind == "grant" else []
+            if asked["capability"] != {"before": before, "after": sorted(before + gained)}:
+                raise Refused("head-stale" if self._seen_less(message) else "capability-differs")
+        if statement.kind == "grant":
+            message |= {
+                "tool": body["tool"],
+                "action": body["action"],
+                "where": _where(body["where"]),
+                "calls": body["calls"],
+                "grant_expires": body["expires_ms"],
+            }
+        elif statement.kind == "module-approval":
+            if (body["kind"] == "canary") != (body["probe"] is not None):
+                raise Refused("body-malformed")
+            message["canary"] = body["kind"] == "canary"
+        elif statement.kind == "revocation":
+            message["grant"] = body["grant"]
+        return _RULE_OF[statement.kind], message
+
+    def _seen_less(self, message: Mapping[str, Any]) -> bool:
+        return bool(message["head"] < self._authority.read("agent_changed", message["agent"]))
+
+    def _head_known(self, head: Mapping[str, Any]) -> bool:
+        size = head["size"]
+        return 0 < size <= self.tree.size and b64decode(head["root"]) == self.tree.root_at(size)
+
+    def _remember(self, consent: Consent, message: Mapping[str, Any]) -> None:
+        asked, kind, index = consent.statement.predicate, consent.statement.kind, message["index"]
+        humans = tuple(str(human) for human in consent.humans)
+        body = asked["body"]
+        if kind == "module-approval":
+            name = body["probe"].get("probe", "") if body["kind"] == "canary" else "agent"
+            approved = Approved(index, str(name), humans, body["probe"])
+            self.books.modules[asked["module_sha256"]] = approved
+        elif kind == "profile-approval":
+            self.books.profiles[asked["config_sha256"]] = Approved(index, body["profile"], humans)
+        elif kind == "launch-request":
+            self.books.launches[index] = Launch(
+                index,
+                asked["agent"],
+                asked["module_sha256"],
+                asked["config_sha256"],
+                None,
+                humans,
+                asked["expires_ms"],
+            )
+        elif kind == "grant":
+            self.books.grants[asked["id"]] = Grant(
+                index,
+                asked["id"],
+                asked["agent"],
+                asked["module_sha256"],
+                asked["config_sha256"],
+                body["tool"],
+                body["action"],
+                message["where"],
+                body["where"],
+                body["calls"],
+                body["expires_ms"],
+                body["credential"],
+                humans,
+            )
+            self.books.grants_of.setdefault(asked["agent"], {})[asked["id"]] = None
+
+    def _challenge(self, index: int, said: Mapping[str, Any]) -> None:
+        agent = CANARY_PREFIX + said["nonce"]
+        module, config = said["module_sha256"], said["config_sha256"]
+        message = {"id": said["nonce"], "agent": agent, "module": module, "config": config}
+        self._authority.apply("challenge", message | {"index": index, "now": said["at_ms"]})
+        self.books.launches[index] = Launch(
+            index, agent, module, config, said["nonce"], (), said["at_ms"] + 60_000
+        )
+
+    def _launch(self, index: int) -> Launch:
+        launch = self.books.launches.get(index)
+        if launch is None:
+            raise Refused("reference-unknown")
+        return launch
+
+    def _started(self, index: int, said: Mapping[str, Any]) -> None:
+        launch = self._launch(said["launch"])
+        message = {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
+        digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
+        self._authority.apply("start", message | digests)
+        self.books.launches[launch.index] = replace(launch, started=index)
+
+    def _launch_refused(self, index: int, said: Mapping[str, Any]) -> None:
+        self._end("refuse-launch", index, said)
+
+    def _exited(self, index: int, said: Mapping[str, Any]) -> None:
+        if self._launch(said["launch"]).started != said["started"]:
+            raise Refused("reference-unknown")
+        self._end("exit", index, said)
+
+    def _end(self, rule: str, index: int, said: Mapping[str, Any]) -> None:
+        launch = self._launch(said["launch"])
+        self._authority.apply(
+            rule, {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
+        )
+        self.books.launches[launch.index] = replace(launch, ended=index)
+
+    def _intent(self, index: int, said: Mapping[str, Any]) -> None:
+        self._authority.apply("invoke", said | {"now": said["at_ms"]})  # type: ignore[operator]
+        self.books.open_intents[index] = said
+
+    def _outcome(self, index: int, said: Mapping[str, Any]) -> None:
+        if said["intent"] in self.books.open_intents:
+            del self.books.open_intents[said["intent"]]
+            return
+        if not self._refers(said["intent"], "action-intent"):
+            void = self.books.void.get(said["intent"])
+            if void is None or said["status"] != "not-performed":
+                raise Refused("intent-unknown")
+            return
+        raise Refused("intent-closed")
+
+    def _refers(self, index: int, *kinds: str) -> bool:
+        return 0 <= index < len(self.books.kinds) and self.books.kinds[index] in kinds
+
+    def _observed(self, index: int, said: Mapping[str, Any]) -> None:
+        if not self._refers(said["started"], "started"):
+            raise Refused("reference-unknown")
+
+    def _drift(self, index: int, said: Mapping[str, Any]) -> None:
+        if said["started"] is not None and not self._refers(said["started"], "started"):
+            raise Refused("reference-unknown")
+
+    def _stop_order(self, index: int, said: Mapping[str, Any]) -> None:
+        if not self._refers(said["drift"], "drift"):
+            raise Refused("reference-unknown")
+        if said["launch"] is not None:
+            launch = self._launch(said["launch"])
+            self._authority.apply("order-stop", {"launch": launch.index, "now": said["at_ms"]})
+
+    def _canary_result(self, index: int, said: Mapping[str, Any]) -> None:
+        launch = self._launch(said["challenge"])
+        if launch.nonce != said["nonce"] or launch.ended != said["evidence"]:
+            raise Refused("reference-unknown")
+
+    def _nothing(self, index: int, said: Mapping[str, Any]) -> None:
+        """Said for the record; changes nothing."""
+
+
+def _where(value: Any) -> Where:
+    try:
+        return parse_where(value)
+    except FormatError as error:
+        raise Refused("body-malformed") from error
+
+
+_RULE_OF: Final[Mapping[str, str]] = {
+    "module-approval": "approve-module",
+    "profile-approval": "approve-profile",
+    "launch-request": "launch",
+    "grant": "grant",
+    "revocation": "revoke",
+    "stop": "stop",
+}
+
+_HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent | None]]] = {
+    "service-started": Replay._nothing,
+    "admitted": Replay._admitted,
+    "refused": Replay._nothing,
+    "canary-challenge": Replay._challenge,
+    "started": Replay._started,
+    "launch-refused": Replay._launch_refused,
+    "exited": Replay._exited,
+    "canary-result": Replay._canary_result,
+    "action-intent": Replay._intent,
+    "action-outcome": Replay._outcome,
+    "action-denied": Replay._nothing,
+    "observed": Replay._observed,
+    "drift": Replay._drift,
+    "stop-order": Replay._stop_order,
+}
+
+__all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay", "Statement"]

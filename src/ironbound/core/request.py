@@ -1,0 +1,185 @@
+"""What an operator signs: requests and approvals, the text that is shown, and how consent is counted.
+
+Decides which humans consent to a request's exact content. Whether that is enough, and whether it may
+happen at all, the kernel decides (`authority`). Source: 3-formats, "What an operator signs".
+
+Rule 1: an approval binds the SHA-256 of the request's payload, never its id.
+Rule 2: consent counts humans, not keys; the initiator is not an approver.
+Rule 3: what a signer saw is a pure function of what was signed, and its digest is part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .authority import Refused
+from .canonical import Digest, FormatError, b64encode, canonical, sha256_hex
+from .envelope import Envelope, verify_envelope
+from .keys import KeyId, SignatureInvalid
+from .statement import ABOUT_AGENTS, ACTS, Statement, Subject, encode_statement, parse_statement
+from .trust import Human, TrustRoot
+
+MAX_APPROVALS: Final = 16
+
+_TITLES: Final[Mapping[str, str]] = {
+    "module-approval": "approve a module",
+    "profile-approval": "approve a profile",
+    "launch-request": "launch an agent",
+    "grant": "grant a capability",
+    "revocation": "revoke a capability",
+    "stop": "stop an agent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """A request with the humans who stand behind its exact content, the initiator first."""
+
+    statement: Statement
+    digest: Digest
+    initiator: Human
+    humans: tuple[Human, ...]
+
+
+def _plain(value: Any) -> str:
+    """Canonical JSON with everything outside printable ASCII escaped: nothing can hide or reorder it."""
+    return "".join(
+        char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8")
+    )
+
+
+def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
+    """The text a signer reads: every signed field, one a line, in a fixed order. Ends with a newline."""
+    capability = predicate["capability"]
+    lines = [
+        f"request      {_TITLES[kind]}",
+        f"deployment   {predicate['deployment']}",
+        f"agent        {predicate['agent'] or '-'}",
+        f"module       {predicate['module_sha256'] or '-'}",
+        f"profile      {predicate['config_sha256'] or '-'}",
+    ]
+    lines += [f"  {field} = {_plain(value)}" for field, value in sorted(predicate["body"].items())]
+    lines += [
+        f"holds now    {len(capability['before'])} grants: {_plain(capability['before'])}",
+        f"holds after  {len(capability['after'])} grants: {_plain(capability['after'])}",
+        f"valid        {predicate['not_before_ms']} to {predicate['expires_ms']} (Unix milliseconds)",
+        f"log head     {predicate['log_head']['size']} {predicate['log_head']['root']}",
+        f"proposal     {predicate['proposal'] or '-'}",
+        f"ticket       {_plain(predicate['ticket'])}",
+        f"id           {predicate['id']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
+    """What a request is about: the module and the configuration that it names."""
+    named = (("module", predicate["module_sha256"]), ("profile", predicate["config_sha256"]))
+    found = tuple(Subject(role, digest) for role, digest in named if digest is not None)
+    if not found:
+        raise FormatError("body-malformed", f"a {kind} names a module or a profile")
+    return found
+
+
+def encode_request(kind: str, predicate: Mapping[str, Any]) -> bytes:
+    """The payload of a request; `shown_sha256` is filled in from what will be shown."""
+    if kind not in ACTS:
+        raise FormatError("not-a-request", kind)
+    complete = dict(predicate)
+    complete["shown_sha256"] = sha256_hex(shown_text(kind, complete).encode())
+    return encode_statement(kind, _subjects(kind, complete), complete)
+
+
+def encode_approval(request: Envelope, *, deployment: str, approval_id: str, expires_ms: int) -> bytes:
+    """The payload of an approval of a request's exact content."""
+    shown = parse_statement(request.payload).predicate["shown_sha256"]
+    return encode_statement(
+        "approval",
+        (Subject("request", request.digest),),
+        {
+            "version": 1,
+            "deployment": deployment,
+            "id": approval_id,
+            "request_sha256": request.digest,
+            "shown_sha256": shown,
+            "expires_ms": expires_ms,
+        },
+    )
+
+
+def _one_human(trust: TrustRoot, envelope: Envelope) -> Human:
+    """The human who signed, by exactly one valid signature of a key on the roster."""
+    if len(envelope.signatures) != 1:
+        raise Refused("signature-count")
+    keyid: KeyId = envelope.signatures[0].keyid
+    if keyid not in trust.humans:
+        raise Refused("signer-unknown")
+    try:
+        verify_envelope(envelope, {keyid: trust.keys[keyid]})
+    except SignatureInvalid as error:
+        raise Refused("signature-invalid") from error
+    return trust.humans[keyid]
+
+
+def _statement(envelope: Envelope, reason: str) -> Statement:
+    try:
+        return parse_statement(envelope.payload)
+    except FormatError as error:
+        raise Refused(reason) from error
+
+
+def verify_consent(
+    trust: TrustRoot, request: Envelope, approvals: Sequence[Envelope], now_ms: int
+) -> Consent:
+    """Who consents to this request. Raises Refused with the first reason why something is wrong.
+
+    (1) one human on the roster signed the request  (2) it is a request, for this deployment, about its
+    subject  (3) its text is the one shown  (4) each approval is one other human's  (5) and binds this
+    content, for this deployment, unexpired.
+    """
+    initiator = _one_human(trust, request)  # (1)
+    statement = _statement(request, "not-a-request")  # (2)
+    if statement.kind not in ACTS:
+        raise Refused("not-a-request")
+    predicate = statement.predicate
+    if predicate["deployment"] != trust.deployment:
+        raise Refused("other-deployment")
+    if (statement.kind in ABOUT_AGENTS) != (predicate["agent"] is not None):
+        raise Refused("body-malformed")
+    try:
+        expected = _subjects(statement.kind, predicate)
+    except FormatError as error:
+        raise Refused("body-malformed") from error
+    if statement.subjects != expected:
+        raise Refused("subject-differs")
+    if predicate["shown_sha256"] != sha256_hex(shown_text(statement.kind, predicate).encode()):  # (3)
+        raise Refused("shown-differs")
+    humans = [initiator]
+    for envelope in approvals:
+        human = _one_human(trust, envelope)  # (4)
+        approval = _statement(envelope, "not-an-approval")
+        if approval.kind != "approval":
+            raise Refused("not-an-approval")
+        if human == initiator:
+            raise Refused("initiator-approves")
+        if human in humans:
+            raise Refused("same-human-twice")
+        said = approval.predicate  # (5)
+        if said["deployment"] != trust.deployment:
+            raise Refused("other-deployment")
+        if said["request_sha256"] != request.digest or approval.subjects != (
+            Subject("request", request.digest),
+        ):
+            raise Refused("approval-for-another-request")
+        if said["shown_sha256"] != predicate["shown_sha256"]:
+            raise Refused("shown-differs")
+        if said["expires_ms"] <= now_ms:
+            raise Refused("approval-expired")
+        humans.append(human)
+    return Consent(statement, request.digest, initiator, tuple(humans))
+
+
+def head_of(size: int, root: bytes) -> dict[str, Any]:
+    """The log head that a request carries: tree size and root."""
+    return {"size": size, "root": b64encode(root)}

@@ -1,0 +1,390 @@
+"""What can be said in the log: in-toto Statements v1, one closed shape per predicate type.
+
+Parses and builds; decides nothing. A payload is accepted only as its own canonical JSON, with exactly
+the fields of its kind's shape, each within its named limit. Who may say which kind stands in `VOICES`,
+and which kinds an operator signs in `ACTS`. Source: in-toto attestation v1, statement layer.
+
+Times are Unix milliseconds (`*_ms`), digests lower-case hexadecimal SHA-256, ids 32 hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NewType
+
+from .canonical import Digest, FormatError, Value, canonical, parse_canonical
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+TYPE_PREFIX: Final = "https://ironbound.dev/"
+MAX_STATEMENT: Final = 65_535
+MAX_TIME_MS: Final = 1 << 52
+MAX_TEXT: Final = 4096
+
+#: The name of a kind of statement, such as `grant`; its predicate type is a URI made of it.
+Kind = NewType("Kind", str)
+Shape = Callable[[Value, str], None]
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_AGENT = re.compile(r"(canary:[0-9a-f]{32}|[a-z0-9][a-z0-9._-]{0,63})")
+_TOOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_CAPS = re.compile(r"[\x20-\x7e]{0,200}")
+
+
+def _refuse(path: str, expected: str, got: Value) -> FormatError:
+    return FormatError("statement-shape", f"{path}: expected {expected}, got {str(got)[:80]!r}")
+
+
+def _matches(pattern: re.Pattern[str], expected: str) -> Shape:
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not str or not pattern.fullmatch(value):
+            raise _refuse(path, expected, value)
+
+    return shape
+
+
+def text(limit: int = MAX_TEXT) -> Shape:
+    """Any string of at most `limit` characters."""
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not str or len(value) > limit:
+            raise _refuse(path, f"text of at most {limit} characters", value)
+
+    return shape
+
+
+def integer(low: int, high: int) -> Shape:
+    """An integer from `low` to `high`; a boolean is none."""
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise _refuse(path, f"an integer from {low} to {high}", value)
+
+    return shape
+
+
+def choice(*values: str) -> Shape:
+    """One of a few words."""
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not str or value not in values:
+            raise _refuse(path, "one of " + ", ".join(values), value)
+
+    return shape
+
+
+def maybe(inner: Shape) -> Shape:
+    """Null or the inner shape."""
+
+    def shape(value: Value, path: str) -> None:
+        if value is not None:
+            inner(value, path)
+
+    return shape
+
+
+def each(inner: Shape, most: int, least: int = 0) -> Shape:
+    """A list of `least` to `most` items of one shape."""
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not list or not least <= len(value) <= most:
+            raise _refuse(path, f"a list of {least} to {most}", value)
+        for position, item in enumerate(value):
+            inner(item, f"{path}[{position}]")
+
+    return shape
+
+
+def record(**fields: Shape) -> Shape:
+    """An object with exactly these fields."""
+    names = frozenset(fields)
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not dict or value.keys() != names:
+            raise _refuse(path, "exactly the fields " + ", ".join(sorted(names)), _keys(value))
+        for name, inner in fields.items():
+            inner(value[name], f"{path}.{name}")
+
+    return shape
+
+
+def mapping(inner: Shape, most: int) -> Shape:
+    """An object from names to one shape."""
+
+    def shape(value: Value, path: str) -> None:
+        if type(value) is not dict or len(value) > most:
+            raise _refuse(path, f"an object of at most {most} fields", _keys(value))
+        for name, item in value.items():
+            inner(item, f"{path}.{name}")
+
+    return shape
+
+
+def _keys(value: Value) -> Value:
+    return ", ".join(sorted(value)) if type(value) is dict else value
+
+
+def anything(value: Value, path: str) -> None:
+    """Any JSON; its own parser looks at it later, and the statement's size bounds it."""
+
+
+def document(value: Value, path: str) -> None:
+    """Any JSON object."""
+    if type(value) is not dict:
+        raise _refuse(path, "an object", value)
+
+
+def boolean(value: Value, path: str) -> None:
+    """True or false."""
+    if type(value) is not bool:
+        raise _refuse(path, "true or false", value)
+
+
+digest = _matches(_HASH, "a SHA-256 in lower-case hexadecimal")
+identifier = _matches(_ID, "32 hexadecimal digits")
+name = _matches(_NAME, "a name of a-z 0-9 . _ -")
+agent = _matches(_AGENT, "an agent's id")
+tool = _matches(_TOOL, "a tool's name")
+printable = _matches(_CAPS, "at most 200 printable ASCII characters")
+moment = integer(0, MAX_TIME_MS)
+index = integer(0, 1 << 52)
+count = integer(0, 1 << 52)
+pid = integer(1, 1 << 22)
+
+_difference = record(path=text(200), expected=anything, got=anything)
+_probe_result = record(
+    name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000)
+)
+_key = record(scheme=choice("ed25519"), public=text(64))
+_roles = ("controller", "node", "gateway", "monitor")
+
+
+def _said(**fields: Shape) -> Shape:
+    """A service's statement: every one has an id, the deployment and a time."""
+    return record(id=identifier, deployment=name, at_ms=moment, **fields)
+
+
+def _asked(**body: Shape) -> Shape:
+    """An operator's request: what 3-formats calls the exact bytes that are signed."""
+    return record(
+        version=integer(1, 1),
+        deployment=name,
+        id=identifier,
+        agent=maybe(_matches(_NAME, "an agent's id")),
+        module_sha256=maybe(digest),
+        config_sha256=maybe(digest),
+        capability=record(before=each(identifier, 256), after=each(identifier, 256)),
+        not_before_ms=moment,
+        expires_ms=moment,
+        log_head=record(size=index, root=text(64)),
+        proposal=maybe(digest),
+        shown_sha256=digest,
+        ticket=text(200),
+        body=record(**body),
+    )
+
+
+#: The shape of each kind's predicate.
+SHAPES: Final[Mapping[str, Shape]] = {
+    "trust-root": record(
+        version=integer(1, 1),
+        deployment=name,
+        created_ms=moment,
+        operators=each(record(name=name, keys=each(_key, 8, 1)), 64, 1),
+        quorum=record(
+            module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)
+        ),
+        services=record(**{role: _key for role in _roles}),
+        log=record(origin=text(200), vkey=text(300)),
+        witness_policy=text(8192),
+        separation=record(mode=choice("user", "process"), users=mapping(integer(0, 1 << 31), 8)),
+        bounds=record(drift_stop_ms=integer(1, 3_600_000), canary_interval_ms=integer(1000, 1 << 40)),
+    ),
+    "module-approval": _asked(kind=choice("agent", "canary"), size=count, probe=maybe(document)),
+    "profile-approval": _asked(profile=name),
+    "launch-request": _asked(),
+    "grant": _asked(
+        tool=tool,
+        action=name,
+        where=document,
+        calls=integer(1, 1 << 40),
+        expires_ms=moment,
+        credential=maybe(name),
+    ),
+    "revocation": _asked(grant=identifier),
+    "stop": _asked(),
+    "approval": record(
+        version=integer(1, 1),
+        deployment=name,
+        id=identifier,
+        request_sha256=digest,
+        shown_sha256=digest,
+        expires_ms=moment,
+    ),
+    "admitted": _said(request=document, approvals=each(document, 16)),
+    "refused": _said(
+        submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)
+    ),
+    "started": _said(
+        launch=index,
+        agent=agent,
+        module_sha256=digest,
+        config_sha256=digest,
+        runtime_sha256=digest,
+        pid=pid,
+        pid_start=count,
+        boot_id=text(64),
+        uid=count,
+        posture=document,
+        probes=each(_probe_result, 128),
+    ),
+    "launch-refused": _said(
+        launch=index,
+        agent=agent,
+        stage=printable,
+        reason=printable,
+        text=text(),
+        module_sha256=digest,
+        config_sha256=maybe(digest),
+    ),
+    "exited": _said(
+        launch=index,
+        agent=agent,
+        started=index,
+        reason=printable,
+        text=text(),
+        report=text(),
+        usage=record(messages=count, fuel=count, wall_ms=count, cpu_ms=count, max_rss=count),
+    ),
+    "canary-result": _said(
+        challenge=index,
+        nonce=identifier,
+        probe=printable,
+        verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"),
+        refusal=text(),
+        evidence=index,
+    ),
+    "action-intent": _said(
+        agent=agent, launch=index, grant=identifier, tool=tool, action=name, args=document, args_sha256=digest
+    ),
+    "action-outcome": _said(
+        intent=index,
+        status=choice("performed", "failed", "not-performed", "unknown"),
+        detail=text(1000),
+        result_sha256=maybe(digest),
+        result_bytes=count,
+    ),
+    "action-denied": _said(
+        agent=agent, launch=index, tool=text(200), reason=printable, text=text(1000), args_sha256=maybe(digest)
+    ),
+    "observed": _said(
+        started=index, agent=agent, pid=pid, posture=document, differences=each(_difference, 64)
+    ),
+    "drift": _said(
+        kind=printable,
+        started=maybe(index),
+        pid=pid,
+        differences=each(_difference, 64),
+        detected_ms=moment,
+    ),
+    "stop-order": _said(launch=maybe(index), pid=pid, pid_start=count, drift=index, reason=printable),
+    "canary-challenge": _said(nonce=identifier, probe=printable, module_sha256=digest, config_sha256=digest),
+    "service-started": _said(
+        role=choice(*_roles),
+        pid=pid,
+        pid_start=count,
+        boot_id=text(64),
+        uid=count,
+        gid=count,
+        separation=choice("user", "process"),
+        version=printable,
+        kernel_sha256=digest,
+        host=document,
+    ),
+}
+
+#: Which kinds each service may say in the log. The ledger itself has no voice.
+VOICES: Final[Mapping[str, frozenset[str]]] = {
+    "controller": frozenset({"service-started", "admitted", "refused"}),
+    "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
+    "gateway": frozenset({"service-started", "action-intent", "action-outcome", "action-denied"}),
+    "monitor": frozenset({"service-started", "observed", "drift", "stop-order", "canary-challenge"}),
+}
+
+#: Which kinds an operator signs as a request, with the act whose quorum it takes (None: one human).
+ACTS: Final[Mapping[str, str | None]] = {
+    "module-approval": "module",
+    "profile-approval": "profile",
+    "launch-request": "launch",
+    "grant": "grant",
+    "revocation": None,
+    "stop": None,
+}
+
+#: The kinds that concern one agent and therefore carry its capability before and after.
+ABOUT_AGENTS: Final = frozenset({"launch-request", "grant", "revocation", "stop"})
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a statement is about: a name and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A parsed statement of a known kind whose predicate has that kind's shape."""
+
+    kind: Kind
+    subjects: tuple[Subject, ...]
+    predicate: dict[str, Any]
+
+
+def predicate_type(kind: str) -> str:
+    """The predicate type URI of a kind."""
+    return f"{TYPE_PREFIX}{kind}/v1"
+
+
+_KIND_OF: Final[Mapping[str, str]] = {predicate_type(kind): kind for kind in SHAPES}
+_FIELDS = {"_type", "subject", "predicateType", "predicate"}
+_subjects = each(record(name=text(200), digest=record(sha256=digest)), 8, 1)
+
+
+def encode_statement(kind: str, subjects: tuple[Subject, ...], predicate: Mapping[str, Any]) -> bytes:
+    """The canonical payload of a statement; FormatError if it is not of its kind's shape."""
+    if kind not in SHAPES:
+        raise FormatError("statement-kind", f"no such kind: {kind}")
+    body: dict[str, Any] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": subject.name, "digest": {"sha256": subject.sha256}} for subject in subjects],
+        "predicateType": predicate_type(kind),
+        "predicate": dict(predicate),
+    }
+    _subjects(body["subject"], "subject")
+    SHAPES[kind](body["predicate"], kind)
+    payload = canonical(body)
+    if len(payload) > MAX_STATEMENT:
+        raise FormatError("statement-too-large", f"{len(payload)} bytes, at most {MAX_STATEMENT}")
+    return payload
+
+
+def parse_statement(payload: bytes) -> Statement:
+    """The statement in a payload; FormatError for anything but the canonical bytes of a known kind."""
+    body = parse_canonical(payload, limit=MAX_STATEMENT)
+    if type(body) is not dict or body.keys() != _FIELDS or body["_type"] != STATEMENT_TYPE:
+        raise FormatError("statement-type", "not an in-toto Statement v1")
+    uri = body["predicateType"]
+    kind = _KIND_OF.get(uri) if type(uri) is str else None
+    if kind is None:
+        raise FormatError("statement-kind", f"unknown predicate type {str(uri)[:80]!r}")
+    listed = body["subject"]
+    _subjects(listed, "subject")
+    predicate = body["predicate"]
+    SHAPES[kind](predicate, kind)
+    subjects = tuple(Subject(item["name"], item["digest"]["sha256"]) for item in listed)  # type: ignore[index,call-overload,union-attr]
+    return Statement(Kind(kind), subjects, predicate)  # type: ignore[arg-type]

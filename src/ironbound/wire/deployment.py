@@ -1,0 +1,116 @@
+"""The deployment directory: where each thing lies, and what its files say. Read here, made by `terminal.init`.
+
+Services run with it as their working directory and use relative paths, so that nobody needs a right to the
+folders above it. Nothing in `deployment.json` is authority: ports only. Power comes from the trust root.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ironbound.core.canonical import Digest, FormatError, parse_canonical, sha256_hex
+from ironbound.core.keys import PrivateKey
+from ironbound.core.trust import TrustRoot, parse_trust_root
+
+ROLES: Final = ("ledger", "controller", "node", "gateway", "monitor")
+#: Numeric users as root: the services', and the first of the sandboxes'.
+USERS: Final = {"ledger": 61001, "controller": 61002, "node": 0, "gateway": 61004, "monitor": 61005}
+SANDBOX_UID: Final = 61100
+SANDBOX_SLOTS: Final = 800
+MAX_FILE: Final = 1 << 20
+MAX_ARTIFACT: Final = 64 << 20
+#: Bytes that fit in the address of a Unix socket, its closing zero excluded.
+MAX_SOCKET_PATH: Final = 107
+
+
+class DeploymentError(Exception):
+    """The directory is not a usable deployment; the message gives cause and hint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment's directory with its verified trust root and its two loopback ports."""
+
+    root: Path
+    trust: TrustRoot
+    read_port: int
+    witness_port: int
+
+    @property
+    def separated(self) -> bool:
+        """True if each service has its own user, False if the separation is by process only."""
+        return self.trust.separation == "user"
+
+    def uid(self, role: str) -> int:
+        """The numeric user that a role runs as."""
+        return self.trust.users.get(role, os.getuid()) if self.separated else os.getuid()
+
+    def key(self, name: str) -> PrivateKey:
+        """A service's own private key; only its user can read it."""
+        path = self.root / "keys" / f"{name}.pem"
+        return PrivateKey.from_pem(read_file(path), None)
+
+    def socket(self, role: str) -> str:
+        """The address of a role's Unix socket, short enough for the kernel wherever the directory lies."""
+        path = str(self.root / "run" / f"{role}.sock")
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            return path
+        folder = os.open(self.root / "run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{folder}/{role}.sock"
+
+    def artifact(self, digest: str) -> bytes:
+        """The bytes with that SHA-256, from any role's store; DeploymentError if nobody has them."""
+        for role in ROLES:
+            path = self.root / "artifacts" / role / "sha256" / digest
+            if path.is_file():
+                data = read_file(path, limit=MAX_ARTIFACT)
+                if sha256_hex(data) == digest:
+                    return data
+        raise DeploymentError(f"no artifact with SHA-256 {digest}")
+
+    def keep_artifact(self, role: str, data: bytes) -> Digest:
+        """Keeps bytes in a role's own store under their SHA-256, durably, once."""
+        digest = sha256_hex(data)
+        folder = self.root / "artifacts" / role / "sha256"
+        final = folder / digest
+        if not final.exists():
+            draft = folder / f".{digest}.{os.getpid()}"
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(draft, 0o644)
+            os.replace(draft, final)
+        return digest
+
+
+def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
+    """A file's bytes; DeploymentError with the cause if it is missing, unreadable or over `limit` bytes."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DeploymentError(f"{path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise DeploymentError(f"{path}: larger than {limit} bytes")
+    return data
+
+
+def load(root: Path) -> Deployment:
+    """The deployment in a directory; DeploymentError if it isn't one."""
+    if not (root / "deployment.json").is_file():
+        raise DeploymentError(f"{root} is no deployment; make one with `ironbound init {root}`")
+    try:
+        settings = parse_canonical(read_file(root / "deployment.json").rstrip(b"\n"), limit=MAX_FILE)
+        trust = parse_trust_root(read_file(root / "trust-root.json"))
+        if type(settings) is not dict or settings.keys() != {"version", "read_port", "witness_port"}:
+            raise FormatError("deployment-shape", "expected version, read_port and witness_port")
+        ports = [settings["read_port"], settings["witness_port"]]
+        if settings["version"] != 1 or not all(type(port) is int and 0 < port < 65536 for port in ports):
+            raise FormatError("deployment-shape", "a version or a port is out of range")
+    except FormatError as error:
+        raise DeploymentError(f"{root}: {error}") from error
+    return Deployment(root, trust, ports[0], ports[1])  # type: ignore[arg-type]

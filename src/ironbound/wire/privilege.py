@@ -1,0 +1,79 @@
+"""Gives up a process's privileges for good: its user, its capabilities, and new ones through exec.
+
+Rule 1: every step is checked by reading the kernel back; a step that did not take is an error, never a warning.
+Follows capabilities(7), prctl(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from typing import Final
+
+CAP_SYS_PTRACE: Final = 19
+CAP_SYS_ADMIN: Final = 21
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_KEEPCAPS: Final = 8
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_CAP_VERSION_3: Final = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class PrivilegeError(Exception):
+    """The kernel did not give up what it was told to."""
+
+
+def _call(name: str, *args: object) -> int:
+    result = int(getattr(_libc, name)(*args))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise PrivilegeError(f"{name}{args[:2]}: {os.strerror(code)}")
+    return result
+
+
+def _prctl(option: int, value: int = 0) -> int:
+    zero = ctypes.c_ulong(0)
+    return _call("prctl", ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero)
+
+
+def _set_capabilities(kept: frozenset[int]) -> None:
+    low = sum(1 << cap for cap in kept if cap < 32)
+    high = sum(1 << (cap - 32) for cap in kept if cap >= 32)
+    header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    _call("capset", ctypes.byref(header), ctypes.byref(data))
+
+
+def drop(uid: int, gid: int, keep: Iterable[int] = ()) -> None:
+    """Become `uid`:`gid` with only the capabilities `keep` (none by default), and no way back. Needs root."""
+    kept = frozenset(keep)
+    for cap in range(64):
+        if cap not in kept and int(_libc.prctl(_PR_CAPBSET_READ, cap, 0, 0, 0)) == 1:
+            _prctl(_PR_CAPBSET_DROP, cap)
+    _prctl(_PR_SET_KEEPCAPS, 1 if kept else 0)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    _set_capabilities(kept)
+    _prctl(_PR_SET_KEEPCAPS, 0)
+    no_new_privileges()
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or os.getgroups():
+        raise PrivilegeError("the user did not change")
+    status = open("/proc/self/status", encoding="ascii").read()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    if int(effective.split()[1], 16) != sum(1 << cap for cap in kept):
+        raise PrivilegeError(f"capabilities left: {effective}")
+
+
+def no_new_privileges() -> None:
+    """Neither this process nor its children gain anything through exec."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """The kernel sends this signal when the parent dies. Cleared by a change of user: call it after."""
+    _prctl(_PR_SET_PDEATHSIG, signal_number)

@@ -1,0 +1,133 @@
+"""The life of a service process: load, drop privileges, say who it is, serve, stop cleanly.
+
+Started by `ironbound up` with the deployment as working directory, as root or as the user. Everything that
+needs a right of root (its key, its sockets' folder) is opened before the right is given up.
+
+Rule 1: as root each service becomes its own numeric user before it reads anything from outside.
+Rule 2: it says `ready` on its standard output only when it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound import __version__
+from ironbound.core.canonical import Digest, FormatError, sha256_hex
+from ironbound.core.keys import PrivateKey
+from ironbound.core.replay import Entry
+from ironbound.core.statement import Subject
+
+from .deployment import Deployment, DeploymentError, load
+from .log import AppendRefused, Log, LogBroken, LogUnavailable
+from .privilege import PrivilegeError, die_with_parent, drop, no_new_privileges
+
+#: The source files that make up the kernel; their digest is what C4's proof is bound to.
+KERNEL_SOURCES: Final = ("authority.py", "constraint.py", "logic.py")
+#: Exit codes of a service: it stopped as told; it can't serve; the log contradicts itself.
+STOPPED, UNABLE, BROKEN = 0, 1, 3
+
+Main = Callable[[Deployment, PrivateKey], Coroutine[Any, Any, None]]
+
+
+def kernel_digest() -> Digest:
+    """SHA-256 over the digests of the kernel's source files, one `sha256  name` line each."""
+    folder = resources.files("ironbound.core")
+    lines = [f"{sha256_hex((folder / name).read_bytes())}  {name}\n" for name in KERNEL_SOURCES]
+    return sha256_hex("".join(lines).encode())
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); ProcessLookupError if gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ProcessLookupError(f"no process {pid}") from error
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+async def announce(log: Log, role: str, host: dict[str, Any]) -> Entry:
+    """Say who this service is: user, process, version, kernel. The first thing that it says."""
+    pid = os.getpid()
+    kernel = kernel_digest()
+    return await log.append(
+        "service-started",
+        (Subject("kernel", kernel),),
+        {
+            "role": role,
+            "pid": pid,
+            "pid_start": start_time(pid),
+            "boot_id": boot_id(),
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+            "separation": "user" if log.deployment.separated else "process",
+            "version": __version__,
+            "kernel_sha256": kernel,
+            "host": host,
+        },
+    )
+
+
+def ready() -> None:
+    """Tell whoever started this service that it serves."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+async def until_stopped(*work: Awaitable[None]) -> None:
+    """Run until SIGTERM or SIGINT, or until one of `work` ends, whose failure is raised."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.ensure_future(one) for one in work]
+    waiter = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task is not waiter:
+                task.result()
+    finally:
+        for task in [waiter, *tasks]:
+            task.cancel()
+        for task in [waiter, *tasks]:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+def run(role: str, main: Main, keep: Iterable[int] = ()) -> None:
+    """The whole life of the service `role` in the current directory; exits the process. `keep`: capabilities as root."""
+    try:
+        deployment = load(Path("."))
+        key = deployment.key(role)
+        uid = deployment.uid(role)
+        if deployment.separated and os.getuid() != 0:
+            raise DeploymentError("this deployment separates by user: start it as root")
+        if not deployment.separated and os.getuid() == 0:
+            raise DeploymentError("this deployment separates by process only: start it as the user who made it")
+        if uid != os.getuid():
+            drop(uid, uid, keep)
+        elif role != "node":
+            no_new_privileges()
+        die_with_parent(signal.SIGTERM)
+        os.umask(0o022)
+        asyncio.run(main(deployment, key))
+    except (LogBroken, FormatError) as error:
+        print(f"ironbound {role}: {error}", file=sys.stderr, flush=True)
+        sys.exit(BROKEN)
+    except (DeploymentError, PrivilegeError, LogUnavailable, AppendRefused, OSError) as error:
+        print(f"ironbound {role}: {error}", file=sys.stderr, flush=True)
+        sys.exit(UNABLE)
+    sys.exit(STOPPED)
