@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a log in three lines, signed by the log and cosigned by witnesses (C2SP tlog-checkpoint).
+"""Checkpoints: the state of a log in three lines (C2SP tlog-checkpoint, tlog-cosignature).
 
 Decides whether text is a checkpoint and whether the log signed it. It does not decide whether enough
 witnesses did (policy), nor whether it is consistent with another checkpoint (merkle).
@@ -82,7 +82,7 @@ def cosign_checkpoint(checkpoint: Checkpoint, witness: Signer, time: int) -> Sig
 
 
 def verify_cosignature(checkpoint: Checkpoint, line: SignatureLine, witness: VerifierKey) -> int:
-    """The time of a witness's cosignature, in seconds since 1970; SignatureInvalid if it is not the witness's."""
+    """The time of a cosignature, in seconds since 1970; SignatureInvalid if it is not this witness's."""
     signature = verify_line(checkpoint.text(), line, witness)
     if signature.time is None:
         raise SignatureInvalid(f"{witness.name} is not a cosigner's key")

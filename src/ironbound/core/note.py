@@ -36,11 +36,18 @@ MAX_VKEY = 1024
 _DASH = "\N{EM DASH} "
 
 
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "strict")
+    except UnicodeEncodeError:
+        raise FormatError("not-utf8", "the text holds half of a surrogate pair") from None
+
+
 def check_name(name: str) -> None:
-    """Raise FormatError unless this can be a key's name: not empty, without spaces, plus or control characters."""
-    if not name or not name.isprintable() or "+" in name or any(character.isspace() for character in name):
+    """Raise FormatError unless this can be a key's name: not empty, no space, plus or control character."""
+    if not name or "+" in name or any(one.isspace() or one < " " for one in name):
         raise FormatError("note-name", f"not a key name: {name[:80]!a}")
-    if len(name.encode("utf-8")) > MAX_NAME:
+    if len(_utf8(name)) > MAX_NAME:
         raise FormatError("note-name", f"expected a name of at most {MAX_NAME} bytes")
 
 
@@ -180,7 +187,7 @@ def parse_note(data: bytes) -> UnverifiedNote:
 
 def cosignature_message(text: str, time: int) -> bytes:
     """What a cosignature of type 04 signs; `time` in seconds since 1970."""
-    return f"cosignature/v1\ntime {time}\n{text}".encode()
+    return _utf8(f"cosignature/v1\ntime {time}\n{text}")
 
 
 def verify_line(text: str, line: SignatureLine, key: VerifierKey) -> NoteSignature:
@@ -235,7 +242,7 @@ class Signer:
     def sign_text(self, text: str) -> SignatureLine:
         """A signature line of type 01 over a text."""
         _check_text(text)
-        return SignatureLine(self.name, self.verifier().key_id, self.key.sign(text.encode("utf-8")))
+        return SignatureLine(self.name, self.verifier().key_id, self.key.sign(_utf8(text)))
 
     def cosign_text(self, text: str, time: int) -> SignatureLine:
         """A signature line of type 04 over a checkpoint's text; `time` in seconds since 1970."""

@@ -136,7 +136,7 @@ def decode_tile(data: bytes, width: int) -> tuple[bytes, ...]:
 
 
 def tiles_between(old_size: int, new_size: int) -> tuple[Tile, ...]:
-    """The files that must be written when a log grows from old_size to new_size: bundles first, then by level.
+    """The files that must be written when a log grows from old_size to new_size, bundles first.
 
     A tile that grew appears once, at its new width; the file of its old width may stay or go.
     """
@@ -156,5 +156,5 @@ def tiles_between(old_size: int, new_size: int) -> tuple[Tile, ...]:
 
 
 def tiles_for(size: int) -> tuple[Tile, ...]:
-    """All files of a complete copy of a log of this size: each tile and bundle at its full or its last width."""
+    """All files of a complete copy of a log of this size, each at its full or its last width."""
     return tiles_between(0, size)
