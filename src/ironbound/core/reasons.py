@@ -26,6 +26,10 @@ REASONS: Final[Mapping[str, str]] = {
     "subject-differs": "the statement's subject is not what its body speaks of",
     "capability-differs": "the capability before or after is not what the log says; look again and sign anew",
     "body-malformed": "the request's body is malformed for its kind",
+    "artifact-differs": "the bytes that the request names must come with it, and only those",
+    "module-malformed": "the module is no core Wasm binary that the parser accepts",
+    "module-imports": "an agent's module imports nothing; this one does",
+    "profile-malformed": "the effective configuration is not one that `ironbound` makes",
     # the kernel
     "quorum-not-met": "fewer humans consent than the trust root asks for",
     "request-replayed": "this request was admitted before; ask anew",

@@ -1,0 +1,192 @@
+"""The operator channel: takes signed requests, refuses or admits them, and logs which.
+
+Decides nothing that anybody relies on: `core.replay` decides, and node, gateway, monitor and verifier decide
+again for themselves from the humans' signatures. A controller that lies can only be slow or silent.
+
+Rule 1: the signatures on the request are the authority; there is no session, no login, no token.
+Rule 2: every refusal is an entry in the log before it is an answer.
+Rule 3: bytes are kept only if an admitted request names their digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ironbound.core.authority import Refused
+from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
+from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.profile import ProfileRefused, parse_effective
+from ironbound.core.reasons import REASONS
+from ironbound.core.request import Consent
+from ironbound.core.statement import MAX_STATEMENT, Subject
+from ironbound.core.wasm import parse_module
+from ironbound.wire.deployment import MAX_ARTIFACT, Deployment
+from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
+
+from .openapi import DESCRIPTION
+
+#: Bytes of one submission: an artifact in base64 and the signed envelopes.
+MAX_SUBMISSION: Final = MAX_ARTIFACT * 4 // 3 + 4 * MAX_STATEMENT
+#: Seconds that a submission's body may take to arrive.
+BODY_TIMEOUT_S: Final = 30.0
+#: Refusals answered at once; more wait, so that a flood is slow instead of lost.
+REFUSALS_AT_ONCE: Final = 4
+
+
+class Malformed(Exception):
+    """The submission is not what the channel takes."""
+
+
+class Operators:
+    """The routes of the operator channel over one log."""
+
+    def __init__(self, deployment: Deployment, log: Log) -> None:
+        self._deployment = deployment
+        self._log = log
+        self._refusing = asyncio.Semaphore(REFUSALS_AT_ONCE)
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/openapi.json", self._describe, methods=["GET"]),
+                Route("/status", self._status, methods=["GET"]),
+                Route("/requests", self._submit, methods=["POST"]),
+            ]
+        )
+
+    async def _describe(self, request: Request) -> Response:
+        return JSONResponse(DESCRIPTION)
+
+    async def _status(self, request: Request) -> Response:
+        trust = self._deployment.trust
+        return JSONResponse(
+            {"deployment": trust.deployment, "size": self._log.size, "quorum": dict(trust.quorum)}
+        )
+
+    async def _submit(self, request: Request) -> Response:
+        body = b""
+        try:
+            body = await _body(request)
+            asked, approvals, artifacts = _submission(body)
+        except Malformed as error:
+            return await self._refuse(400, body, "submission-malformed", str(error), None)
+        try:
+            consent = self._log.replay.consider(asked, approvals, now_ms())
+            self._check_artifacts(consent, artifacts)
+        except Refused as refusal:
+            return await self._refuse(403, body, refusal.reason, "", None)
+        except FormatError as error:
+            return await self._refuse(403, body, "body-malformed", str(error), None)
+        statement = consent.statement
+        try:
+            for data in artifacts:
+                self._deployment.keep_artifact("controller", data)
+            entry = await self._log.append(
+                "admitted",
+                (Subject("request", consent.digest),),
+                {"request": asked.as_value(), "approvals": [one.as_value() for one in approvals]},
+            )
+        except (LogUnavailable, AppendRefused, OSError) as error:
+            return _problem(503, "log-unavailable", f"not admitted: {error}", None)
+        if entry.void is not None:  # the log changed between the look and the entry
+            return _problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
+        return JSONResponse(
+            {"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)}
+        )
+
+    def _check_artifacts(self, consent: Consent, artifacts: list[bytes]) -> None:
+        """The bytes that the request names are here and are what they should be."""
+        asked, kind = consent.statement.predicate, consent.statement.kind
+        given = {sha256_hex(data): data for data in artifacts}
+        wanted = {
+            "module-approval": asked["module_sha256"],
+            "profile-approval": asked["config_sha256"],
+        }.get(kind)
+        if set(given) != ({wanted} if wanted else set()):
+            raise Refused("artifact-differs")
+        if kind == "module-approval":
+            data = given[wanted]
+            if len(data) != asked["body"]["size"]:
+                raise Refused("artifact-differs")
+            try:
+                surface = parse_module(data, limit=MAX_ARTIFACT)
+            except FormatError as error:
+                raise Refused("module-malformed") from error
+            if surface.imports and asked["body"]["kind"] == "agent":
+                raise Refused("module-imports")
+        elif kind == "profile-approval":
+            try:
+                config = parse_effective(given[wanted])
+            except (ProfileRefused, FormatError) as error:
+                raise Refused("profile-malformed") from error
+            if config["profile"] != asked["body"]["profile"]:
+                raise Refused("profile-malformed")
+
+    async def _refuse(
+        self, status: int, body: bytes, reason: str, detail: str, verb: str | None
+    ) -> Response:
+        digest = sha256_hex(body)
+        fields: Mapping[str, Any] = {
+            "submission_sha256": digest,
+            "reason": reason,
+            "detail": detail[:1000],
+            "verb": verb,
+        }
+        async with self._refusing:
+            try:
+                entry = await self._log.append("refused", (Subject("submission", digest),), fields)
+            except (LogUnavailable, AppendRefused) as error:
+                return _problem(503, "log-unavailable", f"refused ({reason}), and not logged: {error}", None)
+        return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
+
+
+def _problem(status: int, reason: str, text: str, index: int | None) -> Response:
+    return JSONResponse({"reason": reason, "text": text, "index": index}, status_code=status)
+
+
+async def _body(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_SUBMISSION:
+                    raise Malformed(f"a submission has at most {MAX_SUBMISSION} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        raise Malformed(f"the submission did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
+    except ClientDisconnect as error:
+        raise Malformed("the client went away before its submission was complete") from error
+    return b"".join(parts)
+
+
+def _submission(body: bytes) -> tuple[Envelope, list[Envelope], list[bytes]]:
+    try:
+        value = parse_json(body, limit=MAX_SUBMISSION, depth=16)
+        if type(value) is not dict or value.keys() != {"request", "approvals", "artifacts"}:
+            raise Malformed("expected an object of request, approvals and artifacts")
+        approvals, artifacts = value["approvals"], value["artifacts"]
+        if type(approvals) is not list or len(approvals) > 16:
+            raise Malformed("approvals: expected a list of at most 16")
+        if type(artifacts) is not list or len(artifacts) > 1:
+            raise Malformed("artifacts: expected a list of at most one")
+        return (
+            envelope_from_value(value["request"]),
+            [envelope_from_value(one) for one in approvals],
+            [b64decode(one) if isinstance(one, str) else _not_text() for one in artifacts],
+        )
+    except FormatError as error:
+        raise Malformed(str(error)) from error
+
+
+def _not_text() -> bytes:
+    raise Malformed("artifacts: expected base64 text")
