@@ -1,0 +1,104 @@
+"""What every test shares: the vectors beside the checkout, and the rule that nothing is left out unseen.
+
+Rule 1: on CI a test that does not run is a failure, unless a row of tests/SKIPS.md says where and why.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["pytester"]
+
+TESTS = Path(__file__).resolve().parent
+CHECKOUT = TESTS.parent
+SKIPS = TESTS / "SKIPS.md"
+PLACES = ("anywhere", "as root", "as an ordinary user")
+
+# No example database: a run leaves nothing behind and needs no writable checkout. CI draws the same examples
+# each time, so that a red run can be had again; at home each run draws new ones.
+settings.register_profile("home", database=None, deadline=None)
+settings.register_profile("ci", database=None, deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A row of tests/SKIPS.md: which tests may be skipped, where, and why."""
+
+    pattern: str
+    where: str
+    reason: str
+
+    def covers(self, nodeid: str, marks: set[str], *, root: bool) -> bool:
+        if self.where == "as root" and not root or self.where == "as an ordinary user" and root:
+            return False
+        if self.pattern.startswith("@"):
+            return self.pattern[1:] in marks
+        return fnmatch.fnmatchcase(nodeid, self.pattern)
+
+
+def parse_skips(text: str) -> list[Allowed]:
+    """The rows of the table: `pattern` | where | reason. Raises ValueError for a row that says too little."""
+    rows = []
+    for line in text.splitlines():
+        if not line.startswith("| `"):
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 3 or cells[1] not in PLACES or len(cells[2].split()) < 3:
+            raise ValueError(f"SKIPS.md: want `pattern` | one of {', '.join(PLACES)} | a reason; got: {line}")
+        rows.append(Allowed(cells[0].strip("`"), cells[1], cells[2]))
+    return rows
+
+
+def refuse_unlisted(report: Any, nodeid: str, marks: set[str]) -> None:
+    """Turns a skip that no row covers into a failure (on CI only). An expected failure is not a skip."""
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    rows = parse_skips(SKIPS.read_text("utf-8"))
+    if any(row.covers(nodeid, marks, root=os.geteuid() == 0) for row in rows):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{nodeid}: skipped on CI without a row in tests/SKIPS.md ({reason})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    refuse_unlisted(report, item.nodeid, {mark.name for mark in item.iter_markers()})
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    refuse_unlisted(report, collector.nodeid, set())
+    return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The checkout's own folder."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The published test vectors, `../shared/data` beside the checkout; without them the test is skipped."""
+    data = CHECKOUT.parent / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("no test vectors beside the checkout (../shared/data)")
+    return data
