@@ -1,4 +1,4 @@
-"""The scaffold's promises: one sentence per package, pinned requirements, layers that hold, no skip unseen."""
+"""The scaffold's promises: a sentence per package, pinned requirements, layers that hold, no unseen skip."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from conftest import parse_skips
 
 PACKAGES = (
@@ -39,6 +40,7 @@ CORE_IMPORTS = {
     "collections",
     "cryptography",
     "dataclasses",
+    "difflib",
     "enum",
     "functools",
     "hashlib",
