@@ -1,0 +1,329 @@
+"""The order of entries: commit, mark, witness, publish, answer. One batch at a time.
+
+Decides which index an entry gets and when its proof may leave; not who may say what (`intake`).
+
+Rule 1: (1) entries, statement ids and the log-signed checkpoint are committed in one transaction;
+(2) then the high-water mark is made durable, the witness is asked, and tiles are written, side by side;
+(3) then the cosigned checkpoint is put in place; (4) then proofs are answered and streams go on.
+No signature leaves the process before (1), and none goes to anybody but the witness before all of (2).
+Rule 2: the high-water mark is written after the commit: a crash between the two leaves a database that is
+ahead of the mark, which is no alarm; whatever has left the process is at or below the mark or, if the crash
+came within (2), at or below what the witness holds. A restored backup is behind one of the two.
+Rule 3: nothing is committed before the witness has confirmed, once since the start, that it knows of no
+tree beyond ours. While it is away after that, entries are durable, but answered not-witnessed.
+Rule 4: a statement key that is there already gets its first index, if the bytes are the same.
+Rule 5: any failure to write ends the ledger; the next start recovers by the same steps (2) to (4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ironbound.core.canonical import FormatError
+from ironbound.core.checkpoint import Checkpoint, sign_checkpoint
+from ironbound.core.keys import SignatureInvalid
+from ironbound.core.merkle import Tree
+from ironbound.core.note import Signer, add_lines, parse_signature_lines
+from ironbound.core.policy import PolicyUnmet
+from ironbound.core.tlogproof import encode_proof
+from ironbound.wire.cosigner import CosignerClient, WitnessAhead, WitnessAway, WitnessRefused
+from ironbound.wire.durable import DurableRecord
+from ironbound.wire.frames import encode_frame
+
+from .intake import Append, Refused
+from .publish import Publisher, disk_failure
+from .settings import DiskFailed, LedgerRefused, LedgerSettings
+from .store import Head, Store
+
+#: Entries in one batch at most.
+MAX_BATCH: Final = 512
+#: Seconds between two questions to a witness that is away: first and longest.
+RETRY_FIRST_S: Final = 0.05
+RETRY_LONGEST_S: Final = 1.0
+#: Entries after which the WAL (two pages of 4 KiB each, about) is copied into the database.
+TIDY_ENTRIES: Final = 4096
+#: Bytes of recent entries kept in memory for streams.
+RECENT_BYTES: Final = 16 << 20
+
+Answer = Callable[[bytes], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A checkpoint that meets the witness policy and is in place, with its size."""
+
+    size: int
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    append: Append
+    answer: Answer
+
+    def refuse(self, code: str, message: str) -> None:
+        self.answer(encode_frame(Refused(self.append.seq, code, message).frame()))
+
+
+class Sequencer:
+    """One log's only writer. `run` is its life; `published` what everybody may know."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        *,
+        store: Store,
+        tree: Tree,
+        mark: DurableRecord,
+        publisher: Publisher,
+        cosigner: CosignerClient,
+        say: Callable[[str], None],
+    ) -> None:
+        self._policy = settings.policy
+        self._known = {(one.key.name, one.key.key_id) for one in settings.policy.witnesses}
+        self._signer = Signer(settings.origin, settings.log_key)
+        self._store = store
+        self._beside = store.beside()
+        self._tidier = store.beside()
+        self._tree = tree
+        self._mark = mark
+        self._publisher = publisher
+        self._cosigner = cosigner
+        self._say = say
+        self._head = store.head()
+        self._marked = False  # whether the high-water mark is at the head
+        self._confirmed = False
+        self._witness_size = 0
+        self._away = ""  # why the witness's word is missing, while it is
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._growth: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._recent: list[bytes] = []
+        self._recent_first = self._head.size
+        self._recent_bytes = 0
+        self._writer = ThreadPoolExecutor(1, "commit")
+        self._marker = ThreadPoolExecutor(1, "mark")
+        self._reader = ThreadPoolExecutor(1, "read")
+        self._tidiers = ThreadPoolExecutor(1, "tidy")
+        self._tidying: asyncio.Task[None] | None = None
+        self._untidy = 0
+        self.published: Published | None = None
+
+    def submit(self, append: Append, answer: Answer) -> None:
+        """Queues an entry; `answer` is called once, in the event loop, with an encoded frame."""
+        self._queue.append(_Waiting(append, answer))
+        self._wake.set()
+
+    async def published_beyond(self, size: int) -> Published:
+        """What is published, once it is more than `size` entries."""
+        while self.published is None or self.published.size <= size:
+            await asyncio.shield(self._growth)
+        return self.published
+
+    async def read(self, first: int, limit: int) -> Sequence[bytes]:
+        """At least one and at most `limit` entries from `first`, which must be published."""
+        offset = first - self._recent_first
+        if offset >= 0:
+            return self._recent[offset : offset + limit]
+        return await self._in(self._reader, lambda: self._beside.read(first, limit))
+
+    async def run(self) -> None:
+        """Sequences until it is cancelled; raises DiskFailed or LedgerRefused when it must not go on."""
+        delay = RETRY_FIRST_S
+        batch: list[_Waiting] = []
+        try:
+            while True:
+                behind = not self._confirmed or self._away
+                try:
+                    async with asyncio.timeout(delay if behind else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                if not self._queue:
+                    self._wake.clear()
+                await self._turn(batch)
+                batch = []
+                delay = min(2 * delay, RETRY_LONGEST_S) if self._away else RETRY_FIRST_S
+        except (DiskFailed, LedgerRefused) as error:
+            code = error.code if isinstance(error, DiskFailed) else "not-witnessed"
+            for waiting in (*batch, *self._queue):
+                waiting.refuse(code, str(error))
+            self._queue.clear()
+            raise
+
+    def close(self) -> None:
+        """Waits for what is being written, and closes the files."""
+        for pool in (self._writer, self._marker, self._reader, self._tidiers):
+            pool.shutdown(wait=True)
+        for store in (self._tidier, self._beside, self._store):
+            store.close()
+        self._cosigner.close()
+        self._mark.close()
+
+    async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    async def _turn(self, batch: list[_Waiting]) -> None:
+        if not self._confirmed:
+            await self._publish(())
+            if not self._confirmed:  # Rule 3
+                for waiting in batch:
+                    waiting.refuse(
+                        "not-witnessed", f"nothing is logged before the witness answers: {self._away}"
+                    )
+                return
+        places: list[int | Refused] = []
+        fresh: list[bytes] = []
+        if batch:
+            places, fresh = await self._in(self._writer, lambda: self._commit(batch))
+        if self.published is None or self.published.size != self._head.size:
+            await self._publish(fresh)
+        self._answer(batch, places)
+        self._tidy(len(fresh))
+
+    def _commit(self, batch: Sequence[_Waiting]) -> tuple[list[int | Refused], list[bytes]]:
+        # (1). If we crash in here, nothing of the batch is there and nobody has been told otherwise.
+        old, tree = self._head, self._tree
+        places: list[int | Refused] = []
+        fresh: list[bytes] = []
+        new = old
+        try:
+            with self._store.transaction() as transaction:
+                for waiting in batch:
+                    append = waiting.append
+                    found = transaction.find(append.key)
+                    if found is None:
+                        index = tree.append(append.leaf)
+                        transaction.insert(index, append.key, append.entry)
+                        fresh.append(append.entry)
+                        places.append(index)
+                    elif found[1] == append.entry:  # Rule 4
+                        places.append(found[0])
+                    else:
+                        message = (
+                            f"this statement id was used for entry {found[0]}, which says something else"
+                        )
+                        places.append(Refused(append.seq, "id-conflict", message))
+                if fresh:
+                    checkpoint = Checkpoint(self._signer.name, tree.size, tree.root())
+                    new = Head(tree.size, checkpoint.root, sign_checkpoint(checkpoint, self._signer))
+                    transaction.advance(old, new)
+        except (DiskFailed, LedgerRefused):
+            tree.truncate(old.size)
+            raise
+        if fresh:
+            self._head = new
+            self._marked = False
+        return places, fresh
+
+    async def _publish(self, fresh: Sequence[bytes]) -> None:
+        # (2), side by side. If we crash in here, the next start does it again from the database.
+        head = self._head
+        steps: list[Awaitable[object]] = [self._cosign(head)]
+        if not self._marked:
+            steps.append(self._in(self._marker, lambda: self._mark.replace(head.note)))
+        if fresh:
+            steps.append(self._in(self._writer, lambda: self._publisher.extend(self._tree, head.size, fresh)))
+        results = await asyncio.gather(*steps, return_exceptions=True)
+        for result in results:
+            if isinstance(result, OSError):
+                raise disk_failure(result) from result
+            if isinstance(result, BaseException):
+                raise result
+        self._marked = True
+        self._remember(fresh)
+        signed = results[0]
+        if not isinstance(signed, bytes):
+            return
+        await self._in(self._writer, lambda: self._publisher.checkpoint(signed))  # (3)
+        self.published = Published(head.size, signed)
+        self._confirmed = True
+        growth, self._growth = self._growth, asyncio.get_running_loop().create_future()
+        growth.set_result(None)
+
+    async def _cosign(self, head: Head) -> bytes | None:
+        old = self._witness_size
+        for _ in range(3):
+            proof = self._tree.consistency_proof(old, head.size)
+            try:
+                lines = await self._cosigner.add_checkpoint(old, proof, head.note)
+            except WitnessAhead as held:
+                if held.size > head.size:
+                    message = f"the witness has cosigned {held.size} entries, the database has {head.size}"
+                    raise LedgerRefused("rollback", message) from held
+                if held.size == old == head.size:
+                    message = f"the witness has cosigned another tree of {head.size} entries"
+                    raise LedgerRefused("fork", message) from held
+                old = held.size
+            except WitnessRefused as refusal:
+                if refusal.status == 422:
+                    message = f"the witness holds a tree of {old} entries that is no prefix of ours"
+                    raise LedgerRefused("fork", message) from refusal
+                return self._lost(str(refusal))
+            except WitnessAway as away:
+                return self._lost(str(away))
+            else:
+                self._witness_size = head.size
+                return self._cosigned(head, lines)
+        return self._lost("the witness keeps changing its mind about its size")
+
+    def _cosigned(self, head: Head, lines: bytes) -> bytes | None:
+        try:
+            wanted = [one for one in parse_signature_lines(lines) if (one.name, one.key_id) in self._known]
+            signed = add_lines(head.note, wanted)
+            self._policy.verify(signed)
+        except (FormatError, SignatureInvalid, PolicyUnmet) as error:
+            return self._lost(f"its answer doesn't meet the witness policy: {error}")
+        if self._away:
+            self._say("the witness is back")
+            self._away = ""
+        return signed
+
+    def _lost(self, reason: str) -> bytes | None:
+        if not self._away:
+            self._say(f"the witness is away: {reason}")
+        self._away = reason
+        return None
+
+    def _answer(self, batch: Sequence[_Waiting], places: Sequence[int | Refused]) -> None:
+        published = self.published
+        for waiting, place in zip(batch, places, strict=True):
+            seq = waiting.append.seq
+            if isinstance(place, Refused):
+                waiting.answer(encode_frame(place.frame()))
+            elif published is None or place >= published.size:
+                waiting.refuse(
+                    "not-witnessed", f"the entry is durable, its checkpoint not witnessed: {self._away}"
+                )
+            else:
+                path = self._tree.inclusion_proof(place, published.size)
+                proof = encode_proof(place, path, published.checkpoint).decode()
+                waiting.answer(encode_frame({"seq": seq, "ok": True, "index": place, "proof": proof}))
+
+    def _remember(self, fresh: Sequence[bytes]) -> None:
+        self._recent += fresh
+        self._recent_bytes += sum(map(len, fresh))
+        if self._recent_bytes > RECENT_BYTES:
+            half = len(self._recent) // 2
+            self._recent_bytes -= sum(map(len, self._recent[:half]))
+            self._recent_first += half
+            del self._recent[:half]
+
+    def _tidy(self, grown: int) -> None:
+        self._untidy += grown
+        if self._untidy < TIDY_ENTRIES or (self._tidying is not None and not self._tidying.done()):
+            return
+        self._untidy = 0
+        self._tidying = asyncio.create_task(self._tidy_both())
+
+    async def _tidy_both(self) -> None:
+        # Most of the WAL is copied beside the commits; the rest between two of them, so that it starts over.
+        await self._in(self._tidiers, self._tidier.tidy)
+        await self._in(self._writer, self._store.tidy)

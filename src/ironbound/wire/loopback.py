@@ -1,0 +1,126 @@
+"""An ASGI application on 127.0.0.1, inside the event loop of the service that owns it.
+
+uvicorn does HTTP; this decides only that it listens on loopback, leaves the signals to the service, keeps no
+access log, and bounds connections and idle time. What the application serves is its own matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Generator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+#: Connections at once; the next one is answered 503.
+MAX_CONNECTIONS: Final = 128
+#: Seconds that a connection may stay open between two requests.
+KEEP_ALIVE_S: Final = 75
+#: Bytes of a request's line and headers.
+MAX_HEAD: Final = 16 * 1024
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection on which nothing has come for KEEP_ALIVE_S, half a request included."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._heard = self.loop.time()
+        self.loop.call_later(KEEP_ALIVE_S, self._check_idle)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
+        super().data_received(data)
+
+    def _check_idle(self) -> None:
+        if self.transport.is_closing():
+            return
+        left = self._heard + KEEP_ALIVE_S - self.loop.time()
+        if left <= 0 and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+        else:
+            self.loop.call_later(max(left, 1.0), self._check_idle)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield  # the service owns the signals
+
+
+class LoopbackServer:
+    """A running server. `port` is the port it listens on; `close` ends it and waits."""
+
+    __slots__ = ("_server", "_socket", "_task", "port")
+
+    def __init__(self, server: uvicorn.Server, task: asyncio.Task[None], sock: socket.socket) -> None:
+        self._server = server
+        self._task = task
+        self._socket = sock
+        self.port: int = sock.getsockname()[1] if sock.family == socket.AF_INET else 0
+
+    @classmethod
+    async def start(cls, app: ASGIApp, port: int) -> LoopbackServer:
+        """Listens on 127.0.0.1:port (0: any free port). OSError if the port is taken."""
+        # Named TCP, since asyncio turns Nagle's delay off only then: 40 ms an answer otherwise.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            sock.listen(64)
+        except OSError:
+            sock.close()
+            raise
+        return await cls.serve(app, sock)
+
+    @classmethod
+    async def start_unix(cls, app: ASGIApp, path: str) -> LoopbackServer:
+        """Listens on a Unix socket, mode 0666: whoever reaches the folder may speak; the signature counts."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.bind(path)
+            os.chmod(path, 0o666)
+            sock.listen(64)
+        except OSError:
+            sock.close()
+            raise
+        return await cls.serve(app, sock)
+
+    @classmethod
+    async def serve(cls, app: ASGIApp, sock: socket.socket) -> LoopbackServer:
+        """Serves on a socket that listens already."""
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=2,
+            h11_max_incomplete_event_size=MAX_HEAD,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.002)
+        if task.done():
+            await task
+        return cls(server, task, sock)
+
+    async def close(self) -> None:
+        """Stops accepting, lets what is being answered finish (2 s at most)."""
+        self._server.should_exit = True
+        await self._task
+        self._socket.close()
