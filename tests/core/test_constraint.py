@@ -1,0 +1,288 @@
+"""Constraints: closed world, exact types, and an order that means inclusion."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ironbound.core import constraint
+from ironbound.core.canonical import FormatError, canonical, parse_canonical, sha256_hex
+from ironbound.core.constraint import covers, covers_rendered, narrower, parse_where, render_args
+
+TEXTS = ["", "a", "/a", "/a/b", "/ab", "/a/../b", "/a/b/c", "/a//b", "1", "a:b", "/a:b", "/a/b:c", ":a", "/"]
+SCALARS = [*TEXTS, 0, 1, 2, 3, True, False]
+VALUES = [
+    *SCALARS,
+    None,
+    [],
+    {},
+    "/a/%2e%2e/x",
+    "/a/%2Fb",
+    "/a/.",
+    "/a\\b",
+    "/a/..;x",
+    "/a/b\n",
+    {"sha256": "0" * 64},
+]
+
+CONSTRAINTS = [
+    {"any": True},
+    *({"equals": scalar} for scalar in ("/a", "/a/b", "/ab", 0, 1, True, False, "1", "/a/../b", "a:b")),
+    {"one_of": ["/a", "/a/b"]},
+    {"one_of": [1, 2, 3]},
+    {"one_of": [0, 1]},
+    {"one_of": [True, False]},
+    {"one_of": [1, True, "1"]},
+    *({"prefix": {"value": value, "separator": "/"}} for value in ("", "/a", "/a/b", "/ab", "a")),
+    *({"prefix": {"value": value, "separator": ":"}} for value in ("", "/a", "a")),
+    *({"range": {"min": low, "max": high}} for low, high in ((0, 0), (0, 1), (1, 3), (0, 3), (1, 1))),
+]
+
+scalars = (
+    st.sampled_from(SCALARS) | st.integers(-3, 5) | st.booleans() | st.text(alphabet="/a.b:%2eF;", max_size=9)
+)
+segments = st.lists(st.text(alphabet="ab.", min_size=1, max_size=2), max_size=3)
+
+
+@st.composite
+def single(draw: st.DrawFn) -> dict[str, object]:
+    return draw(
+        st.sampled_from(CONSTRAINTS)
+        | scalars.map(lambda scalar: {"equals": scalar})
+        | st.lists(scalars, min_size=1, max_size=4).map(lambda values: {"one_of": values})
+        | segments.map(
+            lambda parts: {"prefix": {"value": "".join("/" + part for part in parts), "separator": "/"}}
+        )
+        | st.tuples(st.integers(-2, 4), st.integers(0, 4)).map(
+            lambda pair: {"range": {"min": pair[0], "max": pair[0] + pair[1]}}
+        )
+    )
+
+
+wheres = st.dictionaries(st.sampled_from(["x", "y", "z"]), single(), max_size=3)
+arguments = st.dictionaries(st.sampled_from(["x", "y", "z"]), scalars | st.sampled_from(VALUES), max_size=3)
+
+
+def parsed(value: object) -> constraint.Where | None:
+    try:
+        return parse_where(value)
+    except FormatError:
+        return None
+
+
+def universe() -> list[constraint.Where]:
+    return [parse_where({"x": one}) for one in CONSTRAINTS]
+
+
+def violations() -> tuple[int, list[tuple[constraint.Where, constraint.Where, object]]]:
+    """How many pairs are ordered, and every call that the narrower one covers and the wider one doesn't."""
+    calls = [{}, *({"x": value} for value in VALUES), {"y": 1}, {"x": 1, "y": 1}]
+    ordered = [(a, b) for a, b in product(universe(), repeat=2) if narrower(a, b)]
+    broken = [
+        (a, b, call)
+        for a, b in ordered
+        for call in calls
+        if covers(a, call) is None and covers(b, call) is not None
+    ]
+    return len(ordered), broken
+
+
+def test_one_constraint_below_another_covers_no_more_in_an_exhausted_small_universe() -> None:
+    ordered, broken = violations()
+    assert broken == []
+    assert ordered > len(CONSTRAINTS)
+
+
+def test_the_order_is_reflexive_and_transitive_in_the_small_universe() -> None:
+    below = {(i, j) for (i, a), (j, b) in product(enumerate(universe()), repeat=2) if narrower(a, b)}
+    assert all((i, i) in below for i in range(len(CONSTRAINTS)))
+    assert all((i, k) in below for i, j in below for j2, k in below if j == j2)
+
+
+def test_the_check_catches_an_order_whose_prefix_forgets_its_separator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Positive control: plain startswith is reflexive and transitive, and wrong."""
+    real = constraint._narrower
+
+    def forgetful(a: constraint.Constraint, b: constraint.Constraint) -> bool:
+        if isinstance(a, constraint.Prefix) and isinstance(b, constraint.Prefix):
+            return a.value.startswith(b.value)
+        return real(a, b)
+
+    monkeypatch.setattr(constraint, "_narrower", forgetful)
+    _, broken = violations()
+    assert broken
+    monkeypatch.undo()
+    assert violations()[1] == []
+
+
+@given(wheres, wheres, st.lists(arguments, max_size=6))
+def test_narrower_means_that_covered_calls_stay_covered(a: object, b: object, calls: list[object]) -> None:
+    first, second = parsed(a), parsed(b)
+    if first is None or second is None:
+        return
+    assert narrower(first, first)
+    if narrower(first, second):
+        for call in calls:
+            assert covers(first, call) is not None or covers(second, call) is None
+
+
+@given(wheres, arguments)
+def test_what_is_covered_is_covered_as_the_log_shows_it(where: object, call: dict[str, object]) -> None:
+    known = parsed(where)
+    if known is None or covers(known, call) is not None:
+        return
+    rendered = render_args(known, call)
+    assert covers_rendered(known, rendered) is None
+    assert set(rendered) == set(call)
+
+
+@given(wheres)
+def test_a_where_survives_its_own_encoding(where: object) -> None:
+    known = parsed(where)
+    if known is not None:
+        assert parse_where(parse_canonical(known.encode(), limit=1 << 20)) == known
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["any", "equals", "one_of", "prefix", "range", "min", "max", "value", "separator", "x"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values, json_values)
+def test_garbage_raises_format_error_and_nothing_else(value: object, call: object) -> None:
+    try:
+        where = parse_where(value)
+    except FormatError:
+        return
+    covers(where, call)
+    covers_rendered(where, call)
+
+
+def test_types_are_exact() -> None:
+    for kind in ({"equals": 1}, {"one_of": [1]}, {"range": {"min": 0, "max": 2}}):
+        where = parse_where({"x": kind})
+        assert covers(where, {"x": 1}) is None
+        for other in (True, "1", 1.0, [1], None, {"sha256": "0" * 64}):
+            assert covers(where, {"x": other}) is not None
+    assert not narrower(parse_where({"x": {"equals": True}}), parse_where({"x": {"equals": 1}}))
+    assert not narrower(
+        parse_where({"x": {"equals": True}}), parse_where({"x": {"range": {"min": 0, "max": 2}}})
+    )
+
+
+def test_the_world_is_closed() -> None:
+    where = parse_where({"x": {"equals": 1}, "y": {"any": True}})
+    assert covers(where, {"x": 1}) is None
+    assert covers(where, {"x": 1, "y": [1, {"a": None}]}) is None
+    assert covers(where, {"x": 1, "z": 1}) == "argument-not-named"
+    assert covers(where, {"y": 1}) == "argument-missing"
+    assert covers(where, {"x": 1, "y": 0.5}) == "argument-not-canonical"
+    assert covers(where, []) == "arguments-not-an-object"
+    assert covers(parse_where({}), {}) is None
+    assert covers(parse_where({}), {"x": 1}) == "argument-not-named"
+
+
+def test_where_order_knows_missing_and_additional_arguments() -> None:
+    one, both = parse_where({"x": {"equals": 1}}), parse_where({"x": {"equals": 1}, "y": {"any": True}})
+    strict = parse_where({"x": {"equals": 1}, "y": {"equals": 2}})
+    assert narrower(one, both) and not narrower(both, one)
+    assert narrower(strict, both) and not narrower(strict, one) and not narrower(one, strict)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1x",
+        "/api/v",
+        "/api/v1/",
+        "/api/v1//x",
+        "/api/v1/../admin",
+        "/api/v1/..",
+        "/api/v1/.",
+        "/api/v1/./x",
+        "/api/v1/%2e%2e/admin",
+        "/api/v1/%2E./admin",
+        "/api/v1/x%2fy",
+        "/api/v1/x%2Fy",
+        "/api/v1/%252e%252e",
+        "/api/v1/%5cx",
+        "/api/v1/..\\x",
+        "/api/v1/..;/x",
+        "/api/v1/.. /x",
+        "/api/v1/x\r\ny",
+        "/api/v1/\u202e",
+        "/API/v1",
+    ],
+)
+def test_no_spelling_leads_out_of_a_prefix(path: str) -> None:
+    where = parse_where({"path": {"prefix": {"value": "/api/v1", "separator": "/"}}})
+    assert covers(where, {"path": path}) == "argument-outside-prefix"
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/x", "/api/v1/x/y.z", "/api/v1/..x", "/api/v1/a%20b"])
+def test_ordinary_paths_lie_within_a_prefix(path: str) -> None:
+    where = parse_where({"path": {"prefix": {"value": "/api/v1", "separator": "/"}}})
+    assert covers(where, {"path": path}) is None
+
+
+def test_any_goes_into_the_log_by_digest_and_the_rest_verbatim() -> None:
+    where = parse_where({"path": {"equals": "/p"}, "body": {"any": True}})
+    rendered = render_args(where, {"path": "/p", "body": "secret"})
+    assert rendered == {"path": "/p", "body": {"sha256": sha256_hex(canonical("secret"))}}
+    assert covers_rendered(where, {"path": "/p", "body": "secret"}) == "argument-not-rendered"
+    assert covers_rendered(where, {"path": {"sha256": "0" * 64}}) == "argument-not-among"
+    with pytest.raises(FormatError):
+        render_args(where, {"path": "/q"})
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        [],
+        {"X": {"any": True}},
+        {"x": {}},
+        {"x": {"any": False}},
+        {"x": {"any": 1}},
+        {"x": {"equals": None}},
+        {"x": {"equals": 1.0}},
+        {"x": {"equals": 2**53}},
+        {"x": {"equals": "a\nb"}},
+        {"x": {"equals": "\u202e"}},
+        {"x": {"one_of": []}},
+        {"x": {"one_of": [1, 1]}},
+        {"x": {"one_of": list(range(300))}},
+        {"x": {"range": {"min": 2, "max": 1}}},
+        {"x": {"range": {"min": True, "max": 2}}},
+        {"x": {"range": {"min": 1}}},
+        {"x": {"prefix": "/a"}},
+        {"x": {"prefix": {"value": "/a/", "separator": "/"}}},
+        {"x": {"prefix": {"value": "/a/../b", "separator": "/"}}},
+        {"x": {"prefix": {"value": "/a", "separator": ""}}},
+        {"x": {"prefix": {"value": "/a", "separator": "a"}}},
+        {"x": {"equals": 1, "any": True}},
+        {"x": {"regex": "."}},
+    ],
+)
+def test_a_constraint_that_says_nothing_clear_is_refused(where: object) -> None:
+    with pytest.raises(FormatError):
+        parse_where(where)
+
+
+def test_one_and_true_are_different_alternatives() -> None:
+    where = parse_where({"x": {"one_of": [1, True]}})
+    assert covers(where, {"x": 1}) is None and covers(where, {"x": True}) is None
