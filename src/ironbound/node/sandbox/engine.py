@@ -1,0 +1,198 @@
+"""The Wasm runtime under the limits of an effective configuration.
+
+Decides how the runtime is configured, which module it takes and how its errors are named. It reads no descriptor and takes no
+power away. Follows the WebAssembly core specification 2.0 and wasmtime's documentation of fuel, epochs and store limits.
+
+Rule 1: a limit that is missing, zero or negative is a refusal; no limit has a default.
+Rule 2: the linker is empty and stays so: a module with any import is refused in the runtime's own words.
+Rule 3: proposals beyond what agents are compiled to (threads, 64-bit and several memories, exceptions, GC) are off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import wasmtime
+from wasmtime import _bindings as bindings
+
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical, sha256_hex
+from ironbound.core.wasm import parse_module
+
+MAX_CONFIG: Final = 64 * 1024
+"""Bytes of an effective configuration."""
+
+MAX_TEXT: Final = 2048
+"""Characters of a runtime error that are kept."""
+
+_RUNTIME_LIMITS: Final = (
+    "max_memory", "max_fuel", "max_wall_clock", "max_stack", "max_instances", "max_tables", "max_table_elements",
+    "max_module_size",
+)  # fmt: skip
+_CHANNEL_LIMITS: Final = ("max_message", "max_messages_per_second")
+_EXPORTS: Final = {"memory": "memory", "alloc": "func", "handle": "func"}
+
+_TRAP_REASONS: Final = {
+    wasmtime.TrapCode.OUT_OF_FUEL: "fuel",
+    wasmtime.TrapCode.INTERRUPT: "wall-clock",
+    wasmtime.TrapCode.STACK_OVERFLOW: "stack",
+}
+
+
+class ModuleRefused(Exception):
+    """The module is not taken. `stage` is module, compile or imports; the text is the refuser's own."""
+
+    def __init__(self, stage: str, text: str) -> None:
+        super().__init__(text)
+        self.stage = stage
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What the worker consumes of the effective configuration. Sizes in bytes, fuel per message, times in seconds."""
+
+    digest: Digest
+    value: Value
+    max_memory: int
+    max_fuel: int
+    max_wall_clock: int
+    max_stack: int
+    max_instances: int
+    max_tables: int
+    max_table_elements: int
+    max_module_size: int
+    max_message: int
+
+
+def _part(value: Value, name: str) -> Mapping[str, Value]:
+    part = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(part, dict):
+        raise FormatError("config-invalid", f"{name}: expected an object")
+    return part
+
+
+def _limit(part: Mapping[str, Value], name: str) -> int:
+    limit = part.get(name)
+    if type(limit) is not int or limit <= 0:
+        raise FormatError("config-invalid", f"{name}: expected a positive integer, got {limit!r}")
+    return limit
+
+
+def parse_config(data: bytes) -> WorkerConfig:
+    """The configuration behind descriptor 3; its digest is that of what was parsed. Raises FormatError."""
+    value = parse_canonical(data, limit=MAX_CONFIG)
+    runtime, channel = _part(value, "runtime"), _part(value, "channel")
+    if not isinstance(value, dict) or value.get("version") != 1:
+        raise FormatError("config-invalid", "version: expected 1")
+    if runtime.get("type") != "wasmtime" or runtime.get("strict_security") is not True:
+        raise FormatError("config-invalid", "runtime: expected type wasmtime with strict_security")
+    known = {"type", "strict_security", "disallowed_imports", *_RUNTIME_LIMITS}
+    if unknown := (set(runtime) - known) | (set(channel) - set(_CHANNEL_LIMITS)):
+        raise FormatError("config-invalid", f"unknown: {', '.join(sorted(unknown))}")
+    limits = {name: _limit(runtime, name) for name in _RUNTIME_LIMITS}
+    limits |= {name: _limit(channel, name) for name in _CHANNEL_LIMITS}
+    return WorkerConfig(
+        digest=sha256_hex(canonical(value)),
+        value=value,
+        max_memory=limits["max_memory"] * 1024 * 1024,
+        max_fuel=limits["max_fuel"],
+        max_wall_clock=limits["max_wall_clock"],
+        max_stack=limits["max_stack"] * 1024,
+        max_instances=limits["max_instances"],
+        max_tables=limits["max_tables"],
+        max_table_elements=limits["max_table_elements"],
+        max_module_size=limits["max_module_size"],
+        max_message=limits["max_message"],
+    )
+
+
+def make_engine(max_stack: int) -> wasmtime.Engine:
+    """An engine with `max_stack` bytes of stack for Wasm code. An impossible combination ends the process, so engines
+    are only made in a zygote that has no worker yet, or in a worker."""
+    config = wasmtime.Config()
+    config.strategy = "cranelift"
+    config.cranelift_opt_level = "speed"
+    config.profiler = "none"
+    config.consume_fuel = True
+    config.epoch_interruption = True
+    config.max_wasm_stack = max_stack
+    config.parallel_compilation = False
+    config.debug_info = False
+    config.wasm_threads = False
+    config.shared_memory = False
+    config.wasm_memory64 = False
+    config.wasm_multi_memory = False
+    config.wasm_tail_call = False
+    config.wasm_relaxed_simd = False
+    config.wasm_component_model = False
+    config.wasm_exceptions = False
+    config.wasm_function_references = False
+    config.wasm_gc = False
+    config.gc_support = False
+    config.wasm_wide_arithmetic = False
+    config.wasm_custom_page_sizes = False
+    config.wasm_stack_switching = False
+    # Copy-on-write images need memfd_create, which the filter refuses.
+    bindings.wasmtime_config_memory_init_cow_set(config.ptr(), False)
+    return wasmtime.Engine(config)
+
+
+def compile_module(engine: wasmtime.Engine, data: bytes, limit: int) -> wasmtime.InstancePre:
+    """The module compiled and linked against nothing. Raises ModuleRefused."""
+    try:
+        surface = parse_module(data, limit=limit)
+    except FormatError as error:
+        raise ModuleRefused("module", str(error)) from None
+    try:
+        module = wasmtime.Module(engine, data)
+    except wasmtime.WasmtimeError as error:
+        raise ModuleRefused("compile", error_text(error)) from None
+    try:
+        linked = wasmtime.Linker(engine).instantiate_pre(module)
+    except wasmtime.WasmtimeError as error:
+        raise ModuleRefused("imports", error_text(error)) from None
+    exports = {export.name: export.kind for export in surface.exports}
+    for name, kind in _EXPORTS.items():
+        if exports.get(name) != kind:
+            raise ModuleRefused("module", f"export {name}: expected a {kind}, got {exports.get(name)}")
+    _check_types(module)
+    return linked
+
+
+def _check_types(module: wasmtime.Module) -> None:
+    signatures = {"alloc": (["i32"], ["i32"]), "handle": (["i32", "i32"], ["i64"])}
+    for export in module.exports:
+        if export.name in signatures and isinstance(export.type, wasmtime.FuncType):
+            found = ([str(item) for item in export.type.params], [str(item) for item in export.type.results])
+            if found != signatures[export.name]:
+                raise ModuleRefused("module", f"export {export.name}: expected {signatures[export.name]}, got {found}")
+
+
+def bounded_store(engine: wasmtime.Engine, config: WorkerConfig) -> wasmtime.Store:
+    """A store in which every limit of the configuration bites, with fuel for one message and one epoch to live."""
+    store = wasmtime.Store(engine)
+    store.set_limits(
+        memory_size=config.max_memory,
+        table_elements=config.max_table_elements,
+        instances=config.max_instances,
+        tables=config.max_tables,
+        memories=1,
+    )
+    store.set_fuel(config.max_fuel)
+    store.set_epoch_deadline(1)
+    return store
+
+
+def error_text(error: Exception) -> str:
+    """The runtime's own text, at most MAX_TEXT characters."""
+    return str(error)[:MAX_TEXT]
+
+
+def ending(error: wasmtime.Trap | wasmtime.WasmtimeError) -> tuple[str, str]:
+    """Exit reason and text for an error while the agent ran; what no trap code names is a limit of the store."""
+    if isinstance(error, wasmtime.Trap):
+        code = error.trap_code
+        return ("trap" if code is None else _TRAP_REASONS.get(code, "trap")), error_text(error)
+    return "limit", error_text(error)

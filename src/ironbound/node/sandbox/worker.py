@@ -1,0 +1,324 @@
+"""The life of one worker, from the fork to its end.
+
+Decides the order in which power is taken away and carries messages between the channel and the module. It grants nothing:
+what the agent asks for is decided at the other end of the channel. The order (7-runtimes, "Lockdown order"):
+
+(1) descriptors 3 to 6 and nothing else  (2) ids, capabilities, no_new_privs, Landlock  (3) probes without the filter
+(4) the second thread, then limits  (5) compile, link against nothing  (6) the filter  (7) probes behind it
+(8) say ready, wait for the release  (9) instantiate, which may run the agent's first instruction  (10) messages
+
+Rule 1: no byte of the module is looked at before (4) and no instruction of it runs before (9).
+Rule 2: anything but REFUSED from a probe is a refusal of the launch.
+Rule 3: the worker ends by its own word exactly once, whichever of its two threads says it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import wasmtime
+
+from ironbound.core.canonical import FormatError, Value, canonical, sha256_hex
+from ironbound.core.limits import worker_rlimits
+from ironbound.core.seccomp import CHANNEL_FD, CONTROL_FD, ArchitectureUnsupported
+from ironbound.node.sandbox import engine as runtime
+from ironbound.node.sandbox import lockdown
+from ironbound.node.sandbox.memfd import SealMissing, read_sealed
+from ironbound.node.sandbox.probe import ProbeResult, probes_before_filter, probes_behind_filter, run_probes
+
+CONFIG_FD: Final = 3
+MODULE_FD: Final = 4
+FIRST_FD: Final = 3
+RELEASE: Final = b"release\n"
+MAX_REPORT: Final = 4096
+"""Bytes of an agent's final report."""
+
+_READ_SIZE: Final = 65536
+_THREAD_STACK: Final = 256 * 1024
+_GRACE: Final = 0.25
+"""Seconds that the running code has to meet the moved epoch, before the second thread ends the worker itself."""
+
+
+class Refused(Exception):
+    """The launch is refused at `stage`: config, module, imports, compile, lockdown or probe."""
+
+    def __init__(self, stage: str, text: str) -> None:
+        super().__init__(text)
+        self.stage = stage
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRequest:
+    """What the zygote was asked for. `parent` is the zygote's pid, `drops_bounding` whether it holds CAP_SETPCAP."""
+
+    uid: int
+    gid: int
+    start: bytes
+    separation: lockdown.Separation
+    parent: int
+    drops_bounding: bool
+
+
+class _Ended(Exception):
+    """The agent's life is over, for this reason."""
+
+    def __init__(self, reason: str, text: str, report: str = "") -> None:
+        super().__init__(text)
+        self.reason, self.text, self.report = reason, text, report
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _say(message: Value) -> None:
+    _write(CONTROL_FD, canonical(message) + b"\n")
+
+
+def arrange_descriptors(received: tuple[int, int, int, int]) -> None:
+    """Moves config, module, channel and control to 3 to 6 and closes everything else; 0 to 2 are /dev/null already."""
+    spare = [os.dup(descriptor) for descriptor in received]
+    while min(spare) < FIRST_FD + len(spare):
+        spare = [os.dup(descriptor) for descriptor in spare]
+    for place, descriptor in enumerate(spare, FIRST_FD):
+        os.dup2(descriptor, place, inheritable=True)
+    null = os.open("/dev/null", os.O_RDWR)
+    for place in range(FIRST_FD):
+        os.dup2(null, place, inheritable=True)
+    lockdown.close_from(FIRST_FD + len(spare))
+
+
+class Agent:
+    """The module's instance and what it has used. Made after the release."""
+
+    def __init__(self, linked: wasmtime.InstancePre, engine: wasmtime.Engine, config: runtime.WorkerConfig) -> None:
+        self._linked = linked
+        self._config = config
+        self._store = runtime.bounded_store(engine, config)
+        self._memory: wasmtime.Memory | None = None
+        self._alloc: wasmtime.Func | None = None
+        self._handle: wasmtime.Func | None = None
+        self.messages = 0
+        self.fuel = 0
+
+    def instantiate(self) -> None:
+        """Runs the module's start function where it has one. Raises _Ended."""
+        try:
+            exports = self._linked.instantiate(self._store).exports(self._store)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise _Ended(*runtime.ending(error)) from None
+        finally:
+            self.fuel += self._config.max_fuel - self._store.get_fuel()
+        memory, alloc, handle = exports["memory"], exports["alloc"], exports["handle"]
+        if not (isinstance(memory, wasmtime.Memory) and isinstance(alloc, wasmtime.Func)):
+            raise _Ended("protocol", "expected the exports memory and alloc")
+        if not isinstance(handle, wasmtime.Func):
+            raise _Ended("protocol", "expected the export handle")
+        self._memory, self._alloc, self._handle = memory, alloc, handle
+
+    def _range(self, start: int, size: int) -> int:
+        """The address of a range of linear memory, checked against its size now (the agent may have grown it)."""
+        if self._memory is None:
+            raise _Ended("protocol", "there is no memory yet")
+        if start + size > self._memory.data_len(self._store):
+            raise _Ended("protocol", f"{size} bytes at {start} lie outside the memory")
+        return ctypes.addressof(self._memory.data_ptr(self._store).contents) + start
+
+    def _call(self, message: bytes) -> int:
+        if self._alloc is None or self._handle is None:
+            raise _Ended("protocol", "there is no instance yet")
+        self._store.set_fuel(self._config.max_fuel)
+        try:
+            place = 0
+            if message:
+                place = int(self._alloc(self._store, len(message))) & 0xFFFFFFFF
+                ctypes.memmove(self._range(place, len(message)), message, len(message))
+            signed = place - (1 << 32) if place >= 1 << 31 else place
+            return int(self._handle(self._store, signed, len(message))) & 0xFFFFFFFFFFFFFFFF
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise _Ended(*runtime.ending(error)) from None
+        finally:
+            self.fuel += self._config.max_fuel - self._store.get_fuel()
+
+    def take(self, message: bytes) -> bytes:
+        """Hands over one message; returns what is to be sent, with its newline. Raises _Ended, also with the report."""
+        answer = self._call(message)
+        if answer == 0:
+            return b""
+        size = answer >> 32 & 0x7FFFFFFF
+        final = bool(answer >> 63)
+        limit = MAX_REPORT if final else self._config.max_message
+        if size > limit:
+            raise _Ended("limit", f"expected an answer of at most {limit} bytes, got {size}")
+        data = ctypes.string_at(self._range(answer & 0xFFFFFFFF, size), size)
+        if final:
+            raise _finished(data)
+        return data if data.endswith(b"\n") or not data else data + b"\n"
+
+
+def _finished(data: bytes) -> _Ended:
+    try:
+        return _Ended("finished", "", data.decode("utf-8", "strict"))
+    except UnicodeDecodeError:
+        return _Ended("protocol", "a report that is not UTF-8")
+
+
+class Life:
+    """What both threads share: the one word at the end, the start signal and the engine whose epoch is moved."""
+
+    def __init__(self) -> None:
+        self._last_word = threading.Lock()
+        self._held = threading.Lock()
+        self._held.acquire()
+        self._seconds = 0
+        self._engine: wasmtime.Engine | None = None
+        self.agent: Agent | None = None
+
+    def start_clock(self) -> None:
+        """Starts the second thread; it sleeps until `release`."""
+        threading.stack_size(_THREAD_STACK)
+        threading.Thread(target=self._keep_time, name="epoch", daemon=True).start()
+
+    def release(self, engine: wasmtime.Engine, seconds: int) -> None:
+        self._engine, self._seconds = engine, seconds
+        self._held.release()
+
+    def _keep_time(self) -> None:
+        self._held.acquire()
+        time.sleep(self._seconds)
+        if self._engine is not None:
+            self._engine.increment_epoch()
+        time.sleep(_GRACE)
+        self.end(_Ended("wall-clock", f"{self._seconds} seconds are over"))
+
+    def end(self, ended: _Ended) -> NoReturn:
+        """Says why it ended and ends the process. The thread that comes second waits for that."""
+        self._last_word.acquire()
+        agent = self.agent
+        try:
+            _say({
+                "type": "exited",
+                "reason": ended.reason,
+                "text": ended.text,
+                "report": ended.report,
+                "messages": 0 if agent is None else agent.messages,
+                "fuel": 0 if agent is None else agent.fuel,
+            })  # fmt: skip
+        finally:
+            os._exit(0)
+
+
+def lock_down(request: WorkerRequest) -> int:
+    """Step (2); returns the Landlock ABI. Raises LockdownError, OSError."""
+    if request.drops_bounding:
+        lockdown.drop_bounding_set()
+    lockdown.become_user(request.uid, request.gid, request.separation)
+    lockdown.drop_capabilities()
+    lockdown.set_no_new_privs()
+    lockdown.die_with_parent(request.parent)
+    return lockdown.restrict_by_landlock()
+
+
+def _require_refused(results: tuple[ProbeResult, ...]) -> None:
+    if through := [result for result in results if result.verdict != "REFUSED"]:
+        raise Refused("probe", "; ".join(f"{item.name} {item.verdict}: {item.refusal}" for item in through)[: runtime.MAX_TEXT])
+
+
+def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmtime.InstancePre, runtime.WorkerConfig]:
+    """Steps (2) to (8) up to the word ready. Raises Refused."""
+    try:
+        abi = lock_down(request)  # (2)
+        probes = run_probes(probes_before_filter(abi))  # (3)
+        _require_refused(probes)
+        life.start_clock()  # (4)
+        config = runtime.parse_config(read_sealed(CONFIG_FD, runtime.MAX_CONFIG))
+        lockdown.set_rlimits(worker_rlimits(config.value))
+    except (FormatError, SealMissing) as error:
+        raise Refused("config", str(error)) from None
+    except (OSError, RuntimeError, lockdown.LockdownError) as error:
+        raise Refused("lockdown", str(error)) from None
+    try:
+        module = read_sealed(MODULE_FD, config.max_module_size)  # (5)
+        engine = runtime.make_engine(config.max_stack)
+        linked = runtime.compile_module(engine, module, config.max_module_size)
+    except (SealMissing, OSError) as error:
+        raise Refused("module", str(error)) from None
+    except runtime.ModuleRefused as error:
+        raise Refused(error.stage, error.text) from None
+    try:
+        lockdown.install_filter()  # (6)
+    except (OSError, lockdown.LockdownError, ArchitectureUnsupported) as error:
+        raise Refused("lockdown", str(error)) from None
+    probes += run_probes(probes_behind_filter())  # (7)
+    _require_refused(probes)
+    listed: list[Value] = [{"name": item.name, "verdict": item.verdict, "refusal": item.refusal} for item in probes]
+    _say({"type": "ready", "config_sha256": config.digest, "module_sha256": sha256_hex(module), "probes": listed})  # (8)
+    return engine, linked, config
+
+
+def _await_release() -> None:
+    heard = b""
+    while len(heard) < len(RELEASE):
+        part = os.read(CONTROL_FD, len(RELEASE) - len(heard))
+        if not part:
+            os._exit(0)  # the node is gone or gave the launch up; nothing has run
+        heard += part
+    if heard != RELEASE:
+        raise _Ended("refused", "expected the release, got something else")
+
+
+def _send(data: bytes) -> None:
+    try:
+        _write(CHANNEL_FD, data)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _Ended("eof", "the channel is closed") from None
+
+
+def converse(agent: Agent, start: bytes, max_message: int) -> NoReturn:
+    """Step (10): one message per line until something ends it. Raises _Ended."""
+    _send(agent.take(start))
+    waiting = bytearray()
+    while True:
+        end = waiting.find(b"\n")
+        if (len(waiting) if end < 0 else end) > max_message:
+            raise _Ended("protocol", f"expected lines of at most {max_message} bytes")
+        if end >= 0:
+            line = bytes(waiting[:end])
+            del waiting[: end + 1]
+            agent.messages += 1
+            _send(agent.take(line))
+            continue
+        try:
+            part = os.read(CHANNEL_FD, _READ_SIZE)
+        except ConnectionResetError:
+            part = b""
+        if not part:
+            raise _Ended("eof", "the channel is closed")
+        waiting += part
+
+
+def run(request: WorkerRequest, received: tuple[int, int, int, int]) -> NoReturn:
+    """The worker's whole life in a freshly forked process; `received` are config, module, channel and control."""
+    arrange_descriptors(received)  # (1)
+    life = Life()
+    try:
+        engine, linked, config = _prepare(request, life)
+    except Refused as error:
+        _say({"type": "refused", "stage": error.stage, "text": error.text})
+        os._exit(0)
+    try:
+        _await_release()
+        life.agent = Agent(linked, engine, config)
+        life.release(engine, config.max_wall_clock)
+        life.agent.instantiate()  # (9)
+        converse(life.agent, request.start, config.max_message)
+    except _Ended as ended:
+        life.end(ended)
