@@ -22,7 +22,7 @@ from starlette.routing import Route
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
 from ironbound.core.envelope import Envelope, envelope_from_value
-from ironbound.core.profile import ProfileRefused, parse_effective
+from ironbound.core.profile import ProfileRefused, parse_configuration
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
 from ironbound.core.statement import MAX_STATEMENT, Subject
@@ -106,14 +106,11 @@ class Operators:
         """The bytes that the request names are here and are what they should be."""
         asked, kind = consent.statement.predicate, consent.statement.kind
         given = {sha256_hex(data): data for data in artifacts}
-        wanted = {
-            "module-approval": asked["module_sha256"],
-            "profile-approval": asked["config_sha256"],
-        }.get(kind)
-        if set(given) != ({wanted} if wanted else set()):
+        field = {"module-approval": "module_sha256", "profile-approval": "config_sha256"}.get(kind)
+        if set(given) != ({asked[field]} if field else set()):
             raise Refused("artifact-differs")
         if kind == "module-approval":
-            data = given[wanted]
+            data = given[asked["module_sha256"]]
             if len(data) != asked["body"]["size"]:
                 raise Refused("artifact-differs")
             try:
@@ -124,7 +121,7 @@ class Operators:
                 raise Refused("module-imports")
         elif kind == "profile-approval":
             try:
-                config = parse_effective(given[wanted])
+                config = parse_configuration(given[asked["config_sha256"]])
             except (ProfileRefused, FormatError) as error:
                 raise Refused("profile-malformed") from error
             if config["profile"] != asked["body"]["profile"]:

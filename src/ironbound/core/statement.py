@@ -197,7 +197,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         quorum=record(
             module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)
         ),
-        services=record(**{role: _key for role in _roles}),
+        services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),
         witness_policy=text(8192),
         separation=record(mode=choice("user", "process"), users=mapping(integer(0, 1 << 31), 8)),
@@ -382,9 +382,9 @@ def parse_statement(payload: bytes) -> Statement:
     kind = _KIND_OF.get(uri) if type(uri) is str else None
     if kind is None:
         raise FormatError("statement-kind", f"unknown predicate type {str(uri)[:80]!r}")
-    listed = body["subject"]
+    listed: Any = body["subject"]
     _subjects(listed, "subject")
-    predicate = body["predicate"]
+    predicate: Any = body["predicate"]
     SHAPES[kind](predicate, kind)
-    subjects = tuple(Subject(item["name"], item["digest"]["sha256"]) for item in listed)  # type: ignore[index,call-overload,union-attr]
-    return Statement(Kind(kind), subjects, predicate)  # type: ignore[arg-type]
+    subjects = tuple(Subject(item["name"], item["digest"]["sha256"]) for item in listed)
+    return Statement(Kind(kind), subjects, predicate)

@@ -112,7 +112,7 @@ def parse_trust_root(data: bytes) -> TrustRoot:
     if len(signers) < highest:
         raise SignatureInvalid(f"the trust root is signed by {len(signers)} humans, its quorum is {highest}")
     policy = parse_policy(body["witness_policy"])
-    if str(policy.log) != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
+    if policy.log.vkey != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
         raise FormatError("trust-root-log", "the witness policy names another log than the trust root")
     return TrustRoot(
         deployment=body["deployment"],

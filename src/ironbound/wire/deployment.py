@@ -55,11 +55,11 @@ class Deployment:
 
     def socket(self, role: str) -> str:
         """The address of a role's Unix socket, short enough for the kernel wherever the directory lies."""
-        path = str(self.root / "run" / f"{role}.sock")
+        folder = self.root / "run" / role
+        path = str(folder / "socket")
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
-        folder = os.open(self.root / "run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{folder}/{role}.sock"
+        return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/socket"
 
     def artifact(self, digest: str) -> bytes:
         """The bytes with that SHA-256, from any role's store; DeploymentError if nobody has them."""

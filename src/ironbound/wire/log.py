@@ -21,7 +21,7 @@ from typing import Any, Final
 from ironbound.core.canonical import FormatError, b64decode, b64encode
 from ironbound.core.checkpoint import Checkpoint
 from ironbound.core.envelope import sign_envelope
-from ironbound.core.keys import PrivateKey
+from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.policy import PolicyUnmet
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.statement import Subject, encode_statement
@@ -248,7 +248,7 @@ class Log:
         """True if the frame's checkpoint, verified, is about exactly what has been folded."""
         try:
             verified = self.deployment.trust.policy.verify(str(frame.get("checkpoint")).encode())
-        except (FormatError, PolicyUnmet) as error:
+        except (FormatError, PolicyUnmet, SignatureInvalid) as error:
             raise LogBroken(f"checkpoint: {error}") from error
         checkpoint = verified.checkpoint
         if checkpoint.size < self.replay.size:

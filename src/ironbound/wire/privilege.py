@@ -1,6 +1,6 @@
 """Gives up a process's privileges for good: its user, its capabilities, and new ones through exec.
 
-Rule 1: every step is checked by reading the kernel back; a step that did not take is an error, never a warning.
+Rule 1: every step is checked by reading the kernel back; one that did not take is an error.
 Follows capabilities(7), prctl(2).
 """
 

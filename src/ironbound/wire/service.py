@@ -21,11 +21,10 @@ from typing import Any, Final
 
 from ironbound import __version__
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
-from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 
-from .deployment import Deployment, DeploymentError, load
+from .deployment import DeploymentError, load
 from .log import AppendRefused, Log, LogBroken, LogUnavailable
 from .privilege import PrivilegeError, die_with_parent, drop, no_new_privileges
 
@@ -34,7 +33,10 @@ KERNEL_SOURCES: Final = ("authority.py", "constraint.py", "logic.py")
 #: Exit codes of a service: it stopped as told; it can't serve; the log contradicts itself.
 STOPPED, UNABLE, BROKEN = 0, 1, 3
 
-Main = Callable[[Deployment, PrivateKey], Coroutine[Any, Any, None]]
+#: A service's main coroutine: it gets the deployment and the keys that are its own, in `OWN_KEYS`' order.
+Main = Callable[..., Coroutine[Any, Any, None]]
+#: The private keys of each service. The monitor cosigns with a second one.
+OWN_KEYS: Final = {"monitor": ("monitor", "witness")}
 
 
 def kernel_digest() -> Digest:
@@ -50,7 +52,10 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); ProcessLookupError if gone."""
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat).
+
+    ProcessLookupError if it is gone.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -108,22 +113,25 @@ async def until_stopped(*work: Awaitable[None]) -> None:
 
 
 def run(role: str, main: Main, keep: Iterable[int] = ()) -> None:
-    """The whole life of the service `role` in the current directory; exits the process. `keep`: capabilities as root."""
+    """The whole life of the service `role` in the current directory; exits the process.
+
+    `keep`: the capabilities that it keeps as root.
+    """
     try:
         deployment = load(Path("."))
-        key = deployment.key(role)
+        keys = [deployment.key(name) for name in OWN_KEYS.get(role, (role,))]
         uid = deployment.uid(role)
         if deployment.separated and os.getuid() != 0:
             raise DeploymentError("this deployment separates by user: start it as root")
         if not deployment.separated and os.getuid() == 0:
-            raise DeploymentError("this deployment separates by process only: start it as the user who made it")
+            raise DeploymentError("this deployment separates by process: start it as the user who made it")
         if uid != os.getuid():
             drop(uid, uid, keep)
         elif role != "node":
             no_new_privileges()
         die_with_parent(signal.SIGTERM)
         os.umask(0o022)
-        asyncio.run(main(deployment, key))
+        asyncio.run(main(deployment, *keys))
     except (LogBroken, FormatError) as error:
         print(f"ironbound {role}: {error}", file=sys.stderr, flush=True)
         sys.exit(BROKEN)

@@ -1,0 +1,175 @@
+"""Makes a deployment: operators' and services' keys, the trust root that they sign, the log's first entry, the pin.
+
+Decides nothing later on: what counts is the trust root that the operators sign here and the pin they take away.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.canonical import Value, b64encode, canonical, sha256_hex
+from ironbound.core.envelope import sign_envelope
+from ironbound.core.keys import PrivateKey
+from ironbound.core.note import COSIGNATURE, Signer
+from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.trust import parse_trust_root
+from ironbound.ledger.settings import LedgerRefused
+from ironbound.wire.deployment import ROLES, USERS, Deployment, load
+from ironbound.wire.log import now_ms
+
+from . import compose
+from .voice import Stop
+
+VOICED: Final = ("controller", "node", "gateway", "monitor")
+#: A drift ends in a stop within this time, or claim B3 falls.
+DRIFT_STOP_MS: Final = 5_000
+#: Every probe bites at least this often on every profile in use, or claim B2 is stale.
+CANARY_INTERVAL_MS: Final = 24 * 3_600_000
+#: Who owns what below the deployment directory, as root.
+FOLDERS: Final = {
+    "keys": "root",
+    "operators": "root",
+    "run": "root",
+    "logs": "root",
+    "artifacts": "root",
+    "ledger": "ledger",
+    "public": "ledger",
+    "witness": "monitor",
+    "scratch": "gateway",
+    **{f"run/{role}": role for role in ROLES},
+    **{f"artifacts/{role}": role for role in ROLES},
+    **{f"artifacts/{role}/sha256": role for role in ROLES},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A human's name and the key made for them here."""
+
+    name: str
+    key: PrivateKey
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def write(path: Path, data: bytes, mode: int, uid: int | None = None) -> None:
+    """A new file with its mode from the start; refuses to replace one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(path, mode)
+    if uid is not None and os.getuid() == 0:
+        os.chown(path, uid, uid)
+
+
+def _public(key: PrivateKey) -> dict[str, str]:
+    return {"scheme": key.public.scheme, "public": b64encode(key.public.raw)}
+
+
+def initialise(
+    root: Path, name: str, operators: Sequence[tuple[str, bytes]], quorum: int, keys: Path | None = None
+) -> Deployment:
+    """A new deployment in the empty directory `root`. `operators`: names with their keys' passphrases.
+
+    Their encrypted keys go to `keys` (default: `operators/` inside). Raises Stop with cause and hint.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise Stop(f"{root} is not empty", "give a directory that doesn't exist yet")
+    if not 1 <= quorum <= len(operators):
+        raise Stop(f"a quorum of {quorum} can't be met by {len(operators)} operators")
+    if len({one for one, _ in operators}) != len(operators):
+        raise Stop("an operator is named twice")
+    if not all(passphrase for _, passphrase in operators):
+        raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o755)
+    separated = os.getuid() == 0
+    for folder, owner in FOLDERS.items():
+        path = root / folder
+        path.mkdir(mode=0o755)
+        path.chmod(0o700 if folder in ("keys", "operators") else 0o755)
+        if separated and owner != "root":
+            os.chown(path, USERS[owner], USERS[owner])
+    people = [Operator(one, PrivateKey.generate(os.urandom(32))) for one, _ in operators]
+    for person, (_, passphrase) in zip(people, operators, strict=True):
+        write((keys or root / "operators") / f"{person.name}.key", person.key.to_pem(passphrase), 0o400)
+    services = {role: PrivateKey.generate(os.urandom(32)) for role in (*ROLES, "witness")}
+    for role, key in services.items():
+        user = USERS["monitor" if role == "witness" else role]
+        write(root / "keys" / f"{role}.pem", key.to_pem(None), 0o400, user)
+    if separated:
+        (root / "keys").chmod(0o711)
+    read_port, witness_port = free_ports(2)
+    root_statement = _trust_root(name, people, services, quorum, witness_port, separated)
+    payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
+    envelope = sign_envelope(payload, [person.key for person in people])
+    trust = parse_trust_root(envelope.encode())
+    settings: dict[str, Value] = {"version": 1, "read_port": read_port, "witness_port": witness_port}
+    write(root / "trust-root.json", envelope.encode(), 0o644)
+    write(root / "witness-policy", trust.policy_text.encode(), 0o644)
+    write(root / "pin.txt", f"{trust.pin}\n".encode(), 0o644)
+    write(root / "credentials.json", b"{}\n", 0o400, USERS["gateway"])
+    write(root / "deployment.json", canonical(settings) + b"\n", 0o644)
+    deployment = load(root)
+    try:
+        compose.create_log(deployment)
+    except LedgerRefused as error:
+        raise Stop(f"the log could not be made: {error}") from error
+    if separated:
+        for folder, owner in (("ledger", "ledger"), ("public", "ledger"), ("witness", "monitor")):
+            for path in [root / folder, *(root / folder).rglob("*")]:
+                os.chown(path, USERS[owner], USERS[owner])
+    return deployment
+
+
+def _roster_digest(people: Sequence[Operator]) -> Any:
+    return sha256_hex(canonical([[person.name, person.key.public.keyid] for person in people]))
+
+
+def _trust_root(
+    name: str,
+    people: Sequence[Operator],
+    services: dict[str, PrivateKey],
+    quorum: int,
+    witness_port: int,
+    separated: bool,
+) -> dict[str, Any]:
+    origin = f"{name}.log.ironbound"
+    log = Signer(origin, services["ledger"]).verifier()
+    witness = Signer(f"{name}.witness.ironbound", services["witness"]).verifier(COSIGNATURE)
+    return {
+        "version": 1,
+        "deployment": name,
+        "created_ms": now_ms(),
+        "operators": [{"name": one.name, "keys": [_public(one.key)]} for one in people],
+        "quorum": dict.fromkeys(("module", "profile", "launch", "grant"), quorum),
+        "services": {role: _public(services[role]) for role in VOICED},
+        "log": {"origin": origin, "vkey": log.vkey},
+        "witness_policy": (
+            f"log {log.vkey}\n"
+            f"witness monitor {witness.vkey} http://127.0.0.1:{witness_port}\n"
+            "quorum monitor\n"
+        ),
+        "separation": {
+            "mode": "user" if separated else "process",
+            "users": dict(USERS) if separated else {},
+        },
+        "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": CANARY_INTERVAL_MS},
+    }

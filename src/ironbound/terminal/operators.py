@@ -1,0 +1,205 @@
+"""The operator's side: builds a request from what the log says now, shows it, signs it, submits it.
+
+Decides nothing: the operator does, by signing what `core.request.shown_text` shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from ironbound.core.canonical import Digest, FormatError, Value, b64encode, canonical, parse_json
+from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
+from ironbound.core.keys import PrivateKey
+from ironbound.core.reasons import REASONS
+from ironbound.core.replay import Replay
+from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
+from ironbound.core.statement import parse_statement
+from ironbound.wire.deployment import Deployment, DeploymentError, read_file
+from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
+
+from .voice import Stop, passphrases
+
+#: How long a request can be approved and submitted, unless the operator says otherwise.
+REQUEST_LIFE_MS: Final = 15 * 60_000
+MAX_SUBMISSION_FILE: Final = 96 << 20
+CONTROLLER_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A signed request with its approvals and the bytes that it names."""
+
+    request: Envelope
+    approvals: tuple[Envelope, ...]
+    artifacts: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The form in which it is sent, and kept in a file between two operators."""
+        value: Value = {
+            "request": self.request.as_value(),
+            "approvals": [one.as_value() for one in self.approvals],
+            "artifacts": [b64encode(data) for data in self.artifacts],
+        }
+        return canonical(value)
+
+
+async def folded(deployment: Deployment) -> Log:
+    """The whole log, followed and folded; the caller closes it."""
+    log = Log(deployment, None)
+    try:
+        await log.start(timeout_s=20.0)
+    except (LogUnavailable, LogBroken) as error:
+        await log.close()
+        raise Stop(str(error), f"start the services: `ironbound up -d {deployment.root}`") from error
+    return log
+
+
+def replayed(deployment: Deployment) -> Replay:
+    """The state that the log says, now."""
+
+    async def fold() -> Replay:
+        log = await folded(deployment)
+        await log.close()
+        return log.replay
+
+    return asyncio.run(fold())
+
+
+def load_keys(folder: Path, names: Sequence[str], descriptor: int | None) -> list[PrivateKey]:
+    """The operators' private keys, each opened with its passphrase."""
+    keys = []
+    files = []
+    for name in names:
+        try:
+            files.append(read_file(folder / f"{name}.key"))
+        except DeploymentError as error:
+            raise Stop(f"operator {name}: {error}", "give the folder of the keys with --keys") from error
+    for name, data, passphrase in zip(names, files, passphrases(descriptor, names), strict=True):
+        try:
+            keys.append(PrivateKey.from_pem(data, passphrase))
+        except FormatError as error:
+            raise Stop(f"operator {name}: the key does not open ({error.code})", "is the passphrase right?") from error
+    return keys
+
+
+def build(
+    replay: Replay,
+    kind: str,
+    *,
+    agent: str | None = None,
+    module: Digest | None = None,
+    config: Digest | None = None,
+    body: Mapping[str, Any] | None = None,
+    ticket: str = "",
+    life_ms: int = REQUEST_LIFE_MS,
+) -> bytes:
+    """A request's payload over the log as it is now. FormatError if it is not of its kind's shape."""
+    request_id = fresh_id()
+    before = replay.holds(agent) if agent else []
+    after = before
+    if kind == "grant":
+        after = sorted([*before, request_id])
+    elif kind == "revocation" and body is not None:
+        after = [one for one in before if one != body["grant"]]
+    now = now_ms()
+    return encode_request(
+        kind,
+        {
+            "version": 1,
+            "deployment": replay.trust.deployment,
+            "id": request_id,
+            "agent": agent,
+            "module_sha256": module,
+            "config_sha256": config,
+            "capability": {"before": before, "after": after},
+            "not_before_ms": now,
+            "expires_ms": now + life_ms,
+            "log_head": head_of(replay.size, replay.tree.root()),
+            "proposal": None,
+            "ticket": ticket,
+            "body": dict(body or {}),
+        },
+    )
+
+
+def shown(envelope: Envelope) -> str:
+    """The text of a request that its signers see."""
+    statement = parse_statement(envelope.payload)
+    return shown_text(statement.kind, statement.predicate)
+
+
+def approve(request: Envelope, deployment: str, key: PrivateKey) -> Envelope:
+    """Another operator's approval of this very content."""
+    expires = parse_statement(request.payload).predicate["expires_ms"]
+    payload = encode_approval(
+        request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires
+    )
+    return sign_envelope(payload, [key])
+
+
+def sign(payload: bytes, deployment: str, keys: Sequence[PrivateKey], artifacts: Sequence[bytes]) -> Submission:
+    """Signed by the first key as initiator, approved by the others."""
+    request = sign_envelope(payload, [keys[0]])
+    approvals = tuple(approve(request, deployment, key) for key in keys[1:])
+    return Submission(request, approvals, tuple(artifacts))
+
+
+def read_submission(path: Path) -> Submission:
+    """A submission kept in a file; Stop if it isn't one."""
+    from ironbound.core.canonical import b64decode
+
+    try:
+        value = parse_json(read_file(path, MAX_SUBMISSION_FILE), limit=MAX_SUBMISSION_FILE, depth=16)
+        if type(value) is not dict or value.keys() != {"request", "approvals", "artifacts"}:
+            raise FormatError("submission-malformed", "expected request, approvals and artifacts")
+        approvals, artifacts = value["approvals"], value["artifacts"]
+        if type(approvals) is not list or type(artifacts) is not list:
+            raise FormatError("submission-malformed", "approvals and artifacts are lists")
+        return Submission(
+            envelope_from_value(value["request"]),
+            tuple(envelope_from_value(one) for one in approvals),
+            tuple(b64decode(str(one)) for one in artifacts),
+        )
+    except (FormatError, DeploymentError) as error:
+        raise Stop(f"{path}: {error}", "it should be a file written by `--out`") from error
+
+
+def submit(deployment: Deployment, submission: Submission) -> dict[str, Any]:
+    """Send it to the controller. The index at which it was admitted, or Stop with the reason."""
+    return send(deployment, submission.encode())
+
+
+def send(deployment: Deployment, body: bytes) -> dict[str, Any]:
+    """Send bytes to the operator channel; Stop with the reason code if they are refused."""
+    transport = httpx.HTTPTransport(uds=deployment.socket("controller"))
+    try:
+        with httpx.Client(transport=transport, timeout=CONTROLLER_TIMEOUT_S, trust_env=False) as client:
+            answer = client.post("http://controller/requests", content=body)
+        value = parse_json(answer.content, limit=1 << 20)
+    except (httpx.HTTPError, OSError) as error:
+        raise Stop(
+            f"the controller does not answer: {error or type(error).__name__}", f"`ironbound up -d {deployment.root}`"
+        ) from error
+    except FormatError as error:
+        raise Stop(f"the controller's answer is malformed: {error}") from error
+    if type(value) is not dict:
+        raise Stop("the controller's answer is malformed")
+    if answer.status_code != 200:
+        reason = str(value.get("reason"))
+        where = f", logged at {value['index']}" if value.get("index") is not None else ""
+        raise Refusal(reason, f"{reason}: {value.get('text')}{where}")
+    return value
+
+
+class Refusal(Stop):
+    """The controller refused; `reason` is the code."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(cause, REASONS.get(reason, ""))
+        self.reason = reason

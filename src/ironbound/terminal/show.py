@@ -1,0 +1,173 @@
+"""What the log says, for people and with --json for programs: status, agents, grants, entries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from ironbound.core.authority import ABSENT, ADMITTED, ENDED, LIVE, REVOKED, STARTED
+from ironbound.core.canonical import FormatError
+from ironbound.core.envelope import parse_envelope
+from ironbound.core.replay import Replay
+from ironbound.core.statement import parse_statement
+
+from .voice import emit, say, table
+
+_LAUNCH = {ABSENT: "-", ADMITTED: "admitted", STARTED: "running", ENDED: "ended"}
+_GRANT = {ABSENT: "-", LIVE: "live", REVOKED: "revoked"}
+
+
+def clock(at_ms: int) -> str:
+    """A time for people, in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def agents(replay: Replay) -> list[dict[str, Any]]:
+    """Every launch with what became of it, in the log's order."""
+    read = replay.authority.read
+    return [
+        {
+            "launch": launch.index,
+            "agent": launch.agent,
+            "state": _LAUNCH[read("launch_state", launch.index)],
+            "stopped": read("launch_stopped", launch.index),
+            "module_sha256": launch.module,
+            "config_sha256": launch.config,
+            "humans": list(launch.humans),
+            "started": launch.started,
+            "ended": launch.ended,
+        }
+        for launch in replay.books.launches.values()
+    ]
+
+
+def grants(replay: Replay) -> list[dict[str, Any]]:
+    """Every grant with what is left of it, in the log's order."""
+    read = replay.authority.read
+    return [
+        {
+            "grant": grant.id,
+            "index": grant.index,
+            "agent": grant.agent,
+            "tool": grant.tool,
+            "action": grant.action,
+            "where": grant.where_value,
+            "state": _GRANT[read("grant_state", grant.id)],
+            "calls": grant.calls,
+            "calls_left": read("grant_left", grant.id),
+            "expires_ms": grant.expires_ms,
+            "module_sha256": grant.module,
+            "humans": list(grant.humans),
+        }
+        for grant in replay.books.grants.values()
+    ]
+
+
+def status(replay: Replay) -> dict[str, Any]:
+    """The deployment in a few numbers."""
+    launches = agents(replay)
+    return {
+        "deployment": replay.trust.deployment,
+        "separation": replay.trust.separation,
+        "size": replay.size,
+        "quorum": dict(replay.trust.quorum),
+        "humans": sorted({str(human) for human in replay.trust.humans.values()}),
+        "running": [one["agent"] for one in launches if one["state"] == "running"],
+        "launches": len(launches),
+        "grants_live": sum(1 for one in grants(replay) if one["state"] == "live"),
+        "modules": len(replay.books.modules),
+        "profiles": [one.name for one in replay.books.profiles.values()],
+        "open_intents": len(replay.books.open_intents),
+        "void_entries": len(replay.books.void),
+    }
+
+
+def entry_line(index: int, data: bytes, void: str | None) -> dict[str, Any]:
+    """One entry of the log as a flat record."""
+    try:
+        statement = parse_statement(parse_envelope(data).payload)
+    except FormatError as error:
+        return {"index": index, "kind": "?", "void": str(error)}
+    said = statement.predicate
+    about = {
+        key: said[key]
+        for key in ("agent", "tool", "reason", "verdict", "probe", "kind", "status", "launch", "role", "stage")
+        if key in said
+    }
+    if statement.kind == "admitted":
+        asked = parse_statement(_inner(said["request"])).kind
+        about = {"request": asked, "approvals": len(said["approvals"])}
+    return {"index": index, "kind": statement.kind, "at_ms": said.get("at_ms", 0), "about": about, "void": void}
+
+
+def _inner(request: Any) -> bytes:
+    from ironbound.core.envelope import envelope_from_value
+
+    return envelope_from_value(request).payload
+
+
+def print_agents(replay: Replay, as_json: bool) -> None:
+    """`ironbound agents`."""
+    rows = agents(replay)
+    if as_json:
+        emit(rows)
+        return
+    table(
+        ("LAUNCH", "AGENT", "STATE", "MODULE", "BY"),
+        [
+            (
+                str(one["launch"]),
+                one["agent"],
+                one["state"] + (" (stop ordered)" if one["stopped"] and one["state"] == "running" else ""),
+                one["module_sha256"][:12],
+                ", ".join(one["humans"]) or "canary",
+            )
+            for one in rows
+        ],
+    )
+
+
+def print_grants(replay: Replay, as_json: bool) -> None:
+    """`ironbound grants`."""
+    rows = grants(replay)
+    if as_json:
+        emit(rows)
+        return
+    table(
+        ("GRANT", "AGENT", "TOOL", "ACTION", "STATE", "CALLS LEFT", "EXPIRES (UTC)", "BY"),
+        [
+            (
+                one["grant"],
+                one["agent"],
+                one["tool"],
+                one["action"],
+                one["state"],
+                f"{one['calls_left']}/{one['calls']}",
+                clock(one["expires_ms"]),
+                ", ".join(one["humans"]),
+            )
+            for one in rows
+        ],
+    )
+
+
+def print_status(replay: Replay, as_json: bool) -> None:
+    """`ironbound status`."""
+    value = status(replay)
+    if as_json:
+        emit(value)
+        return
+    for key, shown in value.items():
+        text = ", ".join(str(one) for one in shown) if isinstance(shown, list) else str(shown)
+        say(f"{key.replace('_', ' '):14}{text or '-'}")
+
+
+def print_log(entries: list[dict[str, Any]], as_json: bool) -> None:
+    """`ironbound log`."""
+    if as_json:
+        emit(entries)
+        return
+    for one in entries:
+        about = " ".join(f"{key}={value}" for key, value in one.get("about", {}).items() if value is not None)
+        void = f"  VOID: {one['void']}" if one["void"] else ""
+        say(f"{one['index']:>6}  {clock(one.get('at_ms', 0))}  {one['kind']:<17} {about}{void}")

@@ -1,0 +1,92 @@
+"""How the command line speaks: errors with cause and hint on stderr, results on stdout, colour on a terminal only.
+
+Decides no matter of substance. An error is lower case, without a full stop, prefixed with the program's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn, TextIO
+
+#: Exit codes, as the architecture names them.
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+BROKEN: Final = 3
+UNPROVEN: Final = 4
+
+_CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
+
+
+class Stop(Exception):
+    """Ends the command: what went wrong, what to do about it, and the exit code."""
+
+    def __init__(self, cause: str, hint: str = "", code: int = FAILED) -> None:
+        super().__init__(cause)
+        self.cause, self.hint, self.code = cause, hint, code
+
+
+def usage(cause: str, hint: str = "") -> NoReturn:
+    """End with the exit code for wrong usage."""
+    raise Stop(cause, hint, USAGE)
+
+
+def paint(text: str, *styles: str, stream: TextIO | None = None) -> str:
+    """The text in colour if the stream is a terminal, else as it is."""
+    target = stream or sys.stdout
+    if not target.isatty():
+        return text
+    return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"
+
+
+def say(text: str = "") -> None:
+    """A line on stdout, at once."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A line about progress, on stderr."""
+    print(paint(f"ironbound: {text}", "dim", stream=sys.stderr), file=sys.stderr, flush=True)
+
+
+def complain(error: Stop) -> int:
+    """Print an error with its hint; returns its exit code."""
+    print(f"ironbound: {paint('error', 'red', stream=sys.stderr)}: {error.cause}", file=sys.stderr)
+    if error.hint:
+        print(f"ironbound: hint: {error.hint}", file=sys.stderr)
+    sys.stderr.flush()
+    return error.code
+
+
+def emit(value: Any) -> None:
+    """A result as JSON."""
+    say(json.dumps(value, indent=2, sort_keys=True))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, columns as wide as their content."""
+    widths = [max(len(str(row[at])) for row in [head, *rows]) for at in range(len(head))]
+    say(paint("  ".join(name.ljust(width) for name, width in zip(head, widths, strict=True)).rstrip(), "bold"))
+    for row in rows:
+        say("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def passphrases(descriptor: int | None, names: Sequence[str]) -> list[bytes]:
+    """One passphrase for each name: lines of a file descriptor, or typed at the terminal without echo."""
+    if descriptor is not None:
+        try:
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                lines = [line.rstrip(b"\n") for line in file.read(65536).splitlines()]
+        except OSError as error:
+            raise Stop(f"passphrase descriptor {descriptor}: {error.strerror}", code=USAGE) from error
+        if len(lines) < len(names):
+            usage(f"{len(names)} passphrases expected on descriptor {descriptor}, got {len(lines)}")
+        return lines[: len(names)]
+    if not sys.stdin.isatty():
+        usage("no terminal to ask for a passphrase on", "give it with --passphrase-fd N")
+    import getpass
+
+    return [getpass.getpass(f"passphrase of {name}: ").encode() for name in names]
