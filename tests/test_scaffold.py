@@ -145,6 +145,33 @@ def test_dev_help_lists_every_verb_and_an_unknown_one_is_a_usage_error(checkout:
     assert "no verb named grant" in refused.stderr
 
 
+@pytest.mark.parametrize("repository", [True, False])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "see https://pypi" + ".org/simple",
+        "pip install --index" + "-url X",
+        "--find" + "-links wheels",
+        'open("/home' + '/someone/key")',
+        "path = /root" + "/.ssh",
+        "cd /work" + "/main",
+    ],
+)
+def test_a_registry_or_one_machines_path_in_a_file_turns_the_scan_red(
+    checkout: Path, tmp_path: Path, line: str, repository: bool
+) -> None:
+    shutil.copy(checkout / "dev", tmp_path / "dev")
+    if repository:
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True, timeout=30)
+    (tmp_path / "notes.md").write_text("framework/main and https://example.com/home/\n", "utf-8")
+    clean = subprocess.run(["./dev", "check", "scan"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert clean.returncode == 0, clean.stderr
+    (tmp_path / "notes.md").write_text(f"first\n{line}\n", "utf-8")
+    found = subprocess.run(["./dev", "check", "scan"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert found.returncode == 1
+    assert "notes.md:2:" in found.stderr
+
+
 def test_the_layers_hold(checkout: Path) -> None:
     result = lint_imports(checkout / "src", checkout / "pyproject.toml")
     assert result.returncode == 0, result.stdout
