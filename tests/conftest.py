@@ -5,57 +5,26 @@ Rule 1: on CI a test that does not run is a failure, unless a row of tests/SKIPS
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from skips import parse_skips
 
 pytest_plugins = ["pytester"]
 
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
 SKIPS = TESTS / "SKIPS.md"
-PLACES = ("anywhere", "as root", "as an ordinary user")
 
 # No example database: a run leaves nothing behind and needs no writable checkout. CI draws the same examples
 # each time, so that a red run can be had again; at home each run draws new ones.
 settings.register_profile("home", database=None, deadline=None)
 settings.register_profile("ci", database=None, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """A row of tests/SKIPS.md: which tests may be skipped, where, and why."""
-
-    pattern: str
-    where: str
-    reason: str
-
-    def covers(self, nodeid: str, marks: set[str], *, root: bool) -> bool:
-        if self.where == "as root" and not root or self.where == "as an ordinary user" and root:
-            return False
-        if self.pattern.startswith("@"):
-            return self.pattern[1:] in marks
-        return fnmatch.fnmatchcase(nodeid, self.pattern)
-
-
-def parse_skips(text: str) -> list[Allowed]:
-    """The rows of the table: `pattern` | where | reason. Raises ValueError for a row that says too little."""
-    rows = []
-    for line in text.splitlines():
-        if not line.startswith("| `"):
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 3 or cells[1] not in PLACES or len(cells[2].split()) < 3:
-            raise ValueError(f"SKIPS.md: want `pattern` | one of {', '.join(PLACES)} | a reason; got: {line}")
-        rows.append(Allowed(cells[0].strip("`"), cells[1], cells[2]))
-    return rows
 
 
 def refuse_unlisted(report: Any, nodeid: str, marks: set[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import parse_skips
+from skips import parse_skips
 
 PACKAGES = (
     "canary",
@@ -245,6 +245,7 @@ def test_done(): pass
 def inner(pytester: pytest.Pytester, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite of its own under the same conftest, with one skipped test."""
     pytester.makeconftest((checkout / "tests/conftest.py").read_text("utf-8"))
+    shutil.copy(checkout / "tests/skips.py", pytester.path / "skips.py")
     pytester.makeini("[pytest]\nmarkers =\n  root: needs root\n")
     pytester.makepyfile(test_inner=SKIPPING)
     monkeypatch.setenv("CI", "true")
