@@ -49,6 +49,12 @@ class FormatError(Exception):
         return f"{self.code}: {self.message}"
 
 
+def require_same(again: str | bytes, came: str | bytes, what: str) -> None:
+    """Raise FormatError unless what was written again is what came in: the net below every parser of Rule 1."""
+    if again != came:
+        raise FormatError("not-canonical", f"the {what} is not spelled as it would be written")
+
+
 def sha256_hex(data: bytes) -> Digest:
     """SHA-256 of data in lower-case hexadecimal."""
     return Digest(hashlib.sha256(data).hexdigest())
@@ -87,11 +93,7 @@ def _read_safe_integer(text: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise FormatError("duplicate-key", f"the key {name[:80]!a} stands twice in one object")
-            seen.add(name)
+        raise FormatError("duplicate-key", f"a key stands twice in one object: {', '.join(members)[:200]!a}")
     return members
 
 

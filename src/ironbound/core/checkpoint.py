@@ -14,7 +14,7 @@ Rule 2: size 0 has the root of the empty tree, and nothing else.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .canonical import FormatError, b64decode, b64encode, parse_decimal
+from .canonical import FormatError, b64decode, b64encode, parse_decimal, require_same
 from .keys import SignatureInvalid
 from .merkle import EMPTY_ROOT, HASH_SIZE, MAX_SIZE
 from .note import (
@@ -64,8 +64,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if len(lines) != 4 or lines[3]:
         raise FormatError("checkpoint-shape", "expected exactly three lines: origin, size and root")
     checkpoint = Checkpoint(lines[0], parse_decimal(lines[1]), b64decode(lines[2]))
-    if checkpoint.text() != text:
-        raise FormatError("checkpoint-shape", "the checkpoint is not spelled as it would be written")
+    require_same(checkpoint.text(), text, "checkpoint")
     return checkpoint
 
 

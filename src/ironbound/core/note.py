@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from .canonical import MAX_DECIMAL, FormatError, b64decode, b64encode, hex_bytes
+from .canonical import MAX_DECIMAL, FormatError, b64decode, b64encode, hex_bytes, require_same
 from .keys import ED25519, PrivateKey, PublicKey, SignatureInvalid, verify_signature
 
 NOTE_SIGNATURE = 0x01
@@ -180,8 +180,7 @@ def parse_note(data: bytes) -> UnverifiedNote:
         raise FormatError("not-utf8", f"invalid UTF-8 at byte {error.start}") from None
     _check_text(text)
     note = UnverifiedNote(text, parse_signature_lines(data[end + 2 :]))
-    if note.encode() != data:
-        raise FormatError("note-shape", "the note is not spelled as it would be written")
+    require_same(note.encode(), data, "note")
     return note
 
 
@@ -250,9 +249,7 @@ class Signer:
         if not 0 <= time <= MAX_DECIMAL:
             raise FormatError("note-time", f"expected a time from 0 to 2^63 - 1, got {time}")
         signature = self.key.sign(cosignature_message(text, time))
-        return SignatureLine(
-            self.name, self.verifier(COSIGNATURE).key_id, time.to_bytes(8, "big") + signature
-        )
+        return SignatureLine(self.name, self.verifier(COSIGNATURE).key_id, time.to_bytes(8, "big") + signature)
 
 
 def sign_note(text: str, signers: Sequence[Signer]) -> bytes:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canonical import FormatError
+from .canonical import FormatError, require_same
 from .merkle import HASH_SIZE, MAX_SIZE
 
 WIDTH = 256
@@ -88,8 +88,7 @@ def parse_tile_path(path: str) -> Tile:
         int(number.replace("x", "").replace("/", "")),
         WIDTH if width is None else int(width),
     )
-    if tile.path != path:
-        raise FormatError("tile-path", f"expected {tile.path}, got {path[:80]!a}")
+    require_same(tile.path, path, "path")
     return tile
 
 
@@ -117,9 +116,7 @@ def decode_entries(data: bytes, width: int) -> tuple[bytes, ...]:
         start = position + 2
         position = start + int.from_bytes(data[start - 2 : start], "big")
         if start > len(data) or position > len(data):
-            raise FormatError(
-                "bundle-shape", f"expected {width} entries, the data ends within entry {len(entries)}"
-            )
+            raise FormatError("bundle-shape", f"expected {width} entries, the data ends within entry {len(entries)}")
         entries.append(data[start:position])
     if position != len(data):
         raise FormatError("bundle-shape", f"{len(data) - position} bytes follow the last of {width} entries")
@@ -129,9 +126,7 @@ def decode_entries(data: bytes, width: int) -> tuple[bytes, ...]:
 def decode_tile(data: bytes, width: int) -> tuple[bytes, ...]:
     """The `width` hashes of a tile."""
     if not 1 <= width <= WIDTH or len(data) != width * HASH_SIZE:
-        raise FormatError(
-            "tile-shape", f"expected {width} hashes of {HASH_SIZE} bytes, got {len(data)} bytes"
-        )
+        raise FormatError("tile-shape", f"expected {width} hashes of {HASH_SIZE} bytes, got {len(data)} bytes")
     return tuple(data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE))
 
 

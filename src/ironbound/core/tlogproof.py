@@ -16,7 +16,7 @@ Rule 2: nothing of a proof is used before the policy has accepted its checkpoint
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canonical import FormatError, b64decode, b64encode, parse_decimal
+from .canonical import FormatError, b64decode, b64encode, parse_decimal, require_same
 from .checkpoint import Checkpoint
 from .merkle import HASH_SIZE, MAX_PROOF, verify_inclusion
 from .note import MAX_NOTE, parse_note
@@ -69,8 +69,7 @@ def parse_proof(data: bytes) -> Proof:
     if any(len(one) != HASH_SIZE for one in proof.hashes):
         raise FormatError("proof-shape", f"expected hashes of {HASH_SIZE} bytes")
     parse_note(proof.signed_checkpoint)
-    if encode_proof(proof.index, proof.hashes, proof.signed_checkpoint) != data:
-        raise FormatError("proof-shape", "the proof is not spelled as it would be written")
+    require_same(encode_proof(proof.index, proof.hashes, proof.signed_checkpoint), data, "proof")
     return proof
 
 
