@@ -1,0 +1,451 @@
+"""One sample of one live process, in the shape of a posture.
+
+Decides what can be seen of a process from outside, and writes null for what cannot. It judges nothing:
+`core/posture.py` compares, the monitor acts. Follows proc(5), namespaces(7), fcntl(2) "File Sealing".
+
+Rule 1: a sample belongs to one process. Its start time is checked before and after; a process that ended, or
+        another one under its number, raises ProcessGone and gives no sample.
+Rule 2: null stands for "could not be seen". Nothing is filled in from what was expected.
+Rule 3: every thread is looked at. The values are the main thread's; a thread that differs makes
+        `threads.uniform` false and is named under `threads.differing`.
+Rule 4: a name counts only with the object behind it: the null device by its number, a sealed memory file by
+        its seals, a mapped file by device and inode.
+
+An ordinary user of the same uid sees all of this except the filters (CAP_SYS_ADMIN); of another user's
+process, or of one that is not dumpable, also not the namespaces, exe, mappings, descriptors and the two
+digests behind them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import Final, NewType
+
+from ironbound.core.canonical import Digest, Value
+from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
+from ironbound.monitor.tracing import TracingRefused, read_filters
+
+NamespaceId = NewType("NamespaceId", tuple[int, int])
+
+MAX_FILE: Final = 1 << 30
+"""Bytes of a mapped file, or of a memory file, that are still read for its digest."""
+MAX_DIFFERING: Final = 8
+"""Threads that are named one by one when they differ."""
+
+CONFIG_DESCRIPTOR: Final = 3
+MODULE_DESCRIPTOR: Final = 4
+_REQUIRED_SEALS: Final = (
+    fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | 0x10  # FUTURE_WRITE
+)
+_MEMFD: Final = re.compile(r"/memfd:ironbound-([a-z]+) \(deleted\)")
+_NULL_DEVICE: Final = os.makedev(1, 3)
+_SECCOMP_FILTER: Final = "2"
+_DEAD: Final = "ZXx"
+
+_PER_THREAD: Final = (
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+)
+_CAPABILITY_LINES: Final = dict(zip(CAPABILITY_SETS, ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), strict=True))
+_LIMIT_LINES: Final = {
+    "Max open files": "nofile",
+    "Max processes": "nproc",
+    "Max core file size": "core",
+    "Max file size": "fsize",
+    "Max stack size": "stack",
+    "Max locked memory": "memlock",
+    "Max msgqueue size": "msgqueue",
+}
+
+
+class ProcessGone(Exception):
+    """The process has ended, or its number belongs to another one by now."""
+
+
+@dataclass(slots=True)
+class Baseline:
+    """What an observer compares with and keeps between samples: its own namespaces, and the digests of files
+    it has read.
+
+    A digest is kept under device, inode, size and both times, so that a file that changes is read again.
+    """
+
+    namespaces: dict[str, NamespaceId]
+    digests: dict[tuple[int, int, int, int, int], Digest] = field(default_factory=dict)
+
+    @classmethod
+    def of_self(cls) -> Baseline:
+        """The baseline of this process, as it is now. Raises OSError."""
+        own = {}
+        for kind in NAMESPACES:
+            status = os.stat(f"/proc/self/ns/{kind}")
+            own[kind] = NamespaceId((status.st_dev, status.st_ino))
+        return cls(own)
+
+
+def read_proc(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = bytearray()
+        while part := os.read(descriptor, 65536):
+            data += part
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8", "surrogateescape")
+
+
+def stat_fields(text: str) -> list[str]:
+    # The name in brackets may hold spaces and brackets; what follows the last one is state, ppid, …
+    return text[text.rindex(")") + 2 :].split()
+
+
+def has_ended(fields: list[str]) -> bool:
+    """Whether these stat fields are those of a process without a live thread."""
+    return fields[0] in _DEAD and int(fields[17]) <= 1
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat, in clock ticks since boot. Raises ProcessGone, for a zombie too.
+
+    A process whose main thread alone has ended reads as a zombie as well, but runs on.
+    """
+    try:
+        fields = stat_fields(read_proc(f"/proc/{pid}/stat"))
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGone(f"process {pid} has ended") from None
+    if has_ended(fields):
+        raise ProcessGone(f"process {pid} has ended")
+    return int(fields[19])
+
+
+def _require_start(pid: int, pid_start: int) -> None:
+    if (found := start_time(pid)) != pid_start:
+        raise ProcessGone(f"process {pid}: expected the one started at {pid_start}, got {found}")
+
+
+def observe(pid: int, pid_start: int, baseline: Baseline, *, filters: bool) -> Value:
+    """A sample of the process `pid` that started at `pid_start`, as a posture (see core/posture.py).
+
+    With `filters`, the installed system call filters are read as well, for which each thread is stopped for
+    about 0.1 ms; without, they are null unless there are none. Raises ProcessGone.
+    """
+    _require_start(pid, pid_start)
+    try:
+        sample = _sample(pid, baseline, filters)
+    except (FileNotFoundError, ProcessLookupError):
+        _require_start(pid, pid_start)
+        raise ProcessGone(f"process {pid} ended while it was read") from None
+    _require_start(pid, pid_start)
+    return sample
+
+
+def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
+    threads = _thread_states(pid)
+    # What a thread that ended still shows is empty: if the main thread has, another one stands for the process.
+    chosen = min((tid for tid in threads if not _is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
+    main, root = threads[chosen], f"/proc/{chosen}"
+    mappings, writable_executable = _mappings(root, baseline)
+    fds = _descriptors(root)
+    sample: dict[str, Value] = {
+        "version": POSTURE_VERSION,
+        "uid": [int(word) for word in main["Uid"].split()],
+        "gid": [int(word) for word in main["Gid"].split()],
+        "groups": [int(word) for word in main["Groups"].split()],
+        "caps": {name: main[line] for name, line in _CAPABILITY_LINES.items()},
+        "no_new_privs": int(main["NoNewPrivs"]),
+        "seccomp": int(main["Seccomp"]),
+        "namespaces": _namespaces(root, baseline),
+        "exe": _exe(root, baseline),
+        "mappings": mappings,
+        "writable_executable": writable_executable,
+        "rlimits": _rlimits(root),
+        "fds": fds,
+        "tracer": _tracer(threads),
+        "config_sha256": _memfd_digest(root, fds, CONFIG_DESCRIPTOR, "config", baseline),
+        "module_sha256": _memfd_digest(root, fds, MODULE_DESCRIPTOR, "module", baseline),
+    }
+    # Last, since it stops the process, and makes this one its tracer while it does.
+    installed = _filters(threads, filters)
+    mine = None if installed is None else installed.get(chosen, ())
+    sample["filters"] = None if mine is None else list(mine)
+    sample["threads"] = _threads(chosen, threads, installed)
+    return sample
+
+
+# Threads
+
+
+def _thread_states(pid: int) -> dict[int, dict[str, str]]:
+    states = {}
+    for name in os.listdir(f"/proc/{pid}/task"):
+        try:
+            text = read_proc(f"/proc/{pid}/task/{name}/status")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread may end at any time; the main one's end is noticed below
+        lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+        state = {key: value.strip() for key, value in lines}
+        if int(name) == pid or not _is_dead(state):
+            states[int(name)] = state
+    if all(_is_dead(state) for state in states.values()):
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has no live thread")
+    return states
+
+
+def _is_dead(state: dict[str, str]) -> bool:
+    return state["State"][0] in _DEAD
+
+
+def _tracer(threads: dict[int, dict[str, str]]) -> int:
+    own = {int(name) for name in os.listdir("/proc/self/task")}
+    for state in threads.values():
+        tracer = int(state["TracerPid"])
+        if tracer != 0 and tracer not in own:
+            return tracer
+    return 0
+
+
+def _is_filtered(state: dict[str, str]) -> bool:
+    return state["Seccomp"] == _SECCOMP_FILTER and not _is_dead(state)
+
+
+def _filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple[Digest, ...]] | None:
+    filtered = [tid for tid, state in threads.items() if _is_filtered(state)]
+    if not filtered:
+        return {}
+    if not asked:
+        return None
+    try:
+        return read_filters(filtered)
+    except TracingRefused:
+        return None
+
+
+def _threads(
+    chosen: int, threads: dict[int, dict[str, str]], installed: dict[int, tuple[Digest, ...]] | None
+) -> dict[str, Value]:
+    main = threads[chosen]
+    differing: list[Value] = []
+    for tid, state in sorted(threads.items()):
+        odd: dict[str, Value] = {name: state.get(name, "") for name in _PER_THREAD if state.get(name) != main.get(name)}
+        if installed is not None and installed.get(tid, ()) != installed.get(chosen, ()):
+            odd["filters"] = list(installed.get(tid, ()))
+        if _is_dead(state):
+            odd = {"state": state["State"]}
+        if odd and len(differing) < MAX_DIFFERING:
+            differing.append({"tid": tid, **odd})
+    if differing:
+        return {"count": len(threads), "uniform": False, "differing": differing}
+    return {"count": len(threads), "uniform": True}
+
+
+# Namespaces, limits
+
+
+def _namespaces(root: str, baseline: Baseline) -> Value:
+    found: dict[str, Value] = {}
+    for kind in NAMESPACES:
+        try:
+            status = os.stat(f"{root}/ns/{kind}")
+        except PermissionError:
+            found[kind] = None
+            continue
+        found[kind] = "shared" if (status.st_dev, status.st_ino) == baseline.namespaces[kind] else "private"
+    return found
+
+
+def _rlimits(root: str) -> Value:
+    try:
+        text = read_proc(f"{root}/limits")
+    except PermissionError:
+        return None
+    found: dict[str, Value] = {}
+    for line in text.splitlines():
+        name = _LIMIT_LINES.get(line[:26].rstrip())
+        if name is not None:
+            found[name] = [-1 if word == "unlimited" else int(word) for word in line[26:].split()[:2]]
+    return found
+
+
+# Files behind names
+
+
+def _digest_of(path: str, baseline: Baseline, keep: bool = True) -> Digest | None:
+    """The digest of the regular file that `path` opens, from the cache where it has not changed; None if not
+    readable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (PermissionError, FileNotFoundError):
+        return None
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode) or before.st_size > MAX_FILE:
+            return None
+        key = _key(before)
+        if keep and key in baseline.digests:
+            return baseline.digests[key]
+        state = hashlib.sha256()
+        while part := os.read(descriptor, 1 << 20):
+            state.update(part)
+        if _key(os.fstat(descriptor)) != key:
+            return None  # written to while it was read: there is no digest of that
+    finally:
+        os.close(descriptor)
+    digest = Digest(state.hexdigest())
+    if keep:
+        baseline.digests[key] = digest
+    return digest
+
+
+def _key(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _cached(path: str, baseline: Baseline) -> Digest | None:
+    """The kept digest of the file at `path`, without opening it."""
+    try:
+        return baseline.digests.get(_key(os.stat(path)))
+    except OSError:
+        return None
+
+
+def _exe(root: str, baseline: Baseline) -> Digest | None:
+    return _cached(f"{root}/exe", baseline) or _digest_of(f"{root}/exe", baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    """An executable mapping of a file, as /proc/PID/maps names it."""
+
+    bounds: str
+    device: str
+    inode: int
+    path: str
+
+
+def _mappings(root: str, baseline: Baseline) -> tuple[Value, Value]:
+    """The sorted digests of all files mapped executable, and the count of mappings both writable and
+    executable."""
+    try:
+        text = read_proc(f"{root}/maps")
+    except PermissionError:
+        return None, None
+    files: dict[tuple[str, int], _Mapping] = {}
+    writable_executable = 0
+    for line in text.splitlines():
+        words = line.split(None, 5)
+        if "x" not in words[1]:
+            continue
+        if "w" in words[1]:
+            writable_executable += 1
+        if words[4] != "0":
+            path = words[5] if len(words) == 6 else ""
+            found = _Mapping(words[0], words[3], int(words[4]), path)
+            files.setdefault((found.device, found.inode), found)
+    digests: set[str] = set()
+    unreadable = False
+    for mapping in files.values():
+        digest = _mapped_digest(root, mapping, baseline)
+        if digest is None:
+            unreadable = True
+        else:
+            digests.add(digest)
+    sorted_digests: list[Value] = list(digests)
+    sorted_digests.sort(key=str)
+    return None if unreadable else sorted_digests, writable_executable
+
+
+def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest | None:
+    link = f"{root}/map_files/{mapping.bounds}"
+    digest = _cached(link, baseline) or _digest_of(link, baseline)
+    if digest is not None:
+        return digest
+    # map_files needs CAP_CHECKPOINT_RESTORE. Without it, a name is taken only where the same inode is behind
+    # it.
+    for path in (f"{root}/exe", f"{root}/root{mapping.path}"):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+        if (device, status.st_ino) == (mapping.device, mapping.inode):
+            # The key was taken from the file that matched; a file swapped in since has another one.
+            digest = baseline.digests.get(_key(status)) or _digest_of(path, baseline)
+            if digest is not None and baseline.digests.get(_key(status)) == digest:
+                return digest
+    return None
+
+
+# Descriptors
+
+
+def _descriptors(root: str) -> Value:
+    try:
+        names = os.listdir(f"{root}/fd")
+    except PermissionError:
+        return None
+    found: dict[str, Value] = {}
+    for name in sorted(names, key=int):
+        path = f"{root}/fd/{name}"
+        try:
+            found[name] = _symbol(path, os.readlink(path))
+        except PermissionError:
+            found[name] = None
+        except FileNotFoundError:
+            continue  # closed since the listing
+    return found
+
+
+def _symbol(path: str, target: str) -> str:
+    if target.startswith("socket:["):
+        return "socket"
+    if target.startswith("pipe:["):
+        return "pipe"
+    if target == "/dev/null":
+        status = os.stat(path)
+        is_null = stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE
+        return target if is_null else f"{target} (not the null device)"
+    memory = _MEMFD.fullmatch(target)
+    if memory is not None:
+        return f"memfd:{memory.group(1)}{':sealed' if _sealed(path) else ''}"
+    return target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _sealed(path: str) -> bool:
+    """Whether the file is a memory file with every seal. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 0:
+            return False
+        return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _REQUIRED_SEALS == _REQUIRED_SEALS
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False  # not a memory file
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _memfd_digest(root: str, fds: Value, descriptor: int, name: str, baseline: Baseline) -> Digest | None:
+    symbol = fds.get(str(descriptor)) if isinstance(fds, dict) else None
+    sealed = symbol == f"memfd:{name}:sealed"
+    if not sealed and symbol != f"memfd:{name}":
+        return None
+    path = f"{root}/fd/{descriptor}"
+    # What is not sealed may change without a trace in its times, so its digest is not kept.
+    return _digest_of(path, baseline, keep=sealed)
