@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
 from skips import parse_skips
 
 pytest_plugins = ["pytester"]
