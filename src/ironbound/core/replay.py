@@ -91,13 +91,17 @@ class Approved:
 
 @dataclass(slots=True)
 class Books:
-    """What was said, indexed for reading. The authority decides; these only remember."""
+    """What was said, indexed for reading. The authority decides; these only remember.
+
+    `started` holds what the node said of the launches that run now, by the index of that entry.
+    """
 
     launches: dict[int, Launch] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     grants_of: dict[str, dict[str, None]] = field(default_factory=dict)
     modules: dict[str, Approved] = field(default_factory=dict)
     profiles: dict[str, Approved] = field(default_factory=dict)
+    started: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
@@ -322,6 +326,7 @@ class Replay:
         digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
         self._authority.apply("start", message | digests)
         self.books.launches[launch.index] = replace(launch, started=index)
+        self.books.started[index] = said
 
     def _launch_refused(self, index: int, said: Mapping[str, Any]) -> None:
         self._end("refuse-launch", index, said)
@@ -333,9 +338,8 @@ class Replay:
 
     def _end(self, rule: str, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["launch"])
-        self._authority.apply(
-            rule, {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
-        )
+        self._authority.apply(rule, {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]})
+        self.books.started.pop(launch.started, None)
         self.books.launches[launch.index] = replace(launch, ended=index)
 
     def _intent(self, index: int, said: Mapping[str, Any]) -> None:

@@ -1,0 +1,371 @@
+"""One launch from its admission in the log to its exit in the log.
+
+Decides whether the node runs it: everything is checked again here, from the node's own replay of the log, where the
+humans' signatures were verified; the controller's word counts for nothing.
+
+The order, and each step waits for the one before:
+(1) the admission stands in the log, unexpired, not stopped  (2) configuration and module by their digests
+(3) a sandbox is built and held; it tells the digests that it consumed  (4) `started` is in the log
+(5) the monitor's `observed` is in the log, without a difference  (6) the gateway holds the other end of the pipe
+(7) the agent's first instruction  (8) `exited` is in the log.
+
+Rule 1: no step is skipped, for canaries neither; what fails ends the launch, with an entry that says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ironbound.core.authority import ADMITTED, STARTED
+from ironbound.core.canary import verdict
+from ironbound.core.canonical import Digest, Value, canonical, parse_canonical
+from ironbound.core.posture import expected_posture
+from ironbound.core.profile import MAX_CONFIG_BYTES
+from ironbound.core.replay import Entry, Launch
+from ironbound.core.statement import Subject
+from ironbound.wire.deployment import SANDBOX_SLOTS, SANDBOX_UID, Deployment, DeploymentError
+from ironbound.wire.frames import receive_frame
+from ironbound.wire.log import Log, now_ms
+
+from .sandbox.launcher import Ended, Ready, Refused, Worker, Zygote, ZygoteFacts, ZygoteLost
+
+#: Seconds that the monitor has to look at a held sandbox and say what it saw.
+OBSERVE_TIMEOUT_S: Final = 10.0
+GATEWAY_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the node measured of itself once: facts that postures are derived from."""
+
+    runtime_sha256: Digest
+    facts: ZygoteFacts
+    boot: str
+
+
+class LaunchFailed(Exception):
+    """The launch ends before the agent ran. `stage` and `reason` go into the log, `text` is the enforcer's."""
+
+    def __init__(self, stage: str, reason: str, text: str) -> None:
+        super().__init__(f"{stage}: {reason}: {text}")
+        self.stage, self.reason, self.text = stage, reason, text
+
+
+class Launches:
+    """All launches of this node; `admitted` begins one, `stop` ends one."""
+
+    def __init__(self, deployment: Deployment, log: Log, zygote: Zygote, host: Host) -> None:
+        self._deployment = deployment
+        self._log = log
+        self._zygote = zygote
+        self._host = host
+        self._workers: dict[int, Worker] = {}
+        self._stopped: dict[int, str] = {}
+        self._slots: set[int] = set()
+        self._observed: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Fails when a launch could not be carried through to its last entry: the node must not go on.
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def admitted(self, launch: Launch) -> None:
+        """Begin a launch that the log admits."""
+        task = asyncio.create_task(self._whole(launch))
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self.failed.done():
+            self.failed.set_exception(task.exception() or RuntimeError("no cause"))
+
+    def observed(self, entry: Entry) -> None:
+        """The monitor saw a held sandbox."""
+        waiting = self._observed.get(entry.predicate["started"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(entry.predicate)
+
+    def stop(self, launch: int, why: str) -> None:
+        """Kill the launch's process if it has one; a launch on its way will not get one."""
+        self._stopped.setdefault(launch, why)
+        worker = self._workers.get(launch)
+        if worker is not None:
+            worker.kill()
+
+    def stop_agent(self, agent: str, why: str) -> None:
+        """The same for all launches of an agent that are not over."""
+        for launch in self._log.replay.books.launches.values():
+            if launch.agent == agent and launch.ended < 0:
+                self.stop(launch.index, why)
+
+    async def close(self) -> None:
+        """Kill every process, and wait until their exits are logged (10 s at most)."""
+        for launch in list(self._workers):
+            self.stop(launch, "node-stopping")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10.0)
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _whole(self, launch: Launch) -> None:
+        try:
+            await self._begin(launch)
+        except LaunchFailed as failure:
+            await self._refuse(launch, failure)
+
+    async def _begin(self, launch: Launch) -> None:
+        if launch.index in self._stopped:
+            raise LaunchFailed("admission", "launch-stopped", "stopped before it started")
+        if now_ms() >= launch.expires_ms:  # (1)
+            raise LaunchFailed("admission", "request-expired", "the request expired before the launch")
+        try:  # (2)
+            config = self._deployment.artifact(launch.config)
+            module = self._deployment.artifact(launch.module)
+        except DeploymentError as error:
+            raise LaunchFailed("artifacts", "artifact-missing", str(error)) from error
+        slot = self._slot()
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with mine:
+                with its:
+                    worker = await self._spawn(launch, slot, config, module, its)
+                try:
+                    await self._held(launch, worker, slot, config, mine)
+                finally:
+                    worker.kill()
+        finally:
+            self._slots.discard(slot)
+            self._workers.pop(launch.index, None)
+
+    def _slot(self) -> int:
+        for slot in range(SANDBOX_SLOTS):
+            if slot not in self._slots:
+                self._slots.add(slot)
+                return slot
+        raise LaunchFailed("admission", "node-full", f"{SANDBOX_SLOTS} agents run here already")
+
+    def _uid(self, slot: int) -> int:
+        return SANDBOX_UID + slot if self._deployment.separated else os.getuid()
+
+    async def _spawn(
+        self, launch: Launch, slot: int, config: bytes, module: bytes, channel: socket.socket
+    ) -> Worker:
+        start = "" if launch.nonce is None else canonical({"nonce": launch.nonce}).decode()
+        uid = self._uid(slot)
+        gid = uid if self._deployment.separated else os.getgid()
+        try:
+            worker = await self._zygote.spawn(launch.index, uid, gid, config, module, channel.fileno(), start)
+        except (ZygoteLost, OSError) as error:
+            raise LaunchFailed("spawn", "sandbox-unavailable", str(error)) from error
+        self._workers[launch.index] = worker
+        return worker
+
+    async def _held(
+        self, launch: Launch, worker: Worker, slot: int, config: bytes, channel: socket.socket
+    ) -> None:
+        word = await worker.ready()  # (3)
+        if isinstance(word, Refused):
+            await worker.ended()
+            raise LaunchFailed(word.stage, "sandbox-refused", word.text)
+        failure = self._wrong(launch, word)
+        if failure is not None:
+            worker.kill()
+            await worker.ended()
+            raise failure
+        entry = await self._say_started(launch, worker, slot, config, word)  # (4)
+        if entry.void is not None:
+            worker.kill()
+            await worker.ended()
+            raise LaunchFailed("admission", entry.void, "the log does not let it start")
+        why = await self._seen(entry.index)  # (5)
+        if why is None:
+            why = await self._connect(launch, entry.index, channel)  # (6)
+        channel.close()
+        if why is not None:
+            self._stopped.setdefault(launch.index, why)
+        if launch.index not in self._stopped:
+            await worker.release()  # (7)
+        await self._say_exited(launch, entry.index, await worker.ended())  # (8)
+
+    def _wrong(self, launch: Launch, word: Ready) -> LaunchFailed | None:
+        if word.config_sha256 != launch.config:
+            return LaunchFailed("config", "config-differs", f"the sandbox consumed {word.config_sha256}")
+        if word.module_sha256 != launch.module:
+            return LaunchFailed("module", "module-differs", f"the sandbox consumed {word.module_sha256}")
+        for probe in word.probes:
+            if probe.verdict != "REFUSED":
+                return LaunchFailed("probe", "probe-not-refused", f"{probe.name}: {probe.verdict}: {probe.refusal}")
+        if launch.index in self._stopped:
+            return LaunchFailed("admission", "launch-stopped", "stopped before it started")
+        return None
+
+    async def _say_started(
+        self, launch: Launch, worker: Worker, slot: int, config: bytes, word: Ready
+    ) -> Entry:
+        facts = self._host.facts
+        uid = self._uid(slot)
+        expected = expected_posture(
+            parse_canonical(config, limit=MAX_CONFIG_BYTES),
+            {
+                "uid": uid,
+                "gid": uid if self._deployment.separated else os.getgid(),
+                "exe": facts.exe,
+                "mappings": list(facts.mappings),
+                "namespaces": dict(facts.namespaces),
+                "module_sha256": word.module_sha256,
+                "config_sha256": word.config_sha256,
+                "filters_visible": self._deployment.separated,
+                "groups": list(facts.groups),
+                "bounding": facts.bounding,
+            },
+        )
+        return await self._log.append(
+            "started",
+            (Subject("module", launch.module), Subject("profile", launch.config)),
+            {
+                "launch": launch.index,
+                "agent": launch.agent,
+                "module_sha256": word.module_sha256,
+                "config_sha256": word.config_sha256,
+                "runtime_sha256": self._host.runtime_sha256,
+                "pid": worker.pid,
+                "pid_start": worker.pid_start,
+                "boot_id": self._host.boot,
+                "uid": uid,
+                "posture": expected,
+                "probes": [
+                    {"name": one.name, "verdict": one.verdict, "refusal": one.refusal[:1000]} for one in word.probes
+                ],
+            },
+        )
+
+    async def _seen(self, started: int) -> str | None:
+        """None once the monitor saw the held sandbox as it should be, else why not."""
+        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._observed[started] = waiting
+        try:
+            async with asyncio.timeout(OBSERVE_TIMEOUT_S):
+                said = await waiting
+        except TimeoutError:
+            return "not-observed"
+        finally:
+            del self._observed[started]
+        return "observed-differs" if said["differences"] else None
+
+    async def _connect(self, launch: Launch, started: int, channel: socket.socket) -> str | None:
+        """Hand our end of the agent's pipe to the gateway. None once it has it, else why not."""
+        try:
+            async with asyncio.timeout(GATEWAY_TIMEOUT_S):
+                link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                link.setblocking(False)
+                loop = asyncio.get_running_loop()
+                try:
+                    await loop.sock_connect(link, self._deployment.socket("gateway"))
+                    body = canonical(
+                        {"op": "attach", "launch": launch.index, "started": started, "agent": launch.agent}
+                    )
+                    socket.send_fds(link, [len(body).to_bytes(4, "big") + body], [channel.fileno()])
+                    reader, writer = await asyncio.open_unix_connection(sock=link)
+                except OSError:
+                    link.close()
+                    raise
+                try:
+                    answer = await receive_frame(reader, limit=4096)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return "gateway-unreachable"
+        return None if answer is not None and answer.get("ok") is True else "gateway-refused"
+
+    async def _say_exited(self, launch: Launch, started: int, ended: Ended) -> None:
+        why = self._stopped.get(launch.index)
+        entry = await self._log.append(
+            "exited",
+            (Subject("module", launch.module),),
+            {
+                "launch": launch.index,
+                "agent": launch.agent,
+                "started": started,
+                "reason": why or ended.reason,
+                "text": ended.text,
+                "report": ended.report,
+                "usage": {
+                    "messages": ended.messages,
+                    "fuel": ended.fuel,
+                    "wall_ms": ended.wall_ms,
+                    "cpu_ms": ended.cpu_ms,
+                    "max_rss": ended.max_rss,
+                },
+            },
+        )
+        await self._judge(launch, entry.index, entry.predicate)
+
+    async def _refuse(self, launch: Launch, failure: LaunchFailed) -> None:
+        entry = await self._log.append(
+            "launch-refused",
+            (Subject("module", launch.module),),
+            {
+                "launch": launch.index,
+                "agent": launch.agent,
+                "stage": failure.stage,
+                "reason": failure.reason,
+                "text": failure.text[:4096],
+                "module_sha256": launch.module,
+                "config_sha256": launch.config,
+            },
+        )
+        await self._judge(launch, entry.index, entry.predicate)
+
+    async def _judge(self, launch: Launch, evidence: int, said: Mapping[str, Any]) -> None:
+        """For a canary: the verdict that follows from how it ended; the verifier draws it again."""
+        if launch.nonce is None:
+            return
+        approved = self._log.replay.books.modules[launch.module]
+        word, refusal = verdict(
+            approved.probe, launch.nonce, said.get("stage", said["reason"]), said["text"], said.get("report", "")
+        )
+        await self._log.append(
+            "canary-result",
+            (Subject("module", launch.module), Subject("profile", launch.config)),
+            {
+                "challenge": launch.index,
+                "nonce": launch.nonce,
+                "probe": approved.name,
+                "verdict": word,
+                "refusal": refusal,
+                "evidence": evidence,
+            },
+        )
+
+    async def recover(self, kill_stray: Any) -> None:
+        """After a restart: what ran is gone with the node that died; what waits is launched if it still may be."""
+        read = self._log.replay.authority.read
+        for launch in list(self._log.replay.books.launches.values()):
+            state = read("launch_state", launch.index)
+            if state == STARTED:
+                kill_stray(launch)
+                gone = Ended("killed", "the node was restarted", "", 0, 0, None, 0, 0, 0)
+                self._stopped[launch.index] = "node-lost"
+                await self._say_exited(launch, launch.started, gone)
+            elif state == ADMITTED:
+                if read("launch_stopped", launch.index):
+                    self._stopped[launch.index] = "stopped"
+                self.admitted(launch)
+
+
+def runtime_facts(host: Host) -> dict[str, Value]:
+    """What the node says of its host when it starts."""
+    facts = host.facts
+    return {
+        "runtime_sha256": host.runtime_sha256,
+        "zygote_pid": facts.pid,
+        "zygote_start": facts.pid_start,
+        "namespaces": dict(facts.namespaces),
+        "exe": facts.exe,
+        "mappings": list(facts.mappings),
+        "landlock_abi": facts.landlock_abi,
+    }
