@@ -91,9 +91,7 @@ class Intake:
         self._verifiers: dict[KeyId, VerifyKey] = {}
         for keyid, voice in self._voices.items():
             if voice.key.scheme != "ed25519":
-                raise FormatError(
-                    "voice-scheme", f"a service signs with ed25519, {voice.role} has {voice.key.scheme}"
-                )
+                raise FormatError("voice-scheme", f"a service signs with ed25519, {voice.role} has {voice.key.scheme}")
             self._verifiers[keyid] = VerifyKey(voice.key.raw)
 
     def read(self, body: bytes, peer_uid: int) -> Request:
@@ -104,29 +102,21 @@ class Intake:
             raise Refused(None, "frame-invalid", str(error)) from error
         seq = frame.get("seq")
         if type(seq) is not int or not 0 <= seq <= _MAX_SEQ:
-            raise Refused(
-                None, "frame-invalid", f"seq: expected an integer from 0 to 2^53-1, got {str(seq)[:40]!r}"
-            )
+            raise Refused(None, "frame-invalid", f"seq: expected an integer from 0 to 2^53-1, got {str(seq)[:40]!r}")
         match frame:
             case {"op": "append", "envelope": str(text)} if len(frame) == 3:
                 return self._append(seq, text, peer_uid)
-            case {"op": "follow", "from": int(first)} if (
-                len(frame) == 3 and type(first) is int and first >= 0
-            ):
+            case {"op": "follow", "from": int(first)} if len(frame) == 3 and type(first) is int and first >= 0:
                 return Follow(seq, first)
             case {"op": "head"} if len(frame) == 2:
                 return Ask(seq)
-        raise Refused(
-            seq, "frame-invalid", "expected op append {envelope}, follow {from} or head, and nothing else"
-        )
+        raise Refused(seq, "frame-invalid", "expected op append {envelope}, follow {from} or head, and nothing else")
 
     def _append(self, seq: int, text: str, peer_uid: int) -> Append:
         try:  # (2) the envelope
             entry = b64decode(text)
             if len(entry) > MAX_ENTRY:
-                message = (
-                    f"an entry has at most {MAX_ENTRY} bytes, this one has {len(entry)}; log it by digest"
-                )
+                message = f"an entry has at most {MAX_ENTRY} bytes, this one has {len(entry)}; log it by digest"
                 raise Refused(seq, "entry-too-large", message)
             envelope = parse_envelope(entry)
         except FormatError as error:
@@ -137,18 +127,14 @@ class Intake:
         signature = envelope.signatures[0]
         voice = self._voices.get(signature.keyid)  # (3) the voice
         if voice is None:
-            raise Refused(
-                seq, "voice-unknown", f"no service of this deployment has the key {signature.keyid[:16]}…"
-            )
+            raise Refused(seq, "voice-unknown", f"no service of this deployment has the key {signature.keyid[:16]}…")
         if peer_uid != voice.uid:  # (4) the peer
             message = f"the {voice.role} runs as user {voice.uid}, this connection is from user {peer_uid}"
             raise Refused(seq, "peer-mismatch", message)
         try:  # (5) the signature, over the bytes received
             self._verifiers[signature.keyid].verify(pae(PAYLOAD_TYPE, envelope.payload), signature.sig)
         except (BadSignatureError, ValueError) as error:
-            raise Refused(
-                seq, "signature-invalid", f"the {voice.role}'s signature does not verify"
-            ) from error
+            raise Refused(seq, "signature-invalid", f"the {voice.role}'s signature does not verify") from error
         kind, statement = self._statement(seq, envelope)  # (6) the payload
         if kind not in self._entitlements.get(voice.role, frozenset()):  # (7) the entitlement
             raise Refused(seq, "voice-not-entitled", f"the {voice.role} may not say {kind[:100]!r}")
@@ -165,11 +151,9 @@ class Intake:
                 "predicate": {"id": str(statement), "deployment": str(deployment)},
             }:
                 if not _ID.fullmatch(statement):
-                    raise Refused(
-                        seq, "envelope-invalid", "payload: predicate.id: expected 32 lower hex digits"
-                    )
+                    raise Refused(seq, "envelope-invalid", "payload: predicate.id: expected 32 lower hex digits")
                 if deployment != self._deployment:
-                    message = f"payload: predicate.deployment: expected {self._deployment!r}, got {deployment[:64]!r}"
+                    message = f"payload: deployment: expected {self._deployment!r}, got {deployment[:64]!r}"
                     raise Refused(seq, "envelope-invalid", message)
                 return kind, statement
         raise Refused(

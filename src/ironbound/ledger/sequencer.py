@@ -1,4 +1,4 @@
-"""The order of entries: commit, mark, witness, publish, answer. One batch at a time.
+"""The order of entries: commit, mark, witness, publish, answer.
 
 Decides which index an entry gets and when its proof may leave; not who may say what (`intake`).
 
@@ -6,6 +6,8 @@ Rule 1: (1) entries, statement ids and the log-signed checkpoint are committed i
 (2) then the high-water mark is made durable, the witness is asked, and tiles are written, side by side;
 (3) then the cosigned checkpoint is put in place; (4) then proofs are answered and streams go on.
 No signature leaves the process before (1), and none goes to anybody but the witness before all of (2).
+The next batch is committed while the last ones are published; what was committed meanwhile is published
+together. Both stages handle one thing at a time, in order.
 Rule 2: the high-water mark is written after the commit: a crash between the two leaves a database that is
 ahead of the mark, which is no alarm; whatever has left the process is at or below the mark or, if the crash
 came within (2), at or below what the witness holds. A restored backup is behind one of the two.
@@ -22,6 +24,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from ironbound.core.canonical import FormatError
@@ -71,6 +74,16 @@ class _Waiting:
         self.answer(encode_frame(Refused(self.append.seq, code, message).frame()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """A batch that is durable: each entry's index or refusal, the new entries, and the head after them."""
+
+    waiting: Sequence[_Waiting]
+    places: Sequence[int | Refused]
+    fresh: Sequence[bytes]
+    head: Head
+
+
 class Sequencer:
     """One log's only writer. `run` is its life; `published` what everybody may know."""
 
@@ -96,19 +109,25 @@ class Sequencer:
         self._publisher = publisher
         self._cosigner = cosigner
         self._say = say
-        self._head = store.head()
-        self._marked = False  # whether the high-water mark is at the head
+        self._head = store.head()  # what is committed; the committing stage's
+        self._tip = self._head  # what is being published; the publishing stage's
+        self._marked = False  # whether the high-water mark is at the tip
         self._confirmed = False
         self._witness_size = 0
         self._away = ""  # why the witness's word is missing, while it is
         self._queue: deque[_Waiting] = deque()
+        self._committing: Sequence[_Waiting] = ()
+        self._committed: list[_Committed] = []
+        self._publishing: list[_Committed] = []
         self._wake = asyncio.Event()
+        self._ripe = asyncio.Event()
         self._growth: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._recent: list[bytes] = []
         self._recent_first = self._head.size
         self._recent_bytes = 0
         self._writer = ThreadPoolExecutor(1, "commit")
         self._marker = ThreadPoolExecutor(1, "mark")
+        self._files = ThreadPoolExecutor(1, "files")
         self._reader = ThreadPoolExecutor(1, "read")
         self._tidiers = ThreadPoolExecutor(1, "tidy")
         self._tidying: asyncio.Task[None] | None = None
@@ -135,32 +154,64 @@ class Sequencer:
 
     async def run(self) -> None:
         """Sequences until it is cancelled; raises DiskFailed or LedgerRefused when it must not go on."""
-        delay = RETRY_FIRST_S
-        batch: list[_Waiting] = []
+        stages = [asyncio.ensure_future(self._commit_always()), asyncio.ensure_future(self._publish_always())]
         try:
-            while True:
-                behind = not self._confirmed or self._away
-                try:
-                    async with asyncio.timeout(delay if behind else None):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                if not self._queue:
-                    self._wake.clear()
-                await self._turn(batch)
-                batch = []
-                delay = min(2 * delay, RETRY_LONGEST_S) if self._away else RETRY_FIRST_S
+            done, _ = await asyncio.wait(stages, return_when=asyncio.FIRST_COMPLETED)
+            for stage in done:
+                stage.result()
         except (DiskFailed, LedgerRefused) as error:
             code = error.code if isinstance(error, DiskFailed) else "not-witnessed"
-            for waiting in (*batch, *self._queue):
+            committed = [one for batch in (*self._publishing, *self._committed) for one in batch.waiting]
+            for waiting in (*committed, *self._committing, *self._queue):
                 waiting.refuse(code, str(error))
-            self._queue.clear()
             raise
+        finally:
+            for stage in stages:
+                stage.cancel()
+            await asyncio.gather(*stages, return_exceptions=True)
+
+    async def _commit_always(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            if not self._queue:
+                self._wake.clear()
+            if not self._confirmed:  # Rule 3
+                for waiting in batch:
+                    waiting.refuse("not-witnessed", f"nothing is logged before the witness answers: {self._away}")
+                continue
+            self._committing = batch
+            committed = await self._in(self._writer, partial(self._commit, batch))
+            self._committed.append(committed)
+            self._committing = []
+            self._ripe.set()
+            self._tidy(len(committed.fresh))
+
+    async def _publish_always(self) -> None:
+        # The first turn publishes what the database held at the start: the same steps as after a commit.
+        delay = RETRY_FIRST_S
+        while True:
+            self._publishing, self._committed = self._committed, []
+            fresh = [entry for batch in self._publishing for entry in batch.fresh]
+            if self._publishing:
+                self._tip = self._publishing[-1].head
+                self._marked = self._marked and not fresh
+            if self.published is None or self.published.size != self._tip.size:
+                await self._publish(self._tip, fresh)
+            for batch in self._publishing:
+                self._answer(batch)
+            self._publishing = []
+            delay = min(2 * delay, RETRY_LONGEST_S) if self._away else RETRY_FIRST_S
+            try:
+                async with asyncio.timeout(delay if self._away else None):
+                    await self._ripe.wait()
+            except TimeoutError:
+                continue
+            self._ripe.clear()
 
     def close(self) -> None:
         """Waits for what is being written, and closes the files."""
-        for pool in (self._writer, self._marker, self._reader, self._tidiers):
+        for pool in (self._writer, self._marker, self._files, self._reader, self._tidiers):
             pool.shutdown(wait=True)
         for store in (self._tidier, self._beside, self._store):
             store.close()
@@ -170,25 +221,7 @@ class Sequencer:
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
-    async def _turn(self, batch: list[_Waiting]) -> None:
-        if not self._confirmed:
-            await self._publish(())
-            if not self._confirmed:  # Rule 3
-                for waiting in batch:
-                    waiting.refuse(
-                        "not-witnessed", f"nothing is logged before the witness answers: {self._away}"
-                    )
-                return
-        places: list[int | Refused] = []
-        fresh: list[bytes] = []
-        if batch:
-            places, fresh = await self._in(self._writer, lambda: self._commit(batch))
-        if self.published is None or self.published.size != self._head.size:
-            await self._publish(fresh)
-        self._answer(batch, places)
-        self._tidy(len(fresh))
-
-    def _commit(self, batch: Sequence[_Waiting]) -> tuple[list[int | Refused], list[bytes]]:
+    def _commit(self, batch: Sequence[_Waiting]) -> _Committed:
         # (1). If we crash in here, nothing of the batch is there and nobody has been told otherwise.
         old, tree = self._head, self._tree
         places: list[int | Refused] = []
@@ -196,41 +229,40 @@ class Sequencer:
         new = old
         try:
             with self._store.transaction() as transaction:
+                known = transaction.find([waiting.append.key for waiting in batch])
+                added: list[tuple[bytes, bytes]] = []
                 for waiting in batch:
                     append = waiting.append
-                    found = transaction.find(append.key)
+                    found = known.get(append.key)
                     if found is None:
                         index = tree.append(append.leaf)
-                        transaction.insert(index, append.key, append.entry)
+                        known[append.key] = (index, append.entry)
+                        added.append((append.key, append.entry))
                         fresh.append(append.entry)
                         places.append(index)
                     elif found[1] == append.entry:  # Rule 4
                         places.append(found[0])
                     else:
-                        message = (
-                            f"this statement id was used for entry {found[0]}, which says something else"
-                        )
+                        message = f"this statement id was used for entry {found[0]}, which says something else"
                         places.append(Refused(append.seq, "id-conflict", message))
                 if fresh:
+                    transaction.insert(old.size, added)
                     checkpoint = Checkpoint(self._signer.name, tree.size, tree.root())
                     new = Head(tree.size, checkpoint.root, sign_checkpoint(checkpoint, self._signer))
                     transaction.advance(old, new)
         except (DiskFailed, LedgerRefused):
             tree.truncate(old.size)
             raise
-        if fresh:
-            self._head = new
-            self._marked = False
-        return places, fresh
+        self._head = new
+        return _Committed(batch, places, fresh, new)
 
-    async def _publish(self, fresh: Sequence[bytes]) -> None:
+    async def _publish(self, head: Head, fresh: Sequence[bytes]) -> None:
         # (2), side by side. If we crash in here, the next start does it again from the database.
-        head = self._head
         steps: list[Awaitable[object]] = [self._cosign(head)]
         if not self._marked:
             steps.append(self._in(self._marker, lambda: self._mark.replace(head.note)))
         if fresh:
-            steps.append(self._in(self._writer, lambda: self._publisher.extend(self._tree, head.size, fresh)))
+            steps.append(self._in(self._files, lambda: self._publisher.extend(self._tree, head.size, fresh)))
         results = await asyncio.gather(*steps, return_exceptions=True)
         for result in results:
             if isinstance(result, OSError):
@@ -242,7 +274,7 @@ class Sequencer:
         signed = results[0]
         if not isinstance(signed, bytes):
             return
-        await self._in(self._writer, lambda: self._publisher.checkpoint(signed))  # (3)
+        await self._in(self._files, lambda: self._publisher.checkpoint(signed))  # (3)
         self.published = Published(head.size, signed)
         self._confirmed = True
         growth, self._growth = self._growth, asyncio.get_running_loop().create_future()
@@ -292,16 +324,14 @@ class Sequencer:
         self._away = reason
         return None
 
-    def _answer(self, batch: Sequence[_Waiting], places: Sequence[int | Refused]) -> None:
+    def _answer(self, batch: _Committed) -> None:
         published = self.published
-        for waiting, place in zip(batch, places, strict=True):
+        for waiting, place in zip(batch.waiting, batch.places, strict=True):
             seq = waiting.append.seq
             if isinstance(place, Refused):
                 waiting.answer(encode_frame(place.frame()))
             elif published is None or place >= published.size:
-                waiting.refuse(
-                    "not-witnessed", f"the entry is durable, its checkpoint not witnessed: {self._away}"
-                )
+                waiting.refuse("not-witnessed", f"the entry is durable, its checkpoint not witnessed: {self._away}")
             else:
                 path = self._tree.inclusion_proof(place, published.size)
                 proof = encode_proof(place, path, published.checkpoint).decode()

@@ -158,9 +158,7 @@ class Connection(asyncio.Protocol):
 class WriteServer:
     """All connections of the write socket. `failed` holds the error that ends the ledger."""
 
-    def __init__(
-        self, intake: Intake, sequencer: Sequencer, uids: frozenset[int], now: Callable[[], float]
-    ) -> None:
+    def __init__(self, intake: Intake, sequencer: Sequencer, uids: frozenset[int], now: Callable[[], float]) -> None:
         self._intake = intake
         self._sequencer = sequencer
         self._uids = uids
@@ -168,9 +166,7 @@ class WriteServer:
         self._connections: set[Connection] = set()
         self._strangers = 0
         self._arrived: list[tuple[Connection, bytes]] = []
-        self._checking: deque[
-            tuple[asyncio.Future[list[Request | Refused]], list[tuple[Connection, bytes]]]
-        ] = deque()
+        self._checking: deque[tuple[asyncio.Future[list[Request | Refused]], list[tuple[Connection, bytes]]]] = deque()
         self._waiting_bytes = 0
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="check")
         self._listener: asyncio.Server | None = None
@@ -178,18 +174,14 @@ class WriteServer:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def listen(self, path: str) -> None:
-        """Binds the socket, with mode 0666: authority is the peer's user and the signature, not the file's mode."""
+        """Binds the socket, mode 0666: authority is the peer's user and the signature, not the file's mode."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # left by a crash; the lock on the high-water mark says that no other ledger runs
-        listener = socket.socket(
-            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        )
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         listener.bind(path)
         os.chmod(path, 0o666)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(
-            lambda: Connection(self), sock=listener, backlog=_BACKLOG
-        )
+        self._listener = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=_BACKLOG)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -298,9 +290,7 @@ class WriteServer:
 
     def _follow(self, connection: Connection, request: Follow) -> None:
         if len(connection.follows) >= MAX_FOLLOWS:
-            refusal = Refused(
-                request.seq, "frame-invalid", f"a connection follows at most {MAX_FOLLOWS} streams"
-            )
+            refusal = Refused(request.seq, "frame-invalid", f"a connection follows at most {MAX_FOLLOWS} streams")
             connection.send(encode_frame(refusal.frame()))
             return
         task = asyncio.create_task(self._stream(connection, request))
@@ -342,9 +332,7 @@ class WriteServer:
                         connection.abort()
                 elif connection.inside_frame and not connection.held:
                     if now - connection.frame_since > FRAME_TIMEOUT_S:
-                        connection.dismiss(
-                            "frame-invalid", f"a frame was not finished within {FRAME_TIMEOUT_S:.0f} s"
-                        )
+                        connection.dismiss("frame-invalid", f"a frame was not finished within {FRAME_TIMEOUT_S:.0f} s")
                 elif connection.uid not in self._uids and not connection.follows and not connection.in_flight:
                     if now - connection.heard > STRANGER_IDLE_S:
                         connection.close()

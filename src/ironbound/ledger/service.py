@@ -85,9 +85,7 @@ def recover(settings: LedgerSettings, store: Store, mark: DurableRecord, publish
     for _ in leaves():  # (1), before a single file is touched
         pass
     if (tree.size, tree.root()) != (head.size, head.root):
-        raise LedgerRefused(
-            "damaged", f"the head says {head.size} entries, the {tree.size} found have another root"
-        )
+        raise LedgerRefused("damaged", f"the head says {head.size} entries, the {tree.size} found have another root")
     checkpoint = _signed(head.note, log, "the head's checkpoint")  # (2)
     if (checkpoint.size, checkpoint.root) != (head.size, head.root):
         raise LedgerRefused("damaged", "the head's checkpoint is for another tree")

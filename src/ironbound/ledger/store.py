@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -29,6 +29,7 @@ _SCHEMA: Final = (
     "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL,"
     " note BLOB NOT NULL)",
 )
+_ROWS: Final = 256  # of one INSERT
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -51,9 +52,7 @@ def _failure(error: sqlite3.Error) -> DiskFailed | LedgerRefused:
 
 def _connect(path: str, *, mode: str) -> sqlite3.Connection:
     if not os.path.exists(path) and mode != "rwc":
-        raise LedgerRefused(
-            "missing", f"{path} is missing; a ledger is created once, by init, and never by starting"
-        )
+        raise LedgerRefused("missing", f"{path} is missing; a ledger is created once, by init, and never by starting")
     connection = sqlite3.connect(
         f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
     )
@@ -71,17 +70,25 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
 
-    def find(self, key: bytes) -> tuple[int, bytes] | None:
-        """Index and bytes of the entry with this statement key (submitter's key id ‖ statement id)."""
-        row = self._execute(
-            "SELECT s.idx, e.body FROM statement s JOIN entry e ON e.idx = s.idx WHERE s.key = ?", (key,)
-        ).fetchone()
-        return None if row is None else (row[0], row[1])
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """Index and bytes of those entries that are there, by statement key (submitter's key id ‖ statement id)."""
+        # One statement for many keys: each one executed costs a hand-over of Python's global lock.
+        rows = self._execute(
+            "SELECT s.key, s.idx, e.body FROM statement s JOIN entry e ON e.idx = s.idx WHERE s.key IN"
+            f" ({','.join('?' * len(keys))})",
+            keys,
+        ).fetchall()
+        return {key: (index, body) for key, index, body in rows}
 
-    def insert(self, index: int, key: bytes, entry: bytes) -> None:
-        """Adds an entry under its index and its statement key."""
-        self._execute("INSERT INTO entry (idx, body) VALUES (?, ?)", (index, entry))
-        self._execute("INSERT INTO statement (key, idx) VALUES (?, ?)", (key, index))
+    def insert(self, first: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Adds (statement key, entry) pairs, the first of them under the index `first`."""
+        for at in range(0, len(entries), _ROWS):
+            rows = entries[at : at + _ROWS]
+            marks = ",".join(["(?,?)"] * len(rows))
+            bodies = [value for index, (_, body) in enumerate(rows, first + at) for value in (index, body)]
+            keys = [value for index, (key, _) in enumerate(rows, first + at) for value in (key, index)]
+            self._execute(f"INSERT INTO entry (idx, body) VALUES {marks}", bodies)
+            self._execute(f"INSERT INTO statement (key, idx) VALUES {marks}", keys)
 
     def advance(self, old: Head, new: Head) -> None:
         """Moves the head; LedgerRefused if it is not where the caller believes it to be."""
@@ -158,9 +165,7 @@ class Store:
         except sqlite3.Error as error:
             raise _failure(error) from error
         if statements != expected - 1:
-            raise LedgerRefused(
-                "damaged", f"{expected} entries need {expected - 1} statement ids, found {statements}"
-            )
+            raise LedgerRefused("damaged", f"{expected} entries need {expected - 1} statement ids, found {statements}")
 
     def read(self, first: int, limit: int) -> list[bytes]:
         """At most `limit` entries from index `first`."""

@@ -1,6 +1,6 @@
 """A ledger and a witness as real processes, on real sockets and files, for tests and the benchmark.
 
-`python stand.py ledger|witness DIR` runs one of them; `Stand` starts, kills and restarts them.
+`python ledger_stand.py ledger|witness PORT PORT [UIDS]` runs one of them; `Stand` starts, kills and restarts them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,9 +58,7 @@ def settings(witness_port: int, uids: dict[str, int] | None = None, read_port: i
         deployment=DEPLOYMENT,
         log_key=LOG_KEY,
         voices={key.public.keyid: Voice(role, key.public, owner.get(role, os.getuid())) for role, key in KEYS.items()},
-        entitlements={
-            role: frozenset(f"{TYPE_PREFIX}{kind}/v1" for kind in kinds) for role, kinds in VOICES.items()
-        },
+        entitlements={role: frozenset(f"{TYPE_PREFIX}{kind}/v1" for kind in kinds) for role, kinds in VOICES.items()},
         policy=policy(),
         witness_url=f"http://127.0.0.1:{witness_port}",
         read_port=read_port,
@@ -91,8 +90,6 @@ def append_frame(seq: int, data: bytes) -> Frame:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -188,8 +185,6 @@ class Peer:
     """A blocking client."""
 
     def __init__(self, path: str) -> None:
-        import socket
-
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(30)
         self.socket.connect(path)
@@ -216,9 +211,7 @@ class Peer:
 async def _run_ledger(witness_port: int, read_port: int, uids: dict[str, int]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await serve(
-        settings(witness_port, uids, read_port), ready=lambda _: print("ready", flush=True), stop=stop
-    )
+    await serve(settings(witness_port, uids, read_port), ready=lambda _: print("ready", flush=True), stop=stop)
 
 
 async def _run_witness(port: int) -> None:

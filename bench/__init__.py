@@ -1,0 +1,1 @@
+"""Measurements: each module here defines `run(quick)` and gives rows that `python -m bench` prints."""
