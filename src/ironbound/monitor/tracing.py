@@ -99,7 +99,7 @@ def _read_one(tid: int) -> tuple[Digest, ...]:
 
 
 def read_filters(tids: Sequence[int]) -> dict[int, tuple[Digest, ...]]:
-    """The digests of the filters of each thread, the newest filter first.
+    """The digests of the filters of each thread, the oldest filter first.
 
     Each thread stands still for about 0.1 ms. Raises TracingRefused where the kernel does not permit it or
     another tracer is there, and ProcessLookupError where a thread has ended.

@@ -1,0 +1,36 @@
+"""The canaries that ship with the product: each probe's document with its module's bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from ironbound.core.canary import parse_probe
+from ironbound.core.canonical import FormatError, parse_json
+
+_MAX_TABLE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A probe's row of `probes.json`, which operators approve as it stands, and its module."""
+
+    name: str
+    document: dict[str, Any]
+    module: bytes
+
+
+def load_probes() -> tuple[Shipped, ...]:
+    """Every shipped probe, in the table's order. FormatError if the table is not what it should be."""
+    folder = resources.files("ironbound.canary")
+    rows = parse_json((folder / "probes.json").read_bytes(), limit=_MAX_TABLE)
+    if not isinstance(rows, list):
+        raise FormatError("probe-invalid", "expected a list of probes")
+    shipped = []
+    for row in rows:
+        probe = parse_probe(row)
+        if not isinstance(row, dict):
+            raise FormatError("probe-invalid", "expected an object")
+        shipped.append(Shipped(probe.name, row, (folder / "modules" / probe.module).read_bytes()))
+    return tuple(shipped)

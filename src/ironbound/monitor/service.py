@@ -1,0 +1,36 @@
+"""The monitor's process: another voice with another privilege path, which looks for itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ironbound.core.keys import PrivateKey
+from ironbound.core.replay import Entry
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.log import Log
+from ironbound.wire.service import announce, ready, until_stopped
+
+from .challenge import Challenges
+from .watch import Watch
+
+
+async def main(deployment: Deployment, key: PrivateKey, witness_failed: asyncio.Future[None]) -> None:
+    """Serve until stopped. `witness_failed` fails when the witness in this process can't go on."""
+    log = Log(deployment, key)
+    watch = Watch(deployment, log)
+    challenges = Challenges(deployment, log)
+
+    def entered(entry: Entry) -> None:
+        watch.entered(entry)
+        challenges.entered(entry)
+
+    log.listen(entered)
+    await log.start()
+    server = await challenges.serve(deployment.socket("monitor"))
+    await announce(log, "monitor", {"filters_visible": deployment.separated})
+    ready()
+    try:
+        await until_stopped(log.broken(), watch.run(), challenges.run(), witness_failed)
+    finally:
+        server.close()
+        await log.close()
