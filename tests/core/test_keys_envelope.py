@@ -192,7 +192,11 @@ def test_one_signature_that_does_not_count_spoils_the_envelope(private_keys: lis
     )
     with pytest.raises(SignatureInvalid):
         e.verify_envelope(e.Envelope(b"payload", swapped), keys)
-    # A set of keys that lists a key under another's name does not lend it that name.
+    # A set of keys that lists a key under a second name does not let it count twice.
+    message = e.pae(e.PAYLOAD_TYPE, b"payload")
+    twice = e.Envelope(b"payload", tuple(e.Signature(key.public.keyid, one.sign(message)) for key in (one, three)))
+    with pytest.raises(e.SignerUnknown):
+        e.verify_envelope(twice, {one.public.keyid: one.public, three.public.keyid: one.public})
     with pytest.raises(SignatureInvalid):
         e.verify_envelope(e.sign_envelope(b"payload", [three]), {three.public.keyid: one.public})
 

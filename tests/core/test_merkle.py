@@ -125,6 +125,16 @@ def test_every_consistency_proof_is_that_of_rfc_6962_and_verifies_for_its_sizes_
                         m.verify_consistency(*attack)
 
 
+def test_a_consistency_proof_of_another_height_is_refused_even_when_its_hashes_lead_to_the_roots(tree: m.Tree) -> None:
+    proof, old_root, new_root = tree.consistency_proof(3, 4), mth(LEAVES[:3]), mth(LEAVES[:4])
+    m.verify_consistency(3, 4, proof, old_root, new_root)
+    with pytest.raises(m.ProofInvalid, match="too few"):
+        m.verify_consistency(3, 5, proof, old_root, new_root)
+    above = bytes(32)
+    with pytest.raises(m.ProofInvalid, match="too many"):
+        m.verify_consistency(3, 4, [*proof, above], m.node_hash(above, old_root), m.node_hash(above, new_root))
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 700), st.data())
 def test_proofs_verify_in_larger_trees(size: int, data: st.DataObject) -> None:

@@ -110,7 +110,8 @@ def test_a_cosignature_binds_its_time_and_the_checkpoint() -> None:
     assert cp.verify_cosignature(CHECKPOINT, line, key) == TIME
     assert len(line.blob) == 72 and line.blob[:8] == TIME.to_bytes(8, "big")
     later = n.SignatureLine(line.name, line.key_id, (TIME + 1).to_bytes(8, "big") + line.blob[8:])
-    huge = n.SignatureLine(line.name, line.key_id, (2**63).to_bytes(8, "big") + line.blob[8:])
+    beyond = WITNESS.key.sign(n.cosignature_message(CHECKPOINT.text(), 2**63))
+    huge = n.SignatureLine(line.name, line.key_id, (2**63).to_bytes(8, "big") + beyond)
     short = n.SignatureLine(line.name, line.key_id, line.blob[:7])
     for wrong in (later, huge, short):
         with pytest.raises(SignatureInvalid):
@@ -341,12 +342,31 @@ def test_any_name_is_a_signers_name_or_a_format_error(name: str) -> None:
 
 def test_names_and_lines_beyond_their_limits_are_refused() -> None:
     assert n.Signer("x" * n.MAX_NAME, LOG.key)
-    for name in ("x" * (n.MAX_NAME + 1), "\u00e9" * 128, "\ud800"):
+    for name in ("x" * (n.MAX_NAME + 1), "\u00e9" * 128, "\ud800", "", "a b", "a+b", "a\0b", "a\x1bb", "a\u2003b"):
         with pytest.raises(FormatError):
             n.Signer(name, LOG.key)
     with pytest.raises(FormatError) as caught:
         n.parse_signature_lines(SIGNED + b"x" * n.MAX_NOTE)
     assert caught.value.code == "too-large"
+
+
+@pytest.mark.parametrize("text", ["", "no newline", "a\tb\n", "a\r\n", "a\0b\n", "\x1b[2J\n"])
+def test_a_text_with_control_characters_or_without_its_newline_is_neither_signed_nor_read(text: str) -> None:
+    with pytest.raises(FormatError):
+        n.sign_note(text, [LOG])
+    tail = SIGNED[SIGNED.index(b"\n\n") :]
+    if text.endswith("\n"):
+        with pytest.raises(FormatError):
+            n.parse_note(text[:-1].encode() + tail)
+    n.parse_note(b"text" + tail)
+
+
+def test_signature_lines_alone_end_in_a_newline() -> None:
+    line = DASH + b" x QUFBQUFBQUE="
+    assert n.parse_signature_lines(line + b"\n") == (n.SignatureLine("x", b"AAAA", b"AAAA"),)
+    for data in (line, line + b"\n\n", b"\n" + line + b"\n", line + b"X", b"", b"\n"):
+        with pytest.raises(FormatError):
+            n.parse_signature_lines(data)
 
 
 def test_two_known_keys_that_cannot_be_told_apart_are_refused() -> None:

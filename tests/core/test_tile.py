@@ -8,7 +8,7 @@ from ironbound.core import tile as t
 from ironbound.core.canonical import FormatError
 from ironbound.core.merkle import Tree, leaf_hash
 
-tiles = st.builds(t.Tile, st.integers(-1, 4), st.integers(0, 2**30), st.integers(1, 256))
+tiles = st.builds(t.Tile, st.integers(-1, 4), st.integers(0, 2**22), st.integers(1, 256))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ BASE = LOG_LINE + LINE["X1"] + LINE["X2"]
         BASE + "quorum X1 # comment\n",
         BASE + "quorum X1\r\n",
         BASE + "quorum X1\0\n",
+        BASE + "# \x7f\nquorum X1\n",
         BASE + "Quorum X1\n",
         BASE + "quorum\u00a0X1\n",
         LOG_LINE + "quorum X1\n" + LINE["X1"],

@@ -103,8 +103,6 @@ def envelope_from_value(value: Value) -> Envelope:
     payload, items = value["payload"], value["signatures"]
     if not isinstance(payload, str) or not isinstance(items, list):
         raise FormatError("envelope-shape", "expected a string as payload and a list of signatures")
-    if len(items) > MAX_SIGNATURES:
-        raise FormatError("envelope-signatures", f"expected at most {MAX_SIGNATURES}, got {len(items)}")
     signatures = tuple(_signature(item) for item in items)
     envelope = Envelope(b64decode(payload), signatures)
     if envelope.signatures != signatures:
