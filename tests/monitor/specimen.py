@@ -1,6 +1,8 @@
-"""Specimens: real processes locked down as a worker is, each with one thing different, and what they look like.
+"""Specimens: real processes locked down as a worker is, each with one thing different, and what they look
+like.
 
-Run as a program (`specimen.py MODE…`), it takes one sample of each mode as whoever runs it and prints what it found.
+Run as a program (`specimen.py MODE…`), it takes one sample of each mode as whoever runs it and prints what it
+found.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ironbound.core.posture import NAMESPACES, compare_postures, expected_postur
 from ironbound.monitor.observe import Baseline, observe, start_time
 from ironbound.node.sandbox import lockdown
 from ironbound.node.sandbox.memfd import sealed_memfd
+from ironbound.wire import privilege
 
 CONFIG: Any = {"version": 1, "profile": "strict", "runtime": {"max_stack": 512}}
 MODULE = b"\0asm\1\0\0\0"
@@ -193,6 +196,23 @@ def expectation(mappings: list[str], *, filters_visible: bool = True) -> Any:
 
 def sample(pid: int, *, filters: bool = True) -> Any:
     return observe(pid, start_time(pid), Baseline.of_self(), filters=filters)
+
+
+def tell_with(capabilities: frozenset[int], pid: int) -> list[str]:
+    """What a user of its own with these capabilities alone could not see of `pid`."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            privilege.drop(UID + 9, UID + 9, capabilities)
+            os.write(writer, json.dumps(unseen(sample(pid))).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        told: list[str] = json.loads(answer.read())
+    os.waitpid(child, 0)
+    return told
 
 
 def _tell(modes: list[str]) -> None:

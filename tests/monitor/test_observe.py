@@ -17,11 +17,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import specimen as specimens
-from specimen import ALLOW_ALL, STRANGE_FILE, expectation, file_digests, sample, specimen
+from specimen import ALLOW_ALL, STRANGE_FILE, expectation, file_digests, sample, specimen, tell_with
 
 from ironbound.core.posture import Difference, compare_postures, unseen
 from ironbound.core.seccomp import filter_digest, worker_filter
-from ironbound.monitor.observe import Baseline, ProcessGone, observe, start_time
+from ironbound.monitor.observe import OBSERVER_CAPABILITIES, Baseline, ProcessGone, observe, start_time
 from ironbound.monitor.processes import children_of, find_strays, process_table
 
 ROOT = os.geteuid() == 0
@@ -248,3 +248,13 @@ def test_an_ordinary_user_sees_everything_but_the_filters() -> None:
         "unsealed": ["fds.3"],
     }
     assert all(told[mode]["unseen"] == ["filters"] for mode in modes)
+
+
+@pytest.mark.root
+def test_a_monitor_of_its_own_user_needs_each_of_its_capabilities() -> None:
+    with specimen("plain") as pid:
+        assert tell_with(OBSERVER_CAPABILITIES, pid) == []
+        for capability in OBSERVER_CAPABILITIES:
+            assert tell_with(OBSERVER_CAPABILITIES - {capability}, pid) != []
+        without = tell_with(frozenset(), pid)
+    assert {"filters", "fds", "exe", "mappings", "config_sha256", "module_sha256"} < set(without)

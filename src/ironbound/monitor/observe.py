@@ -11,9 +11,10 @@ Rule 3: every thread is looked at. The values are the main thread's; a thread th
 Rule 4: a name counts only with the object behind it: the null device by its number, a sealed memory file by
         its seals, a mapped file by device and inode.
 
-An ordinary user of the same uid sees all of this except the filters (CAP_SYS_ADMIN); of another user's
-process, or of one that is not dumpable, also not the namespaces, exe, mappings, descriptors and the two
-digests behind them.
+An ordinary user of the same uid sees all of this except the filters (CAP_SYS_ADMIN). Of another user's
+process, or of one that is not dumpable, it sees only the ids, capabilities, no_new_privs, seccomp mode,
+threads, limits and tracer. A monitor with a user of its own sees everything with OBSERVER_CAPABILITIES, and
+not with less.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
 from ironbound.monitor.tracing import TracingRefused, read_filters
 
 NamespaceId = NewType("NamespaceId", tuple[int, int])
+
+OBSERVER_CAPABILITIES: Final = frozenset({2, 19, 21})
+"""CAP_DAC_READ_SEARCH to list descriptors, CAP_SYS_PTRACE to look, CAP_SYS_ADMIN to read filters."""
 
 MAX_FILE: Final = 1 << 30
 """Bytes of a mapped file, or of a memory file, that are still read for its digest."""
