@@ -1,13 +1,14 @@
 """The kernel limits of a sandbox worker, as data that the node sets and the monitor expects.
 
-Decides which RLIMIT_* values a worker of a given effective configuration has, and how many threads it has. It sets nothing
-and reads nothing: `node/sandbox/lockdown.py` applies the table, `core/posture.py` expects it.
+Decides which RLIMIT_* values a worker of a given effective configuration has, and how many threads it has. It sets
+nothing and reads nothing: `node/sandbox/lockdown.py` applies the table, `core/posture.py` expects it.
 
 Rule 1: soft equals hard, so that nothing can be raised again.
 Rule 2: there is no RLIMIT_AS: the runtime reserves 4 GiB of address space per memory. Linear memory is bounded by the
         store's own limiter.
 Rule 3: nproc is 0 in every separation. The kernel counts processes per uid but compares only when a task is made, so 0
-        refuses every new thread and process however many the uid has; the worker's own second thread exists before it is set.
+        refuses every new thread and process however many the uid has; the worker's own second thread exists before
+        it is set.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Final
 from ironbound.core.canonical import FormatError, Value
 
 WORKER_THREADS: Final = 2
-"""Threads of a worker, held and running alike: the main one, and the one that moves the epoch at the wall-clock limit."""
+"""Threads of a worker, held and running alike: the main one, and the one that moves the epoch at the wall-clock
+limit."""
 
 WORKER_FDS: Final = 7
 """Descriptors 0 to 6 are open and no eighth can be had."""
@@ -42,7 +44,8 @@ WORKER_RLIMITS: Final[dict[str, int]] = {
 
 
 def worker_rlimits(config: Value) -> dict[str, tuple[int, int]]:
-    """The (soft, hard) limits of a worker with this effective configuration, by the names of RLIMIT_NAMES, in bytes or counts.
+    """The (soft, hard) limits of a worker with this effective configuration, by the names of RLIMIT_NAMES, in bytes
+    or counts.
 
     Raises FormatError ('config-invalid') where `runtime.max_stack` (KiB) is missing or not a positive integer.
     """

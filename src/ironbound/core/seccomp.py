@@ -1,8 +1,9 @@
 """The system call filter of a sandbox worker, as data and as the exact classic BPF program.
 
-Decides which system calls a worker may still make once its module is compiled, and gives the bytes that the kernel gets. It
-installs nothing: `node/sandbox/lockdown.py` does, the monitor reads the program back with PTRACE_SECCOMP_GET_FILTER and the
-verifier assembles it again; all three compare `filter_digest`. Follows seccomp(2) and <linux/filter.h>.
+Decides which system calls a worker may still make once its module is compiled, and gives the bytes that the kernel
+gets. It installs nothing: `node/sandbox/lockdown.py` does, the monitor reads the program back with
+PTRACE_SECCOMP_GET_FILTER and the verifier assembles it again; all three compare `filter_digest`. Follows seccomp(2)
+and <linux/filter.h>.
 
 Rule 1: what is not listed is refused with EPERM, so that a refusal can be seen, told and recorded.
 Rule 2: another ABI (32-bit, x32) kills the process: the numbers below mean nothing there.

@@ -1,8 +1,9 @@
 """The surface of a core WebAssembly module, read from its bytes.
 
-Decides what a module imports, exports, which memories it declares and whether it has a start function. It validates no code
-and runs nothing; whatever the runtime would refuse later is not refused here, but nothing is read in two ways. Follows the
-WebAssembly core specification 2.0, section 5 (binary format); components and the text format are refused.
+Decides what a module imports, exports, which memories it declares and whether it has a start function. It validates
+no code and runs nothing; whatever the runtime would refuse later is not refused here, but nothing is read in two
+ways. Follows the WebAssembly core specification 2.0, section 5 (binary format); components and the text format are
+refused.
 
 Rule 1: every length is exact. A section, vector or name that is shorter or longer than it says is an error.
 Rule 2: integers are LEB128 of at most five bytes without bits beyond 32 (section 5.2.2).

@@ -1,7 +1,8 @@
 """The Wasm runtime under the limits of an effective configuration.
 
-Decides how the runtime is configured, which module it takes and how its errors are named. It reads no descriptor and takes no
-power away. Follows the WebAssembly core specification 2.0 and wasmtime's documentation of fuel, epochs and store limits.
+Decides how the runtime is configured, which module it takes and how its errors are named. It reads no descriptor and
+takes no power away. Follows the WebAssembly core specification 2.0 and wasmtime's documentation of fuel, epochs and
+store limits.
 
 Rule 1: a limit that is missing, zero or negative is a refusal; no limit has a default.
 Rule 2: the linker is empty and stays so: a module with any import is refused in the runtime's own words.

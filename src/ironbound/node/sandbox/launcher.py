@@ -1,11 +1,12 @@
 """The node's side of the sandbox: starts the zygote, asks it for workers and listens to what they say.
 
-Decides when a worker's word counts: its control messages are parsed strictly and bounded, before the release because nothing
-of the agent has run, after it although something has; garbage kills it. It does not decide whether a launch may happen, and
-appends nothing to the log.
+Decides when a worker's word counts: its control messages are parsed strictly and bounded, before the release because
+nothing of the agent has run, after it although something has; garbage kills it. It does not decide whether a launch
+may happen, and appends nothing to the log.
 
 Rule 1: configuration and module reach a worker only as sealed memory files made here.
-Rule 2: a worker that is not released within READY_SECONDS of work, or outlives its wall clock by BACKSTOP_SECONDS, is killed.
+Rule 2: a worker that is not released within READY_SECONDS of work, or outlives its wall clock by BACKSTOP_SECONDS,
+        is killed.
 Rule 3: a process is signalled through its pidfd, never by a number that may belong to another by now.
 """
 
@@ -44,7 +45,8 @@ class ZygoteLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ZygoteFacts:
-    """What the zygote measured of itself. Digests are lower-case hex; `bounding` is a worker's bounding set, 16 hex digits."""
+    """What the zygote measured of itself. Digests are lower-case hex; `bounding` is a worker's bounding set, 16 hex
+    digits."""
 
     pid: int
     pid_start: int
@@ -83,8 +85,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the agent ended. `reason` is one of REASONS, or 'killed' where the worker had no last word. `status` is the exit
-    code or minus the signal, None where the zygote was lost. Times in milliseconds, `max_rss` in bytes."""
+    """How the agent ended. `reason` is one of REASONS, or 'killed' where the worker had no last word. `status` is
+    the exit code or minus the signal, None where the zygote was lost. Times in milliseconds, `max_rss` in bytes."""
 
     reason: str
     text: str
@@ -158,7 +160,9 @@ class _Fields:
 def _parse_probe(value: Value) -> Probe:
     fields = _Fields(value)
     probe = Probe(
-        fields.text("name", MAX_PROBE_TEXT), fields.text("verdict", among=VERDICTS), fields.text("refusal", MAX_PROBE_TEXT)
+        fields.text("name", MAX_PROBE_TEXT),
+        fields.text("verdict", among=VERDICTS),
+        fields.text("refusal", MAX_PROBE_TEXT),
     )
     fields.done()
     return probe
@@ -178,8 +182,8 @@ def parse_first_word(line: bytes) -> Ready | Refused:
 
 
 def parse_last_word(line: bytes) -> _LastWord:
-    """The worker's last control message. The agent may have written it: nothing follows from it but what the log says it
-    said. Raises FormatError."""
+    """The worker's last control message. The agent may have written it: nothing follows from it but what the log
+    says it said. Raises FormatError."""
     fields = _Fields(parse_canonical(line, limit=MAX_CONTROL_LINE))
     fields.text("type", among=("exited",))
     word = _LastWord(
@@ -257,7 +261,8 @@ class Worker:
         return line[:-1] if line.endswith(b"\n") else None
 
     async def ready(self) -> Ready | Refused:
-        """Waits until the worker is locked down or has refused. A worker that says neither is killed and counts as refused."""
+        """Waits until the worker is locked down or has refused. A worker that says neither is killed and counts as
+        refused."""
         try:
             line = await self._line(READY_SECONDS)
             if line is not None:
@@ -283,7 +288,8 @@ class Worker:
             return  # it is gone; `ended` says how
 
     async def ended(self) -> Ended:
-        """Waits for the end. Kills the worker where its wall clock is over by BACKSTOP_SECONDS, and where it talks garbage."""
+        """Waits for the end. Kills the worker where its wall clock is over by BACKSTOP_SECONDS, and where it talks
+        garbage."""
         loop = asyncio.get_running_loop()
         word: _LastWord | None = None
         if self._released_at is None:
@@ -314,7 +320,8 @@ class Worker:
             line = await self._line(max(seconds, 0.0))
             return None if line is None else parse_last_word(line)
         except TimeoutError:
-            self._killed_for = ("wall-clock", f"killed by the node {BACKSTOP_SECONDS:.0f} s after its wall clock was over")
+            text = f"killed by the node {BACKSTOP_SECONDS:.0f} s after its wall clock was over"
+            self._killed_for = ("wall-clock", text)
         except FormatError as error:
             self._killed_for = ("protocol", f"the worker's last word: {error}"[:MAX_TEXT])
         self.kill()
@@ -331,12 +338,12 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL through the pidfd; nothing happens where it has ended."""
-        if self.pidfd < 0:
-            return
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        _kill(self.pidfd)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its end was told; its pidfd is closed then."""
+        return self.pidfd < 0
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -348,6 +355,16 @@ class Worker:
     def _was_reaped(self, reaped: _Reaped | None) -> None:
         if not self._reaped.done():
             self._reaped.set_result(reaped)
+
+
+def _kill(pidfd: int) -> None:
+    """SIGKILL; nothing where the process has ended or was never there."""
+    if pidfd < 0:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def _describe(status: int) -> str:
@@ -365,8 +382,10 @@ class Zygote:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._pidfd = -1
         self._forking: dict[int, asyncio.Future[tuple[int, int, int]]] = {}
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, Worker] = {}  # those that run, by launch
+        self._open: list[Worker] = []  # those whose end was not told yet
         self._facts: asyncio.Future[ZygoteFacts] | None = None
         self.lost: asyncio.Event = asyncio.Event()
 
@@ -381,6 +400,8 @@ class Zygote:
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 env={}, pass_fds=(there.fileno(),), start_new_session=True,
             )  # fmt: skip
+        # Not Process.kill(): it reaps, and the event loop's own wait would find nothing.
+        self._pidfd = os.pidfd_open(self._process.pid)
         here.setblocking(False)
         self._socket = here
         loop.add_reader(here.fileno(), self._receive)
@@ -394,7 +415,8 @@ class Zygote:
     async def spawn(
         self, launch: int, uid: int, gid: int, config: bytes, module: bytes, channel_fd: int, start: str
     ) -> Worker:
-        """A worker for this launch. `channel_fd` stays the caller's to close. Raises ZygoteLost, OSError, FormatError."""
+        """A worker for this launch. `channel_fd` stays the caller's to close. Raises ZygoteLost, OSError,
+        FormatError."""
         if self._socket is None or self.lost.is_set():
             raise ZygoteLost("there is no zygote")
         if launch in self._forking or launch in self._workers:
@@ -422,6 +444,7 @@ class Zygote:
             del self._forking[launch]
         worker = Worker(launch, pid, pid_start, pidfd, _wall_clock(config))
         self._workers[launch] = worker
+        self._open = [*(item for item in self._open if not item.closed), worker]
         await worker._attach(mine)
         return worker
 
@@ -479,8 +502,7 @@ class Zygote:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        _kill(self._pidfd)
         waiting: list[asyncio.Future[ZygoteFacts] | asyncio.Future[tuple[int, int, int]]] = [*self._forking.values()]
         if self._facts is not None:
             waiting.append(self._facts)
@@ -494,15 +516,22 @@ class Zygote:
     async def close(self) -> None:
         """Ends the zygote and with it every worker."""
         self._lose()
+        for worker in self._open:
+            worker._close()
+        self._open = []
         if self._process is not None:
             await self._process.wait()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn
 
 
 async def _writable(endpoint: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(endpoint.fileno(), lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_writer(endpoint.fileno(), ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_writer(endpoint.fileno())

@@ -1,10 +1,12 @@
 """The steps that take power away from a worker, one function each.
 
-Decides how each wall is put up; worker.py decides the order. Nothing here is undone or made optional: a step that the kernel
-does not carry out raises, and the worker is refused. Follows capabilities(7), landlock(7), seccomp(2), prctl(2).
+Decides how each wall is put up; worker.py decides the order. Nothing here is undone or made optional: a step that
+the kernel does not carry out raises, and the worker is refused. Follows capabilities(7), landlock(7), seccomp(2),
+prctl(2).
 
 Rule 1: capabilities, no_new_privs and Landlock are per thread: they are set while the process has one thread.
-Rule 2: the newest Landlock ABI of the kernel is used with every right that it knows; a kernel without Landlock is refused.
+Rule 2: the newest Landlock ABI of the kernel is used with every right that it knows; a kernel without Landlock is
+        refused.
 Rule 3: the filter is installed on every thread at once (TSYNC), or not at all.
 """
 
@@ -124,8 +126,8 @@ def may_drop_bounding_set() -> bool:
 
 
 def become_user(uid: int, gid: int, separation: Separation) -> None:
-    """Real, effective, saved and file system ids. As an ordinary user ('process') the ids must be the own ones already, and
-    supplementary groups stay, since no one without privilege may give them up."""
+    """Real, effective, saved and file system ids. As an ordinary user ('process') the ids must be the own ones
+    already, and supplementary groups stay, since no one without privilege may give them up."""
     if separation == "user":
         if uid <= 0 or gid <= 0:
             raise LockdownError(f"expected the ids of a sandbox user, got uid {uid}, gid {gid}")
@@ -223,8 +225,9 @@ def close_from(lowest: int) -> None:
 
 
 def freeze_executable_mappings() -> None:
-    """Takes the write permission from mappings that are both writable and executable (the foreign function library keeps its
-    closures in one). A closure made or freed afterwards ends the process, so it comes after everything is loaded."""
+    """Takes the write permission from mappings that are both writable and executable (the foreign function library
+    keeps its closures in one). A closure made or freed afterwards ends the process, so it comes after everything is
+    loaded."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         lines = maps.readlines()
     for line in lines:

@@ -4,8 +4,8 @@ Decides REFUSED, ESCAPED or INCONCLUSIVE for each attempt. It does not decide wh
 whatever is not REFUSED. A Landlock domain cannot be seen in /proc, so the first list, tried before the filter hides
 Landlock behind it, is the only evidence for it.
 
-Rule 1: REFUSED needs the error that the wall in question gives. An attempt that got past the wall and failed at something
-        else has ESCAPED; one that never reached the wall is INCONCLUSIVE.
+Rule 1: REFUSED needs the error that the wall in question gives. An attempt that got past the wall and failed at
+        something else has ESCAPED; one that never reached the wall is INCONCLUSIVE.
 Rule 2: an attempt that succeeds harms nothing and undoes itself.
 """
 
@@ -26,10 +26,11 @@ Verdict = Literal["REFUSED", "ESCAPED", "INCONCLUSIVE"]
 
 _AT_FDCWD: Final = -100
 _O_RDWR: Final = 2
-_O_CREATE: Final = 0o101
+_O_TMPFILE: Final = 0o20200001
 _SIGCHLD: Final = 17
 _PROT_READ_EXEC: Final = 5
 _MAP_PRIVATE_ANONYMOUS: Final = 0x22
+_CAP_NET_RAW: Final = 1 << 13
 _SHELL: Final = "/bin/sh"
 _TCP_ABI: Final = 4
 _SIGNAL_ABI: Final = 6
@@ -105,12 +106,12 @@ def _signal_parent() -> None:
 
 
 def _raise_capability() -> None:
-    # CAP_NET_RAW into the permitted and effective sets; the current sets are put back where that worked.
+    # CAP_NET_RAW into the effective and permitted sets as they are; for who holds it already that changes nothing.
     header = struct.pack("<Ii", 0x20080522, 0)
-    before = ctypes.create_string_buffer(24)
-    raw_syscall(125, header, before)
-    raw_syscall(126, header, struct.pack("<6I", 1 << 13, 1 << 13, 0, 0, 0, 0))
-    raw_syscall(126, header, before)
+    held = ctypes.create_string_buffer(24)
+    raw_syscall(125, header, held)
+    effective, permitted, *others = struct.unpack("<6I", held.raw)
+    raw_syscall(126, header, struct.pack("<6I", effective | _CAP_NET_RAW, permitted | _CAP_NET_RAW, *others))
 
 
 def _become_root() -> None:
@@ -193,11 +194,12 @@ def _reads_parent(number: int) -> Callable[[], None]:
 
 
 def probes_behind_filter() -> tuple[Probe, ...]:
-    """What the filter must refuse. It answers before the kernel looks at anything else, so every other error is an escape."""
+    """What the filter must refuse. It answers before the kernel looks at anything else, so every other error is an
+    escape."""
     attempts: list[tuple[str, Callable[[], None]]] = [
         ("open", _opens(257, _AT_FDCWD, b"/etc/passwd\0", 0, 0)),
         ("open-own-memory", _opens(257, _AT_FDCWD, b"/proc/self/mem\0", _O_RDWR, 0)),
-        ("create-file", _opens(257, _AT_FDCWD, b"/tmp/ironbound-probe\0", _O_CREATE, 0o600)),
+        ("create-file", _opens(257, _AT_FDCWD, b"/tmp\0", _O_TMPFILE, 0o600)),
         ("open-by-handle", _opens(304, _AT_FDCWD, bytes(16), 0)),
         ("read-other-descriptor", _calls(0, 4, bytes(1), 0)),
         ("execve", _calls(59, b"/ironbound/no-such-file\0", None, None)),
@@ -214,7 +216,7 @@ def probes_behind_filter() -> tuple[Probe, ...]:
         ("process-vm-writev", _reads_parent(311)),
         ("signal-parent", _signals_parent),
         ("unshare-user", _calls(272, 0x10000000)),
-        ("mount", _calls(165, b"none\0", b"/tmp\0", b"tmpfs\0", 0, None)),
+        ("mount", _calls(165, b"none\0", b"/ironbound/no-such-folder\0", b"tmpfs\0", 0, None)),
         ("io-uring", _opens(425, 1, bytes(120))),
         ("memfd", _opens(319, b"probe\0", 0)),
         ("map-executable", _maps_executable),

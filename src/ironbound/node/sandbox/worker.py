@@ -1,7 +1,7 @@
 """The life of one worker, from the fork to its end.
 
-Decides the order in which power is taken away and carries messages between the channel and the module. It grants nothing:
-what the agent asks for is decided at the other end of the channel. The order (7-runtimes, "Lockdown order"):
+Decides the order in which power is taken away and carries messages between the channel and the module. It grants
+nothing: what the agent asks for is decided at the other end of the channel. The order (7-runtimes, "Lockdown order"):
 
 (1) descriptors 3 to 6 and nothing else  (2) ids, capabilities, no_new_privs, Landlock  (3) probes without the filter
 (4) the second thread, then limits  (5) compile, link against nothing  (6) the filter  (7) probes behind it
@@ -229,7 +229,8 @@ def lock_down(request: WorkerRequest) -> int:
 
 def _require_refused(results: tuple[ProbeResult, ...]) -> None:
     if through := [result for result in results if result.verdict != "REFUSED"]:
-        raise Refused("probe", "; ".join(f"{item.name} {item.verdict}: {item.refusal}" for item in through)[: runtime.MAX_TEXT])
+        text = "; ".join(f"{item.name} {item.verdict}: {item.refusal}" for item in through)
+        raise Refused("probe", text[: runtime.MAX_TEXT])
 
 
 def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmtime.InstancePre, runtime.WorkerConfig]:
@@ -260,7 +261,8 @@ def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmt
     probes += run_probes(probes_behind_filter())  # (7)
     _require_refused(probes)
     listed: list[Value] = [{"name": item.name, "verdict": item.verdict, "refusal": item.refusal} for item in probes]
-    _say({"type": "ready", "config_sha256": config.digest, "module_sha256": sha256_hex(module), "probes": listed})  # (8)
+    digests: dict[str, Value] = {"config_sha256": config.digest, "module_sha256": sha256_hex(module)}
+    _say({"type": "ready", **digests, "probes": listed})  # (8)
     return engine, linked, config
 
 

@@ -1,7 +1,7 @@
 """The zygote: a process with everything loaded that forks one worker per request.
 
-Decides nothing about a launch; it does what the one socket to the node says and has no other input. It measures itself once
-(own binary, executable mappings, namespaces), because every worker is a copy of it.
+Decides nothing about a launch; it does what the one socket to the node says and has no other input. It measures
+itself once (own binary, executable mappings, namespaces), because every worker is a copy of it.
 
 Rule 1: it has one thread, so that a fork copies a whole process.
 Rule 2: it dies with the node, and its workers die with it.
@@ -86,7 +86,9 @@ def process_start(pid: int) -> int:
         return int(stat.read().rpartition(")")[2].split()[19])
 
 
-def _measure(separation: lockdown.Separation, namespaces: dict[str, str], drops_bounding: bool) -> dict[str, Value]:
+def _measure(
+    separation: lockdown.Separation, namespaces: dict[str, str], drops_bounding: bool, groups: list[Value]
+) -> dict[str, Value]:
     return {
         "event": "zygote-ready",
         "pid": os.getpid(),
@@ -97,7 +99,7 @@ def _measure(separation: lockdown.Separation, namespaces: dict[str, str], drops_
         "mappings": list(executable_mappings()),
         "landlock_abi": lockdown.landlock_abi(),
         "bounding": f"{0 if drops_bounding else lockdown.bounding_set():016x}",
-        "groups": [] if separation == "user" else sorted(os.getgroups()),
+        "groups": groups,
     }
 
 
@@ -207,10 +209,12 @@ def main(arguments: Sequence[str]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.monotonic()
     lockdown.set_parent_death_signal()
+    # Seen from here: inside a user namespace the groups of the outside have no names.
+    groups: list[Value] = [] if separation == "user" else [*sorted(set(os.getgroups()))]
     namespaces = lockdown.enter_namespaces(separation)
     drops_bounding = lockdown.may_drop_bounding_set()
     _warm_up()
-    facts = _measure(separation, namespaces, drops_bounding)
+    facts = _measure(separation, namespaces, drops_bounding, groups)
     gc.collect()
     gc.freeze()
     lockdown.freeze_executable_mappings()
