@@ -125,6 +125,15 @@ def test_every_consistency_proof_is_that_of_rfc_6962_and_verifies_for_its_sizes_
                         m.verify_consistency(*attack)
 
 
+def test_an_inclusion_proof_of_another_height_is_refused_even_when_its_hashes_lead_to_the_root(tree: m.Tree) -> None:
+    proof, root, above = tree.inclusion_proof(2, 4), mth(LEAVES[:4]), bytes(32)
+    m.verify_inclusion(LEAVES[2], 2, 4, proof, root)
+    with pytest.raises(m.ProofInvalid, match="too few"):
+        m.verify_inclusion(LEAVES[2], 2, 5, proof, root)
+    with pytest.raises(m.ProofInvalid, match="too many"):
+        m.verify_inclusion(LEAVES[2], 2, 4, [*proof, above], m.node_hash(above, root))
+
+
 def test_a_consistency_proof_of_another_height_is_refused_even_when_its_hashes_lead_to_the_roots(tree: m.Tree) -> None:
     proof, old_root, new_root = tree.consistency_proof(3, 4), mth(LEAVES[:3]), mth(LEAVES[:4])
     m.verify_consistency(3, 4, proof, old_root, new_root)

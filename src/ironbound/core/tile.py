@@ -115,7 +115,7 @@ def decode_entries(data: bytes, width: int) -> tuple[bytes, ...]:
     for _ in range(width):
         start = position + 2
         position = start + int.from_bytes(data[start - 2 : start], "big")
-        if start > len(data) or position > len(data):
+        if position > len(data):
             raise FormatError("bundle-shape", f"expected {width} entries, the data ends within entry {len(entries)}")
         entries.append(data[start:position])
     if position != len(data):
