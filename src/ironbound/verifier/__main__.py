@@ -1,0 +1,107 @@
+"""The command: `ironbound verify`, and on its own `python -m ironbound.verifier`.
+
+Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file is its only I/O.
+Exit codes are the contract: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is
+broken; 4 nothing refuted, but something unproven.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ironbound.core.canonical import FormatError
+from ironbound.core.trust import Pin, parse_pin
+
+from .bundle import BundleBroken
+from .output import broken_lines, broken_value, report_lines, report_value
+from .verify import EXIT_BROKEN, EXIT_USAGE, verify_bundle
+
+USAGE: Final = """\
+usage: ironbound verify BUNDLE [--pin PIN] [--json]
+
+Checks an evidence bundle offline and says which claims hold, which are refuted and which are unproven.
+
+  --pin PIN   deployment, trust root and log key, as they reached you by another road;
+              without it nothing ties the bundle to your deployment, and the best result is 4
+  --json      print the report as JSON
+
+exit codes: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is broken;
+            4 nothing refuted, but something unproven
+
+example:
+  ironbound verify evidence.ironbound --pin "$(cat pin.txt)"
+"""
+
+
+class UsageError(Exception):
+    """The command line is not what the usage says."""
+
+
+def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool]:
+    path: str | None = None
+    pin: Pin | None = None
+    as_json = False
+    words = iter(argv)
+    for word in words:
+        if word == "--json":
+            as_json = True
+        elif word == "--pin" or word.startswith("--pin="):
+            if pin is not None:
+                raise UsageError("--pin is given twice")
+            value = next(words, "") if word == "--pin" else word.removeprefix("--pin=")
+            try:
+                pin = parse_pin(value)
+            except FormatError as error:
+                raise UsageError(error.message) from None
+        elif word.startswith("-"):
+            raise UsageError(f"no such option: {word}")
+        elif path is not None:
+            raise UsageError(f"one bundle at a time, got {word} too")
+        else:
+            path = word
+    if path is None:
+        raise UsageError("no bundle is given")
+    return path, pin, as_json
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Verify a bundle, print the report on standard output, and return the exit code. `argv` is without the name."""
+    if "--help" in argv or "-h" in argv:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        path, pin, as_json = _arguments(argv)
+    except UsageError as error:
+        sys.stderr.write(f"ironbound verify: {error}\n\n{USAGE}")
+        return EXIT_USAGE
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        sys.stderr.write(f"ironbound verify: {path}: {error.strerror}\n")
+        return EXIT_USAGE
+    with file:
+        try:
+            report = verify_bundle(file, pin)
+        except BundleBroken as broken:
+            _print([json.dumps(broken_value(broken), indent=2)] if as_json else broken_lines(broken))
+            return EXIT_BROKEN
+        except OSError as error:
+            sys.stderr.write(f"ironbound verify: {path}: {error.strerror}\n")
+            return EXIT_USAGE
+    if as_json:
+        _print([json.dumps(report_value(report), indent=2)])
+    else:
+        _print(report_lines(report, sys.stdout.isatty()))
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""Claims B1 and B3: the cage that was approved is the one that stood, and what changed in it was stopped.
+
+Decides from the replayed log and the bytes of the configurations. B1 compares three mouths: the humans'
+approval, the digest that the sandbox consumed, the monitor's own look. B3 follows each drift to its end.
+(B2 is in `probes`.)
+
+Rule 1: times are those that the entries state, and the window's end is the checkpoint's; no clock is read.
+Rule 2: a node's word about its own time can't precede the monitor's order that it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ironbound.core.canonical import FormatError, canonical
+from ironbound.core.posture import compare_postures, expected_posture
+
+from .claims import Case, Claim
+from .history import History, Said
+
+#: An effective configuration by digest: its value, None if the bundle lacks it; FormatError if it is none.
+Config = Callable[[str], Any]
+_OWN_NAMESPACES = ("net", "ipc", "uts")
+
+
+def claim_b1(history: History, config_of: Config) -> Claim:
+    """Config approved = consumed = observed, for every launch."""
+    case = Case("B1")
+    profiles = history.replay.books.profiles
+    for index, start in history.starts.items():
+        case.count("launches")
+        digest = start.says["config_sha256"]
+        approved = profiles.get(digest)
+        if approved is None or approved.index >= index:
+            case.found("profile-unapproved", index, f"configuration {digest}")
+        if history.launch(start.says["launch"]).config != digest:
+            case.found("consumed-config-differs", index, f"consumed {digest}")
+        try:
+            config = config_of(digest)
+        except FormatError as error:
+            case.found("artifact-not-a-config", index, f"configuration {digest}: {error}")
+            continue
+        if config is None:
+            case.found("artifact-missing", index, f"configuration {digest}")
+        else:
+            _check_expected(case, start, config, history.replay.trust.separation)
+        looks = history.observed.get(index, [])
+        if not looks:
+            case.found("not-observed", index, f"agent {start.says['agent']}, process {start.says['pid']}")
+        for look in looks:
+            case.count("observations")
+            _check_look(case, start, look)
+    for start in history.void.get("started", ()):
+        if start.void == "config-differs":
+            text = f"agent {start.says['agent']} consumed {start.says['config_sha256']}"
+            case.found("consumed-config-differs", start.index, text)
+    case.counts["configurations"] = len({one.says["config_sha256"] for one in history.starts.values()})
+    case.population("launches")
+    return case.close()
+
+
+def _check_expected(case: Case, start: Said, config: Any, separation: str) -> None:
+    """The node's own account is what the configuration demands, given the host's facts in it."""
+    posture = start.says["posture"]
+    try:
+        facts = _facts(start.says, separation)
+        same = canonical(expected_posture(config, facts)) == canonical(posture)
+    except FormatError as error:
+        case.found("posture-not-expected", start.index, str(error)[:200])
+        return
+    if not same:
+        case.found("posture-not-expected", start.index, _first_difference(config, facts, posture))
+        return
+    if posture["filters"] is None:
+        case.count("postures whose filter the host doesn't let anybody read")
+    shared = [name for name in _OWN_NAMESPACES if posture["namespaces"][name] == "shared"]
+    if shared:
+        case.count(f"launches that share the host's namespaces {', '.join(shared)}")
+
+
+def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
+    """The host's facts in a node's posture; what a configuration demands is not among them."""
+    posture = says["posture"]
+    try:
+        facts = {
+            "uid": posture["uid"][0],
+            "gid": posture["gid"][0],
+            "exe": posture["exe"],
+            "mappings": posture["mappings"],
+            "namespaces": posture["namespaces"],
+            "module_sha256": says["module_sha256"],
+            "config_sha256": says["config_sha256"],
+            "filters_visible": posture["filters"] is not None,
+        }
+        if separation == "process":
+            facts |= {"groups": posture["groups"], "bounding": posture["caps"]["bnd"]}
+    except (KeyError, TypeError, IndexError):
+        raise FormatError("posture-invalid", "the posture lacks fields") from None
+    if facts["uid"] == 0 or facts["gid"] == 0:
+        raise FormatError("posture-invalid", "a sandbox never runs as root")
+    return facts
+
+
+def _first_difference(config: Any, facts: Any, posture: Any) -> str:
+    differences = compare_postures(expected_posture(config, facts), posture)
+    return f"{differences[0].path} differs" if differences else "differs in what was not seen"
+
+
+def _check_look(case: Case, start: Said, look: Said) -> None:
+    posture = look.says["posture"]
+    if posture.get("config_sha256") not in (start.says["config_sha256"], None):
+        text = f"saw {posture['config_sha256']}, consumed {start.says['config_sha256']}"
+        case.found("observed-config-differs", look.index, text[:200])
+        return
+    try:
+        differences = compare_postures(start.says["posture"], posture)
+    except FormatError as error:
+        case.found("observed-posture-differs", look.index, str(error)[:200])
+        return
+    paths = [one.path for one in differences if one.kind == "differs"]
+    if paths or look.says["differences"]:
+        named = paths or [one["path"] for one in look.says["differences"]]
+        case.found("observed-posture-differs", look.index, ", ".join(named)[:200])
+    elif differences:
+        case.found("posture-not-visible", look.index, ", ".join(one.path for one in differences)[:200])
+
+
+def claim_b3(history: History, end_ms: int) -> Claim:
+    """No drift, or each drift ended in a stop within its bound."""
+    case = Case("B3")
+    case.counts["observations"] = sum(len(looks) for looks in history.observed.values())
+    bound = history.replay.trust.drift_stop_ms
+    for drift in (*history.drifts, *history.void.get("drift", ())):
+        case.count("drifts")
+        _check_drift(case, history, drift, bound, end_ms)
+    if not case.counts["observations"] and not case.counts.get("drifts"):
+        case.found("no-observation", None, "no observation and no drift")
+    return case.close()
+
+
+def stop_of(history: History, drift: Said) -> Said | None:
+    """The monitor's first order to stop that cites this drift."""
+    accepted = history.stop_orders.get(drift.index)
+    if accepted:
+        return accepted[0]
+    return next((one for one in history.void.get("stop-order", ()) if one.says["drift"] == drift.index), None)
+
+
+def _check_drift(case: Case, history: History, drift: Said, bound: int, end_ms: int) -> None:
+    detected = drift.says["detected_ms"]
+    text = f"{drift.says['kind']}, process {drift.says['pid']}"
+    pending = end_ms <= detected + bound
+    order = stop_of(history, drift)
+    launch = history.launch_of(drift.says["started"])
+    exited = None if launch is None else history.exits.get(launch.index)
+    if order is None:
+        case.found("drift-stop-pending" if pending else "drift-not-stopped", drift.index, text)
+    elif launch is None and order.says["at_ms"] - detected > bound:
+        case.found("drift-stop-late", drift.index, f"{text}: ordered after {order.says['at_ms'] - detected} ms")
+    elif launch is None:
+        case.found("end-unwitnessed", drift.index, text)
+    elif exited is None:
+        case.found("drift-stop-pending" if pending else "drift-stop-late", drift.index, f"{text}: no end")
+    else:
+        took = max(exited.says["at_ms"], order.says["at_ms"]) - detected  # Rule 2
+        case.counts["slowest stop, ms"] = max(took, case.counts.get("slowest stop, ms", 0))
+        if took > bound:
+            case.found("drift-stop-late", drift.index, f"{text}: ended after {took} ms, bound {bound} ms")

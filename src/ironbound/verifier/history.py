@@ -1,0 +1,176 @@
+"""What the claims ask about, gathered from the entries in one pass.
+
+Decides nothing: `core.replay` has decided for each entry whether it has an effect; here it is only filed
+under what it concerns. Actions, which are many, are counted; everything else is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ironbound.core.replay import Entry, Launch, Replay
+
+#: Why an entry is void because of who said it, or how; these concern D3 alone.
+VOICE_REASONS: Final = frozenset(
+    {
+        "voice-unknown",
+        "voice-not-entitled",
+        "signature-invalid",
+        "entry-malformed",
+        "other-deployment",
+        "said-twice",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One entry's index, predicate, and the reason if it is void."""
+
+    index: int
+    says: Mapping[str, Any]
+    void: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """When a module was approved by the quorum, and as what: `agent` or `canary`."""
+
+    index: int
+    kind: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class History:
+    """The log, filed. `clock_ms` is the latest time said; `said` counts accepted entries by kind."""
+
+    replay: Replay
+    first_ms: int = 0
+    clock_ms: int = 0
+    said: dict[str, int] = field(default_factory=dict)
+    wrong_voices: list[tuple[int, str, str]] = field(default_factory=list)
+    services: list[Said] = field(default_factory=list)
+    admitted: dict[str, int] = field(default_factory=dict)
+    initiators: dict[str, int] = field(default_factory=dict)
+    modules: dict[str, Approval] = field(default_factory=dict)
+    starts: dict[int, Said] = field(default_factory=dict)
+    exits: dict[int, Said] = field(default_factory=dict)
+    refused_launches: dict[int, Said] = field(default_factory=dict)
+    observed: dict[int, list[Said]] = field(default_factory=dict)
+    drifts: list[Said] = field(default_factory=list)
+    stop_orders: dict[int, list[Said]] = field(default_factory=dict)
+    challenges: dict[int, Said] = field(default_factory=dict)
+    results: list[Said] = field(default_factory=list)
+    intents: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    void_intents: dict[int, str] = field(default_factory=dict)
+    void_answers: dict[int, str] = field(default_factory=dict)
+    #: Entries that a claim must look at although, or because, they are void: kind → them.
+    void: dict[str, list[Said]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """File the next entry."""
+        at_ms = entry.predicate.get("at_ms", 0)
+        if at_ms > self.clock_ms:
+            self.clock_ms = at_ms
+        if not self.first_ms:
+            self.first_ms = at_ms
+        if entry.void is None:
+            self.said[entry.kind] = self.said.get(entry.kind, 0) + 1
+            file = _FILE.get(entry.kind)
+            if file is not None:
+                file(self, entry)
+        elif entry.void in VOICE_REASONS:
+            self.wrong_voices.append((entry.index, entry.void, entry.detail or f"{entry.role or '?'} {entry.kind}"))
+        else:
+            self._add_void(entry)
+
+    def launch(self, index: int) -> Launch:
+        """An admitted launch or an accepted challenge."""
+        return self.replay.books.launches[index]
+
+    def launch_of(self, started: int | None) -> Launch | None:
+        """The launch of an accepted start, by the start's index."""
+        said = None if started is None else self.starts.get(started)
+        return None if said is None else self.replay.books.launches.get(said.says["launch"])
+
+    def _add_void(self, entry: Entry) -> None:
+        said = Said(entry.index, entry.predicate, entry.void)
+        if entry.kind == "action-intent":
+            self.void_intents[entry.index] = entry.void or ""
+        elif entry.kind == "action-outcome" and entry.predicate["intent"] in self.void_intents:
+            self.void_answers[entry.predicate["intent"]] = entry.predicate["status"]
+            self.void.setdefault(entry.kind, []).append(said)
+        else:
+            self.void.setdefault(entry.kind, []).append(said)
+
+    def _service(self, entry: Entry) -> None:
+        self.services.append(_said(entry))
+
+    def _admitted(self, entry: Entry) -> None:
+        if entry.consent is None:
+            return
+        statement = entry.consent.statement
+        self.admitted[statement.kind] = self.admitted.get(statement.kind, 0) + 1
+        initiator = str(entry.consent.initiator)
+        self.initiators[initiator] = self.initiators.get(initiator, 0) + 1
+        if statement.kind == "module-approval":
+            kind = statement.predicate["body"]["kind"]
+            approval = Approval(entry.index, kind, entry.predicate["at_ms"])
+            self.modules[statement.predicate["module_sha256"]] = approval
+
+    def _started(self, entry: Entry) -> None:
+        self.starts[entry.index] = _said(entry)
+
+    def _exited(self, entry: Entry) -> None:
+        self.exits[entry.predicate["launch"]] = _said(entry)
+
+    def _launch_refused(self, entry: Entry) -> None:
+        self.refused_launches[entry.predicate["launch"]] = _said(entry)
+
+    def _observed(self, entry: Entry) -> None:
+        self.observed.setdefault(entry.predicate["started"], []).append(_said(entry))
+
+    def _drift(self, entry: Entry) -> None:
+        self.drifts.append(_said(entry))
+
+    def _stop_order(self, entry: Entry) -> None:
+        self.stop_orders.setdefault(entry.predicate["drift"], []).append(_said(entry))
+
+    def _challenge(self, entry: Entry) -> None:
+        self.challenges[entry.index] = _said(entry)
+
+    def _result(self, entry: Entry) -> None:
+        self.results.append(_said(entry))
+
+    def _intent(self, entry: Entry) -> None:
+        self.intents += 1
+
+    def _outcome(self, entry: Entry) -> None:
+        status, intent = entry.predicate["status"], entry.predicate["intent"]
+        if intent in self.void_intents:
+            self.void_answers[intent] = status
+        self.outcomes[status] = self.outcomes.get(status, 0) + 1
+
+
+def _said(entry: Entry) -> Said:
+    return Said(entry.index, entry.predicate)
+
+
+_FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
+    "service-started": History._service,
+    "admitted": History._admitted,
+    "started": History._started,
+    "exited": History._exited,
+    "launch-refused": History._launch_refused,
+    "observed": History._observed,
+    "drift": History._drift,
+    "stop-order": History._stop_order,
+    "canary-challenge": History._challenge,
+    "canary-result": History._result,
+    "action-intent": History._intent,
+    "action-outcome": History._outcome,
+}

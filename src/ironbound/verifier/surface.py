@@ -1,0 +1,84 @@
+"""Claims A1 and A2: what ran was approved, and its code can't reach out.
+
+Decides from the replayed log and the modules' bytes. A1 counts every accepted `started`; a void one (the
+kernel's no) refutes it, unless what differs is the configuration, which is B1's. A2 reads each module that
+started, again, from its bytes (WebAssembly core specification, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ironbound.core.canonical import FormatError
+from ironbound.core.wasm import ModuleSurface, parse_module
+
+from .claims import Case, Claim
+from .history import History
+
+MAX_MODULE: Final = 64 << 20
+_EXPORTS: Final = (("memory", "memory"), ("alloc", "func"), ("handle", "func"))
+_PAGES_PER_MIB: Final = 16
+
+#: The bytes with a digest, or None if the bundle lacks them.
+Artifact = Callable[[str], bytes | None]
+
+
+def claim_a1(history: History) -> Claim:
+    """Every module that ran was approved by digest by the quorum."""
+    case = Case("A1")
+    for index, start in history.starts.items():
+        case.count("launches")
+        module = start.says["module_sha256"]
+        approved = history.modules.get(module)
+        wanted = "canary" if history.launch(start.says["launch"]).nonce is not None else "agent"
+        if approved is None or approved.index >= index or approved.kind != wanted:
+            case.found("module-unapproved", index, f"module {module} was not approved as {wanted}")
+    for start in history.void.get("started", ()):
+        if start.void != "config-differs":
+            case.found("start-void", start.index, f"agent {start.says['agent']}: {start.void}")
+    case.counts["modules"] = len({start.says["module_sha256"] for start in history.starts.values()})
+    case.population("launches")
+    return case.close()
+
+
+def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]) -> Claim:
+    """Each module that started: its surface lies within what its profile allows, which is no import at all."""
+    case = Case("A2")
+    seen: set[tuple[str, str]] = set()
+    for index, start in history.starts.items():
+        module, config = start.says["module_sha256"], start.says["config_sha256"]
+        if (module, config) in seen:
+            continue
+        seen.add((module, config))
+        case.count("modules under a profile")
+        data = artifact(module)
+        if data is None:
+            case.found("artifact-missing", index, f"module {module}")
+            continue
+        try:
+            surface = parse_module(data, limit=MAX_MODULE)
+        except FormatError as error:
+            code = "component-analysis-not-built" if error.code == "component" else "surface-unreadable"
+            case.found(code, index, f"module {module}: {error}")
+            continue
+        _check_surface(case, index, module, surface, configs(config))
+    case.population("modules under a profile")
+    return case.close()
+
+
+def _check_surface(case: Case, index: int, module: str, surface: ModuleSurface, config: Any) -> None:
+    if surface.imports:
+        first = surface.imports[0]
+        case.found("module-imports", index, f"module {module} imports {first.module[:40]!a} {first.name[:40]!a}")
+    exports = {(one.name, one.kind) for one in surface.exports}
+    missing = [name for name, kind in _EXPORTS if (name, kind) not in exports]
+    if missing:
+        case.found("module-exports", index, f"module {module} exports no {', '.join(missing)}")
+    if config is None:
+        case.found("artifact-missing", index, "the configuration that says how much memory it may have")
+        return
+    pages = config["runtime"]["max_memory"] * _PAGES_PER_MIB
+    for memory in surface.memories:
+        if memory.minimum > pages:
+            case.found("module-memory", index, f"module {module}: {memory.minimum} pages, at most {pages}")

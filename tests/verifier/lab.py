@@ -1,0 +1,523 @@
+"""A deployment in memory: real keys, real signatures, real statements, the real replay; only the machine is missing.
+
+Every scenario starts from the same honest voices and then does one thing wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from ironbound.core.canonical import b64encode, canonical, sha256_hex
+from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
+from ironbound.core.envelope import Envelope, parse_envelope, sign_envelope
+from ironbound.core.keys import PrivateKey
+from ironbound.core.note import COSIGNATURE, Signer, add_lines
+from ironbound.core.posture import expected_posture
+from ironbound.core.replay import Entry, Replay
+from ironbound.core.request import encode_approval, encode_request, head_of
+from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
+from ironbound.core.trust import Pin, parse_trust_root
+from ironbound.evidence.writer import write_members
+from ironbound.verifier.claims import HOLDS
+from ironbound.verifier.verify import Report, verify_bundle
+
+DAY = 86_400_000
+NOT_BUILT = {"C4", "C5", "E1", "E2", "E3"}
+ORIGIN = "lab.example/log"
+ROLES = ("controller", "node", "gateway", "monitor")
+
+
+def key(name: str) -> PrivateKey:
+    return PrivateKey.generate(sha256(name.encode()).digest())
+
+
+def digest_of(name: str) -> str:
+    return sha256(name.encode()).hexdigest()
+
+
+def _leb(number: int) -> bytes:
+    out = b""
+    while True:
+        byte, number = number & 0x7F, number >> 7
+        out += bytes([byte | (0x80 if number else 0)])
+        if not number:
+            return out
+
+
+def _section(kind: int, items: Sequence[bytes]) -> bytes:
+    body = _leb(len(items)) + b"".join(items)
+    return bytes([kind]) + _leb(len(body)) + body
+
+
+def _name(text: str) -> bytes:
+    return _leb(len(text)) + text.encode()
+
+
+def wasm(
+    label: str = "agent",
+    *,
+    imports: Sequence[tuple[str, str]] = (),
+    exports: Sequence[str] = ("memory", "alloc", "handle"),
+    pages: int = 1,
+) -> bytes:
+    """A core module with the sandbox's ABI; `label` makes its digest its own."""
+    kinds = {"memory": (2, 0), "alloc": (0, len(imports)), "handle": (0, len(imports) + 1)}
+    types = [b"\x60\x01\x7f\x01\x7f", b"\x60\x02\x7f\x7f\x01\x7e"]
+    body = [b"\x04\x00\x41\x00\x0b", b"\x04\x00\x42\x00\x0b"]
+    custom = _name("label") + label.encode()
+    return b"".join(
+        [
+            b"\x00asm\x01\x00\x00\x00",
+            b"\x00" + _leb(len(custom)) + custom,
+            _section(1, types),
+            _section(2, [_name(a) + _name(b) + b"\x00\x00" for a, b in imports]) if imports else b"",
+            _section(3, [b"\x00", b"\x01"]),
+            _section(5, [b"\x00" + _leb(pages)]),
+            _section(7, [_name(one) + bytes(kinds[one]) for one in exports]),
+            _section(10, body),
+        ]
+    )
+
+
+def config(**runtime: Any) -> dict[str, Any]:
+    """An effective configuration."""
+    return {
+        "version": 1,
+        "profile": "strict",
+        "runtime": {
+            "type": "wasmtime",
+            "strict_security": True,
+            "disallowed_imports": ["wasi_snapshot_preview1", "*"],
+            "max_memory": 16,
+            "max_fuel": 1_000_000,
+            "max_wall_clock": 60,
+            "max_stack": 512,
+            "max_instances": 1,
+            "max_tables": 1,
+            "max_table_elements": 100,
+            "max_module_size": 1_000_000,
+        }
+        | runtime,
+        "channel": {"max_message": 65_536, "max_messages_per_second": 100},
+        "scratch": {"max_bytes": 1_000_000, "max_files": 10},
+    }
+
+
+def probe(name: str) -> dict[str, Any]:
+    """A canary's probe document."""
+    return {
+        "probe": name,
+        "module": f"{name}.wasm",
+        "about": "tries what it may not",
+        "stage": "channel",
+        "reasons": ["finished"],
+        "attempts": 2,
+        "refusal": "method not found",
+        "controls": ["AC-6(10)"],
+    }
+
+
+@dataclass
+class Lab:
+    """One deployment and its log so far. Every step takes `step_ms` of its clock."""
+
+    now: int = 1_800_000_000_000
+    step_ms: int = 10
+    separation: str = "user"
+    canary_interval_ms: int = DAY
+    drift_stop_ms: int = 5_000
+    replay: Replay = field(default_factory=Replay)
+    entries: list[bytes] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    _serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.log = Signer(ORIGIN, key("log"))
+        self.witness = Signer("witness.example", key("witness"))
+        self.policy = f"log {self.log.verifier().vkey}\nwitness w {self.witness.verifier(COSIGNATURE).vkey}\nquorum w\n"
+        self.humans = {name: key(name) for name in ("ada", "bob", "cy")}
+        self.services = {role: key(role) for role in ROLES}
+        self.append(self._trust_root().encode())
+
+    def _trust_root(self) -> Envelope:
+        def public(one: PrivateKey) -> dict[str, Any]:
+            return {"scheme": "ed25519", "public": b64encode(one.public.raw)}
+
+        body = {
+            "version": 1,
+            "deployment": "lab",
+            "created_ms": self.now,
+            "operators": [{"name": name, "keys": [public(one)]} for name, one in self.humans.items()],
+            "quorum": {"module": 2, "profile": 2, "launch": 2, "grant": 2},
+            "services": {role: public(one) for role, one in self.services.items()},
+            "log": {"origin": ORIGIN, "vkey": self.log.verifier().vkey},
+            "witness_policy": self.policy,
+            "separation": {"mode": self.separation, "users": {}},
+            "bounds": {"drift_stop_ms": self.drift_stop_ms, "canary_interval_ms": self.canary_interval_ms},
+        }
+        payload = encode_statement("trust-root", (Subject("lab", digest_of("lab")),), body)
+        return sign_envelope(payload, list(self.humans.values()))
+
+    # Saying things
+
+    def append(self, data: bytes) -> Entry:
+        self.entries.append(data)
+        return self.replay.apply(data)
+
+    def fresh(self) -> str:
+        self._serial += 1
+        return sha256(f"id {self._serial}".encode()).hexdigest()[:32]
+
+    def statement(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        """A service's statement now."""
+        self.now += self.step_ms
+        said = {"id": self.fresh(), "deployment": "lab", "at_ms": self.now} | dict(fields)
+        return encode_statement(kind, (Subject("lab", digest_of(kind)),), said)
+
+    def say(self, voice: str, entry_kind: str, *, signer: PrivateKey | None = None, **fields: Any) -> Entry:
+        payload = self.statement(entry_kind, fields)
+        return self.append(sign_envelope(payload, [signer or self.services[voice]]).encode())
+
+    def expect(self, entry: Entry) -> int:
+        """The index of an entry that has its effect."""
+        assert entry.void is None, (entry.kind, entry.void, entry.detail)
+        return entry.index
+
+    # What operators do
+
+    def request(self, kind: str, who: str = "ada", **fields: Any) -> Envelope:
+        agent = fields.get("agent")
+        before = self.replay.holds(agent) if agent else []
+        request_id = self.fresh()
+        gained = [request_id] if kind == "grant" else []
+        asked = {
+            "version": 1,
+            "deployment": "lab",
+            "id": request_id,
+            "agent": None,
+            "module_sha256": None,
+            "config_sha256": None,
+            "capability": {"before": before, "after": sorted(before + gained)},
+            "not_before_ms": self.now,
+            "expires_ms": self.now + 600_000,
+            "log_head": head_of(self.replay.size, self.replay.tree.root()),
+            "proposal": None,
+            "ticket": "",
+            "body": {},
+        } | fields
+        return sign_envelope(encode_request(kind, asked), [self.humans[who]])
+
+    def approval(self, request: Envelope, who: str, expires_ms: int | None = None) -> Envelope:
+        until = self.now + 600_000 if expires_ms is None else expires_ms
+        payload = encode_approval(request, deployment="lab", approval_id=self.fresh(), expires_ms=until)
+        return sign_envelope(payload, [self.humans[who]])
+
+    def admit(self, request: Envelope, approvals: Iterable[Envelope], **fields: Any) -> Entry:
+        listed = [one.as_value() for one in approvals]
+        return self.say("controller", "admitted", request=request.as_value(), approvals=listed, **fields)
+
+    def ask(self, kind: str, **fields: Any) -> Entry:
+        """A request by ada that bob approves, admitted."""
+        request = self.request(kind, **fields)
+        return self.admit(request, [self.approval(request, "bob")])
+
+    def approve_module(self, data: bytes, probe_name: str | None = None) -> str:
+        self.artifacts[sha256_hex(data)] = data
+        body = {
+            "kind": "agent" if probe_name is None else "canary",
+            "size": len(data),
+            "probe": None if probe_name is None else probe(probe_name),
+        }
+        self.expect(self.ask("module-approval", module_sha256=sha256_hex(data), body=body))
+        return sha256_hex(data)
+
+    def approve_profile(self, value: Mapping[str, Any]) -> str:
+        data = canonical(dict(value))
+        self.artifacts[sha256_hex(data)] = data
+        self.expect(self.ask("profile-approval", config_sha256=sha256_hex(data), body={"profile": "strict"}))
+        return sha256_hex(data)
+
+    def ask_launch(self, agent: str, module: str, cage: str, **fields: Any) -> Entry:
+        return self.ask("launch-request", agent=agent, module_sha256=module, config_sha256=cage, **fields)
+
+    def ask_grant(self, agent: str, module: str, cage: str, tool: str = "write", **fields: Any) -> Entry:
+        body = {
+            "tool": tool,
+            "action": "scratch.write",
+            "where": {"path": {"prefix": {"value": "out", "separator": "/"}}},
+            "calls": 100,
+            "expires_ms": self.now + DAY,
+            "credential": None,
+        }
+        return self.ask("grant", agent=agent, module_sha256=module, config_sha256=cage, body=body, **fields)
+
+    def revoke(self, agent: str, module: str, cage: str, grant: str) -> Entry:
+        request = self.request(
+            "revocation", agent=agent, module_sha256=module, config_sha256=cage, body={"grant": grant}
+        )
+        return self.admit(request, [])
+
+    # What services do
+
+    def announce(self) -> None:
+        for uid, role in enumerate(ROLES):
+            self.expect(
+                self.say(
+                    role,
+                    "service-started",
+                    role=role,
+                    pid=100 + uid,
+                    pid_start=1,
+                    boot_id="b",
+                    uid=61_000 + uid,
+                    gid=61_000 + uid,
+                    separation=self.separation,
+                    version="0.1.0",
+                    kernel_sha256=digest_of("kernel"),
+                    host={},
+                )
+            )
+
+    def posture(self, module: str, cage: str, uid: int = 61_100) -> Any:
+        namespaces = dict.fromkeys(("net", "ipc", "uts"), "private")
+        namespaces |= dict.fromkeys(("user", "pid", "mnt", "cgroup"), "shared")
+        facts = {
+            "uid": uid,
+            "gid": uid,
+            "exe": digest_of("python"),
+            "mappings": sorted([digest_of("python"), digest_of("libc")]),
+            "namespaces": namespaces,
+            "module_sha256": module,
+            "config_sha256": cage,
+            "filters_visible": True,
+        }
+        return expected_posture(json.loads(self.artifacts[cage]), facts)
+
+    def start(self, launch: int, **fields: Any) -> Entry:
+        said = self.replay.books.launches[launch]
+        module, cage = fields.get("module_sha256", said.module), fields.get("config_sha256", said.config)
+        base = {
+            "launch": launch,
+            "agent": said.agent,
+            "module_sha256": module,
+            "config_sha256": cage,
+            "runtime_sha256": digest_of("wasmtime"),
+            "pid": 1000 + launch,
+            "pid_start": 5,
+            "boot_id": "b",
+            "uid": 61_100,
+            "posture": self.posture(module, cage),
+            "probes": [{"name": "socket", "verdict": "REFUSED", "refusal": "EPERM"}],
+        }
+        return self.say("node", "started", **(base | fields))
+
+    def started(self, index: int) -> Mapping[str, Any]:
+        said: Mapping[str, Any] = json.loads(parse_envelope(self.entries[index]).payload)["predicate"]
+        return said
+
+    def observe(self, started: int, **fields: Any) -> Entry:
+        said = self.started(started)
+        base = {
+            "started": started,
+            "agent": said["agent"],
+            "pid": said["pid"],
+            "posture": said["posture"],
+            "differences": [],
+        }
+        return self.say("monitor", "observed", **(base | fields))
+
+    def exit(self, started: int, reason: str = "finished", report: str = "", **fields: Any) -> Entry:
+        said = self.started(started)
+        usage = dict.fromkeys(("messages", "fuel", "wall_ms", "cpu_ms", "max_rss"), 1)
+        base = {
+            "launch": said["launch"],
+            "agent": said["agent"],
+            "started": started,
+            "reason": reason,
+            "text": "",
+            "report": report,
+            "usage": usage,
+        }
+        return self.say("node", "exited", **(base | fields))
+
+    def intent(self, agent: str, launch: int, grant: str, **fields: Any) -> Entry:
+        args: Any = fields.pop("args", {"path": "out/report"})
+        base = {
+            "agent": agent,
+            "launch": launch,
+            "grant": grant,
+            "tool": "write",
+            "action": "scratch.write",
+            "args": args,
+            "args_sha256": sha256_hex(canonical(args)),
+        }
+        return self.say("gateway", "action-intent", **(base | fields))
+
+    def outcome(self, intent: int, status: str = "performed") -> Entry:
+        return self.say(
+            "gateway",
+            "action-outcome",
+            intent=intent,
+            status=status,
+            detail="",
+            result_sha256=None,
+            result_bytes=0,
+        )
+
+    def drift(self, started: int | None, kind: str = "posture", pid: int = 4242, **fields: Any) -> Entry:
+        base = {
+            "kind": kind,
+            "started": started,
+            "pid": pid,
+            "differences": [{"path": "rlimits.nofile", "expected": [7, 7], "got": [64, 64]}],
+            "detected_ms": self.now,
+        }
+        return self.say("monitor", "drift", **(base | fields))
+
+    def stop_order(self, drift: int, launch: int | None, pid: int = 4242) -> Entry:
+        return self.say("monitor", "stop-order", launch=launch, pid=pid, pid_start=5, drift=drift, reason="drift")
+
+    def challenge(self, module: str, cage: str, name: str) -> int:
+        nonce = self.fresh()
+        entry = self.say(
+            "monitor", "canary-challenge", nonce=nonce, probe=name, module_sha256=module, config_sha256=cage
+        )
+        return self.expect(entry)
+
+    def canary(
+        self,
+        module: str,
+        cage: str,
+        name: str,
+        *,
+        report: Mapping[str, Any] | None = None,
+        verdict: str = "REFUSED",
+        say: bool = True,
+        **start: Any,
+    ) -> Entry | None:
+        """One hostile run, observed, with its end and what the node says of it."""
+        challenge = self.challenge(module, cage, name)
+        nonce = self.replay.books.launches[challenge].nonce
+        started = self.expect(self.start(challenge, **start))
+        self.expect(self.observe(started))
+        told = {
+            "nonce": nonce,
+            "probe": name,
+            "verdict": "REFUSED",
+            "refusal": "-32601 method not found",
+            "tried": 2,
+            "refused": 2,
+        }
+        ended = self.expect(self.exit(started, report=canonical(dict(told) | dict(report or {})).decode()))
+        if not say:
+            return None
+        return self.say(
+            "node",
+            "canary-result",
+            challenge=challenge,
+            nonce=nonce,
+            probe=name,
+            verdict=verdict,
+            refusal="-32601 method not found",
+            evidence=ended,
+        )
+
+    # Evidence
+
+    @property
+    def pin(self) -> Pin:
+        return parse_trust_root(self.entries[0]).pin
+
+    def checkpoint(self, witnesses: Sequence[Signer] | None = None) -> bytes:
+        checkpoint = Checkpoint(ORIGIN, self.replay.size, self.replay.tree.root())
+        signed = sign_checkpoint(checkpoint, self.log)
+        cosigners = [self.witness] if witnesses is None else witnesses
+        return add_lines(signed, [cosign_checkpoint(checkpoint, one, self.now // 1000) for one in cosigners])
+
+    def members(self) -> dict[str, bytes]:
+        members = {
+            "bundle.json": b"{}",
+            "checkpoint": self.checkpoint(),
+            "witness-policy": self.policy.encode(),
+        }
+        for tile in tiles_for(self.replay.size):
+            if tile.level == ENTRIES:
+                members[tile.path] = encode_entries(self.entries[tile.begin : tile.end])
+            else:
+                members[tile.path] = self.replay.tree.nodes(8 * tile.level, tile.begin, tile.end)
+        return members | {f"artifacts/sha256/{digest}": data for digest, data in self.artifacts.items()}
+
+    def bundle(self) -> bytes:
+        return pack(self.members())
+
+    def verify(self) -> Report:
+        return verify_bundle(io.BytesIO(self.bundle()), self.pin)
+
+    def falling(self) -> dict[str, set[str]]:
+        """Claims that do not hold, but for those that are not built yet, with their codes."""
+        return fallen(self.verify())
+
+
+def fallen(report: Report) -> dict[str, set[str]]:
+    return {
+        claim.id: {reason.code for reason in claim.reasons}
+        for claim in report.claims
+        if claim.status != HOLDS and claim.id not in NOT_BUILT
+    }
+
+
+def status(report: Report, claim: str) -> str:
+    return next(one.status for one in report.claims if one.id == claim)
+
+
+def pack(members: Mapping[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    write_members(file, members)
+    return file.getvalue()
+
+
+@dataclass
+class Honest:
+    """A full honest history, with the names by which a test goes on from there."""
+
+    lab: Lab
+    module: str
+    cage: str
+    launch: int
+    started: int
+    grant: str
+    canary: str
+    probe: str = "operator-verbs"
+
+    def act(self) -> int:
+        """One legitimate action, from intent to outcome."""
+        intent = self.lab.expect(self.lab.intent("clerk", self.launch, self.grant))
+        self.lab.expect(self.lab.outcome(intent))
+        return intent
+
+
+def honest(**options: Any) -> Honest:
+    """Everything that an honest deployment does: approve, launch, observe, grant, act, probe."""
+    lab = Lab(**options)
+    lab.announce()
+    module = lab.approve_module(wasm())
+    cage = lab.approve_profile(config())
+    canary = lab.approve_module(wasm("canary"), "operator-verbs")
+    launch = lab.expect(lab.ask_launch("clerk", module, cage))
+    started = lab.expect(lab.start(launch))
+    lab.expect(lab.observe(started))
+    grant = lab.ask_grant("clerk", module, cage)
+    lab.expect(grant)
+    result = lab.canary(canary, cage, "operator-verbs")
+    assert result is not None
+    lab.expect(result)
+    assert grant.consent is not None
+    scene = Honest(lab, module, cage, launch, started, grant.consent.statement.predicate["id"], canary)
+    scene.act()
+    return scene
