@@ -41,6 +41,7 @@ FOLDERS: Final = {
     "public": "ledger",
     "witness": "monitor",
     "scratch": "gateway",
+    "inputs": "root",
     **{f"run/{role}": role for role in ROLES},
     **{f"artifacts/{role}": role for role in ROLES},
     **{f"artifacts/{role}/sha256": role for role in ROLES},

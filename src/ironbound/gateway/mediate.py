@@ -1,0 +1,230 @@
+"""Mediates every effect of one agent: decide with the kernel, log the intent, act, log the outcome.
+
+Decides by asking the kernel twice: once before the intent, to answer a hopeless call with a denial, and once through
+the log, where the intent's own index settles it. A revocation that got into the log first wins, however close.
+
+Rule 1: nothing is done before its intent came back from the log, under a witnessed checkpoint, not void.
+Rule 2: every intent gets an outcome; every denial is an entry before it is an answer.
+Rule 3: arguments are judged and acted on in one parsed form; the log holds them as far as the grant names them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.authority import LIVE
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical, parse_json, sha256_hex
+from ironbound.core.constraint import covers, render_args
+from ironbound.core.profile import MAX_CONFIG_BYTES
+from ironbound.core.reasons import REASONS
+from ironbound.core.replay import Grant, Launch
+from ironbound.core.statement import Subject
+from ironbound.wire.deployment import Deployment, DeploymentError, read_file
+from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
+
+from .action import ArgumentsRefused, Performed
+from .credentials import Credential
+from .mcp import AuthorityUnavailable, CallOutcome, Denied
+from .providers import http, scratch
+from .tools import ToolGrant
+
+#: Bytes of the input that an agent is given to work on.
+MAX_INPUT: Final = 262_144
+
+
+class Mediator:
+    """The authority behind one agent's session."""
+
+    def __init__(
+        self, deployment: Deployment, log: Log, launch: Launch, credentials: Mapping[str, Credential]
+    ) -> None:
+        self._deployment = deployment
+        self._log = log
+        self._launch = launch
+        self._credentials = credentials
+        self._outcomes: set[asyncio.Task[None]] = set()
+        self._counts = {"calls": 0, "denied": 0, "performed": 0, "failed": 0}
+        data = deployment.artifact(launch.config)
+        config: Any = parse_canonical(data, limit=MAX_CONFIG_BYTES)
+        self.channel: Mapping[str, int] = config["channel"]
+        self._scratch: Mapping[str, int] = config["scratch"]
+        self._area: scratch.ScratchArea | None = None
+
+    def tools(self, agent: str) -> Sequence[ToolGrant]:
+        """The agent's grants that let something through now."""
+        read, books, now = self._log.replay.authority.read, self._log.replay.books, now_ms()
+        live = []
+        for one in books.grants_of.get(agent, {}):
+            grant = books.grants[one]
+            left = read("grant_left", one)
+            if (
+                read("grant_state", one) == LIVE
+                and left > 0
+                and grant.expires_ms > now
+                and grant.module == self._launch.module
+                and grant.config == self._launch.config
+            ):
+                live.append(
+                    ToolGrant(grant.tool, grant.action, grant.where, left, grant.expires_ms, bool(grant.credential))
+                )
+        return live
+
+    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+        """Decide, log, act, log."""
+        self._counts["calls"] += 1
+        grant = self._log.replay.grant_named(agent, tool)
+        if grant is None:
+            return await self._denied(agent, tool, "no-such-grant", f"no live grant named {tool[:64]!r}", None)
+        try:
+            args, headers = _normalise(grant.action, arguments)
+        except ArgumentsRefused as refusal:
+            return await self._denied(agent, tool, refusal.code, str(refusal), None)
+        digest = sha256_hex(canonical(args))
+        uncovered = covers(grant.where, args)
+        if uncovered is not None:
+            text = f"{REASONS['arguments-not-covered']} ({uncovered})"
+            return await self._denied(agent, tool, "arguments-not-covered", text, digest)
+        fields: dict[str, Any] = {
+            "agent": agent,
+            "launch": self._launch.index,
+            "grant": grant.id,
+            "tool": tool,
+            "action": grant.action,
+            "args": render_args(grant.where, args),
+        }
+        reason = self._log.replay.authority.check("invoke", fields | {"now": now_ms()})
+        if reason is not None:
+            text = f"no live grant for {tool[:64]!r}: {REASONS[reason]}"
+            return await self._denied(agent, tool, reason, text, digest)
+        entry = await self._say("action-intent", grant, fields | {"args_sha256": digest})
+        if entry.void is not None:
+            self._close(entry.index, grant, Performed("not-performed", entry.void, ""))
+            return Denied(entry.void, REASONS.get(entry.void, entry.void))
+        performed = Performed("unknown", "the gateway was stopped while it acted", "")
+        try:
+            performed = await self._perform(grant, args, headers)
+        finally:
+            self._close(entry.index, grant, performed)
+        self._counts["failed" if performed.is_error else "performed"] += 1
+        return CallOutcome(performed.text, performed.facts, performed.is_error)
+
+    async def deny(self, agent: str, what: str, reason: str, text: str) -> None:
+        """Log a denial that the session itself decided."""
+        await self._denied(agent, what, reason, text, None)
+
+    def status(self, agent: str) -> Value:
+        """Who the agent is, what runs it, which tools it has."""
+        tools: list[Value] = [one.tool for one in self.tools(agent)]
+        return {
+            "agent": agent,
+            "launch": self._launch.index,
+            "module_sha256": self._launch.module,
+            "config_sha256": self._launch.config,
+            "tools": tools,
+        }
+
+    def metrics(self, agent: str) -> Value:
+        """What the agent has used."""
+        return {"log_size": self._log.size, **self._counts}
+
+    def input(self, agent: str) -> Value:
+        """What the agent was given to work on: `inputs/AGENT.json`, or nothing."""
+        try:
+            return parse_json(read_file(input_path(self._deployment, agent), MAX_INPUT), limit=MAX_INPUT)
+        except (DeploymentError, FormatError):
+            return None
+
+    async def close(self) -> None:
+        """Wait until every outcome is logged; give the scratch area back."""
+        if self._outcomes:
+            await asyncio.gather(*self._outcomes, return_exceptions=True)
+        if self._area is not None:
+            self._area.close()
+
+    async def _perform(self, grant: Grant, args: Mapping[str, Value], headers: Mapping[str, str]) -> Performed:
+        if grant.action == http.ACTION:
+            credential = None
+            if grant.credential is not None:
+                credential = self._credentials.get(grant.credential)
+                if credential is None:
+                    text = f"the gateway has no credential {grant.credential}"
+                    return Performed("not-performed", f"credential-missing: {text}", text)
+            limits = http.HttpLimits(max_response=min(http.HttpLimits().max_response, self.channel["max_message"] // 2))
+            return await http.perform(args, headers, credential, limits)
+        if self._area is None:
+            try:
+                self._area = scratch.ScratchArea(
+                    str(self._deployment.root / "scratch"),
+                    grant.agent,
+                    max_bytes=self._scratch["max_bytes"],
+                    max_files=self._scratch["max_files"],
+                )
+            except (scratch.ScratchRefused, OSError) as error:
+                return Performed("not-performed", f"scratch-unavailable: {error}"[:1000], "no scratch area")
+        return await asyncio.to_thread(
+            self._area.perform, grant.action, args, max_result=self.channel["max_message"] // 2
+        )
+
+    def _close(self, intent: int, grant: Grant, performed: Performed) -> None:
+        """Log the outcome; the agent's answer need not wait for it."""
+        fields = {
+            "intent": intent,
+            "status": performed.status,
+            "detail": performed.detail[:1000],
+            "result_sha256": performed.result_sha256 if performed.text else None,
+            "result_bytes": performed.result_bytes,
+        }
+
+        async def say() -> None:
+            await self._log.append("action-outcome", _subjects(grant), fields, timeout_s=120.0)
+
+        task = asyncio.create_task(say())
+        self._outcomes.add(task)
+        task.add_done_callback(self._outcomes.discard)
+
+    async def _denied(self, agent: str, what: str, reason: str, text: str, digest: Digest | None) -> Denied:
+        self._counts["denied"] += 1
+        fields = {
+            "agent": agent,
+            "launch": self._launch.index,
+            "tool": _printable(what, 200),
+            "reason": _printable(reason, 200),
+            "text": text[:1000],
+            "args_sha256": digest,
+        }
+        try:
+            await self._log.append("action-denied", (Subject("module", self._launch.module),), fields)
+        except (LogUnavailable, AppendRefused, FormatError) as error:
+            raise AuthorityUnavailable(f"refused, and the refusal could not be logged: {error}") from error
+        return Denied(reason, text)
+
+    async def _say(self, kind: str, grant: Grant, fields: Mapping[str, Any]) -> Any:
+        try:
+            return await self._log.append(kind, _subjects(grant), fields)
+        except (LogUnavailable, AppendRefused, FormatError) as error:
+            raise AuthorityUnavailable(f"not done: the intent could not be logged: {error}") from error
+
+
+def input_path(deployment: Deployment, agent: str) -> Path:
+    """Where the operator puts what an agent shall work on. It is data and gives no power."""
+    return deployment.root / "inputs" / f"{agent.replace(':', '_')}.json"
+
+
+def _subjects(grant: Grant) -> tuple[Subject, ...]:
+    return (Subject("module", grant.module), Subject("profile", grant.config))
+
+
+def _normalise(action: str, arguments: Value) -> tuple[dict[str, Value], dict[str, str]]:
+    if action == http.ACTION:
+        call = http.normalise(arguments)
+        return call.args, call.headers
+    if action in scratch.ACTIONS:
+        return scratch.normalise(action, arguments), {}
+    raise ArgumentsRefused("action-unknown", f"the gateway has no action {action}")
+
+
+def _printable(text: str, limit: int) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:limit])
