@@ -19,6 +19,7 @@ not with less.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -34,8 +35,8 @@ from ironbound.monitor.tracing import TracingRefused, read_filters
 
 NamespaceId = NewType("NamespaceId", tuple[int, int])
 
-OBSERVER_CAPABILITIES: Final = frozenset({2, 19, 21})
-"""CAP_DAC_READ_SEARCH to list descriptors, CAP_SYS_PTRACE to look, CAP_SYS_ADMIN to read filters."""
+OBSERVER_CAPABILITIES: Final = frozenset({19, 21})
+"""CAP_SYS_PTRACE to look at another user's process, CAP_SYS_ADMIN to read filters and map_files."""
 
 MAX_FILE: Final = 1 << 30
 """Bytes of a mapped file, or of a memory file, that are still read for its digest."""
@@ -47,6 +48,7 @@ MODULE_DESCRIPTOR: Final = 4
 _REQUIRED_SEALS: Final = (
     fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | 0x10  # FUTURE_WRITE
 )
+_SYS_PIDFD_GETFD: Final = 438
 _MEMFD: Final = re.compile(r"/memfd:ironbound-([a-z]+) \(deleted\)")
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _SECCOMP_FILTER: Final = "2"
@@ -75,6 +77,9 @@ _LIMIT_LINES: Final = {
     "Max locked memory": "memlock",
     "Max msgqueue size": "msgqueue",
 }
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 
 
 class ProcessGone(Exception):
@@ -164,7 +169,7 @@ def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
     chosen = min((tid for tid in threads if not _is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
     main, root = threads[chosen], f"/proc/{chosen}"
     mappings, writable_executable = _mappings(root, baseline)
-    fds = _descriptors(root)
+    descriptors = _descriptors(pid, root, baseline)
     sample: dict[str, Value] = {
         "version": POSTURE_VERSION,
         "uid": [int(word) for word in main["Uid"].split()],
@@ -178,10 +183,10 @@ def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
         "mappings": mappings,
         "writable_executable": writable_executable,
         "rlimits": _rlimits(root),
-        "fds": fds,
+        "fds": descriptors.names,
         "tracer": _tracer(threads),
-        "config_sha256": _memfd_digest(root, fds, CONFIG_DESCRIPTOR, "config", baseline),
-        "module_sha256": _memfd_digest(root, fds, MODULE_DESCRIPTOR, "module", baseline),
+        "config_sha256": descriptors.config,
+        "module_sha256": descriptors.module,
     }
     # Last, since it stops the process, and makes this one its tracer while it does.
     installed = _filters(threads, filters)
@@ -397,21 +402,66 @@ def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest |
 # Descriptors
 
 
-def _descriptors(root: str) -> Value:
+@dataclass(slots=True)
+class _Descriptors:
+    """What was found at the descriptors of a process; null where it could not be seen."""
+
+    names: dict[str, Value] | None = None
+    config: Digest | None = None
+    module: Digest | None = None
+
+
+def _descriptors(pid: int, root: str, baseline: Baseline) -> _Descriptors:
     try:
-        names = os.listdir(f"{root}/fd")
+        numbers = sorted(int(name) for name in os.listdir(f"{root}/fd"))
     except PermissionError:
-        return None
-    found: dict[str, Value] = {}
-    for name in sorted(names, key=int):
-        path = f"{root}/fd/{name}"
-        try:
-            found[name] = _symbol(path, os.readlink(path))
-        except PermissionError:
-            found[name] = None
-        except FileNotFoundError:
-            continue  # closed since the listing
+        return _copied_descriptors(pid, root, baseline)
+    found = _Descriptors({})
+    for number in numbers:
+        _look_at(found, number, f"{root}/fd/{number}", baseline)
     return found
+
+
+def _copied_descriptors(pid: int, root: str, baseline: Baseline) -> _Descriptors:
+    """The same by copies of each descriptor: CAP_SYS_PTRACE gives those, but not another user's fd directory."""
+    try:
+        numbers = sorted(int(name) for name in os.listdir(f"{root}/fdinfo"))
+        process = os.pidfd_open(pid)
+    except PermissionError:
+        return _Descriptors()
+    found = _Descriptors({})
+    try:
+        for number in numbers:
+            copy = int(_libc.syscall(*map(ctypes.c_long, (_SYS_PIDFD_GETFD, process, number, 0))))
+            if copy < 0:
+                if ctypes.get_errno() == errno.EPERM:
+                    return _Descriptors()
+                if ctypes.get_errno() != errno.EBADF:
+                    raise OSError(ctypes.get_errno(), f"descriptor {number} of process {pid}")
+                continue  # closed since the listing
+            try:
+                _look_at(found, number, f"/proc/self/fd/{copy}", baseline)
+            finally:
+                os.close(copy)
+    finally:
+        os.close(process)
+    return found
+
+
+def _look_at(found: _Descriptors, number: int, path: str, baseline: Baseline) -> None:
+    names = found.names if found.names is not None else {}
+    try:
+        symbol = _symbol(path, os.readlink(path))
+    except PermissionError:
+        names[str(number)] = None
+        return
+    except FileNotFoundError:
+        return  # closed since the listing
+    names[str(number)] = symbol
+    if number == CONFIG_DESCRIPTOR:
+        found.config = _memfd_digest(path, symbol, "config", baseline)
+    elif number == MODULE_DESCRIPTOR:
+        found.module = _memfd_digest(path, symbol, "module", baseline)
 
 
 def _symbol(path: str, target: str) -> str:
@@ -445,11 +495,9 @@ def _sealed(path: str) -> bool:
         os.close(descriptor)
 
 
-def _memfd_digest(root: str, fds: Value, descriptor: int, name: str, baseline: Baseline) -> Digest | None:
-    symbol = fds.get(str(descriptor)) if isinstance(fds, dict) else None
+def _memfd_digest(path: str, symbol: str, name: str, baseline: Baseline) -> Digest | None:
     sealed = symbol == f"memfd:{name}:sealed"
     if not sealed and symbol != f"memfd:{name}":
         return None
-    path = f"{root}/fd/{descriptor}"
     # What is not sealed may change without a trace in its times, so its digest is not kept.
     return _digest_of(path, baseline, keep=sealed)
