@@ -11,6 +11,7 @@ Rule 3: every signature counts: one that is unknown or invalid makes the whole e
 Rule 4: the scheme of a signature comes from the key, never from the envelope.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,6 +35,11 @@ MAX_ENVELOPE = 65_535
 MAX_SIGNATURES = 16
 MAX_SIGNATURE = 16_384
 """Bytes of one signature."""
+
+_ONE_SIGNATURE = re.compile(
+    rb'\{"payload":"([A-Za-z0-9+/=]*)","payloadType":"application/vnd\.in-toto\+json",'
+    rb'"signatures":\[\{"keyid":"([0-9a-f]{64})","sig":"([A-Za-z0-9+/=]*)"\}\]\}'
+)
 
 
 class SignerUnknown(SignatureInvalid):
@@ -91,6 +97,10 @@ class Envelope:
 
 def parse_envelope(data: bytes) -> Envelope:
     """The envelope of canonical bytes; says nothing about its signatures' validity."""
+    match = _ONE_SIGNATURE.fullmatch(data) if len(data) <= MAX_ENVELOPE else None
+    if match is not None:  # nearly every entry: spelled as `encode` spells it, so there is nothing else to check
+        payload, keyid, sig = (str(part, "ascii") for part in match.groups())
+        return Envelope(b64decode(payload), (_signature({"keyid": keyid, "sig": sig}),))
     return envelope_from_value(parse_canonical(data, limit=MAX_ENVELOPE))
 
 

@@ -174,36 +174,34 @@ class Replay:
     def _voiced(self, index: int, data: bytes) -> Entry:
         """(1) one enrolled service signed it  (2) it is a statement for here  (3) which that service may say
         (4) for the first time  (5) and the kernel or the books accept."""
-        void = Entry(index, data, "", "", {})
+        role = ""
         try:
             envelope = parse_envelope(data)
             role = self.trust.voices.get(envelope.signatures[0].keyid, "")  # (1)
             if not role or len(envelope.signatures) != 1:
-                return replace(void, void="voice-unknown")
-            void = replace(void, role=role)
+                return Entry(index, data, "", "", {}, None, "voice-unknown")
             key = self.trust.services[role]
             verify_envelope(envelope, {key.keyid: key})
             statement = parse_statement(envelope.payload)  # (2)
         except FormatError as error:
-            return replace(void, void="entry-malformed", detail=str(error))
+            return Entry(index, data, "", role, {}, None, "entry-malformed", str(error))
         except SignatureInvalid as error:
-            return replace(void, void="signature-invalid", detail=str(error))
-        said = statement.predicate
-        void = replace(void, kind=statement.kind, predicate=said)
-        if statement.kind not in VOICES[role]:  # (3)
-            return replace(void, void="voice-not-entitled")
+            return Entry(index, data, "", role, {}, None, "signature-invalid", str(error))
+        kind, said = statement.kind, statement.predicate
+        if kind not in VOICES[role]:  # (3)
+            return Entry(index, data, kind, role, said, None, "voice-not-entitled")
         if said["deployment"] != self.trust.deployment:
-            return replace(void, void="other-deployment")
+            return Entry(index, data, kind, role, said, None, "other-deployment")
         if (role, said["id"]) in self._ids:  # (4)
-            return replace(void, void="said-twice")
+            return Entry(index, data, kind, role, said, None, "said-twice")
         try:
-            consent = _HANDLERS[statement.kind](self, index, said)  # (5)
+            consent = _HANDLERS[kind](self, index, said)  # (5)
         except Refused as refusal:
-            return replace(void, void=refusal.reason)
+            return Entry(index, data, kind, role, said, None, refusal.reason)
         except FormatError as error:
-            return replace(void, void="body-malformed", detail=str(error))
+            return Entry(index, data, kind, role, said, None, "body-malformed", str(error))
         self._ids.add((role, said["id"]))
-        return replace(void, consent=consent)
+        return Entry(index, data, kind, role, said, consent)
 
     # What each kind of entry does, after its voice was checked.
 

@@ -1,0 +1,86 @@
+"""Offline verification: microseconds per entry, against the floor of one SHA-256 and one Ed25519 verification.
+
+A log of actions (intent, outcome), as a running deployment writes it, is built in memory and verified whole.
+The floor is measured in the same run on the same entries: hash each, verify its one signature. Rows alternate
+between the two, so that a noisy machine disturbs both alike.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from verifier.lab import Honest, honest  # noqa: E402
+
+from ironbound.core.envelope import PAYLOAD_TYPE, pae, parse_envelope  # noqa: E402
+from ironbound.core.keys import verify_signature  # noqa: E402
+from ironbound.core.merkle import leaf_hash  # noqa: E402
+from ironbound.verifier.verify import verify_bundle  # noqa: E402
+
+GRANT_CALLS = 100
+
+
+def _log(actions: int) -> Honest:
+    scene = honest()
+    for number in range(actions):
+        if number and number % (GRANT_CALLS - 1) == 0:
+            lab = scene.lab
+            entry = lab.ask_grant("clerk", scene.module, scene.cage, tool=f"write{number}")
+            if entry.consent is None:
+                raise RuntimeError(f"the grant was refused: {entry.void}")
+            scene.grant, tool = entry.consent.statement.predicate["id"], f"write{number}"
+        elif number == 0:
+            tool = "write"
+        intent = scene.lab.expect(scene.lab.intent("clerk", scene.launch, scene.grant, tool=tool))
+        scene.lab.expect(scene.lab.outcome(intent))
+    return scene
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    """One row: µs per entry of a whole verification, p50 and p99 over the rounds, and the floor's p50."""
+    scene = _log(400 if quick else 4000)
+    lab, rounds = scene.lab, 5 if quick else 15
+    data, pin, size = lab.bundle(), lab.pin, len(lab.entries)
+    keys = {one.public.keyid: one.public for one in lab.services.values()}
+    work = []
+    for entry in lab.entries[1:]:
+        envelope = parse_envelope(entry)
+        signature = envelope.signatures[0]
+        work.append((entry, keys[signature.keyid], signature.sig, pae(PAYLOAD_TYPE, envelope.payload)))
+    took: list[float] = []
+    floor: list[float] = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        for entry, key, signature_bytes, message in work:
+            leaf_hash(entry)
+            verify_signature(key, signature_bytes, message)
+        floor.append((time.perf_counter() - begin) / len(work) * 1e6)
+        begin = time.perf_counter()
+        report = verify_bundle(io.BytesIO(data), pin)
+        took.append((time.perf_counter() - begin) / size * 1e6)
+        if report.exit_code != 4:
+            raise RuntimeError(f"the log should verify, got exit {report.exit_code}")
+    p50, base = _percentile(took, 0.5), _percentile(floor, 0.5)
+    return [
+        {
+            "name": f"verify a bundle of {size} entries, per entry",
+            "unit": "µs",
+            "p50": round(p50, 1),
+            "p99": round(_percentile(took, 0.99), 1),
+            "floor": round(base, 1),
+            "ratio": round(p50 / base, 2),
+        }
+    ]
+
+
+if __name__ == "__main__":
+    print(run("--quick" in sys.argv))
