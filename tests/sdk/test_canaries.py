@@ -1,0 +1,220 @@
+"""The hostile agents: each is refused in the enforcer's own words, and each gets through where the wall is down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from agent_stand import CANARY, MIB, MODULES, NONCE, Ended, StrictPeer, Weakening, ending, lifted
+
+from ironbound.core.canary import MAX_REPORT, MAX_TEXT, parse_probes, verdict
+from ironbound.core.canonical import FormatError
+from ironbound.core.wasm import parse_module
+
+TABLE = (CANARY / "probes.json").read_bytes()
+ROWS: dict[str, Any] = {row["probe"]: row for row in json.loads(TABLE)}
+CHANNEL = sorted(name for name, row in ROWS.items() if row["stage"] == "channel")
+RUNTIME = sorted(name for name, row in ROWS.items() if row["stage"] != "channel")
+
+FOUR_GIB = 4096 * MIB
+LIFTED: dict[str, Weakening] = {
+    "import-path-open": Weakening(imports=(("wasi_snapshot_preview1", "path_open"),)),
+    "import-sock-send": Weakening(imports=(("wasi_snapshot_preview1", "sock_send"),)),
+    "import-exec": Weakening(imports=(("agent", "exec"),)),
+    "import-grant": Weakening(imports=(("ironbound", "grant"),)),
+    "initial-memory": lifted(max_memory=FOUR_GIB),
+    "start-loop": lifted(max_fuel=2**62),
+    "memory-grow": lifted(max_memory=FOUR_GIB),
+    "table-grow": lifted(max_table_elements=2**31),
+    "fuel-loop": lifted(max_fuel=2**62),
+    "stack-recursion": lifted(max_stack=128 * MIB),
+    "out-of-bounds": Weakening(limits=lifted(max_memory=FOUR_GIB).limits, whole_memory=True),
+    "output-flood": lifted(max_message=16 * MIB),
+}
+SLOW = {"start-loop", "fuel-loop"}
+
+
+def judge(name: str, ended: Ended, nonce: str = NONCE) -> tuple[str, str]:
+    return verdict(ROWS[name], nonce, ended.reason, ended.text, ended.report)
+
+
+def one_gap(name: str) -> Callable[[str, Any], bool]:
+    """A gateway's gap: it lets the last request of this canary through."""
+    counting = StrictPeer()
+    ending(MODULES / f"{name}.wasm", counting)
+    seen = 0
+
+    def lets(method: str, params: Any) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen == counting.requests - 1
+
+    return lets
+
+
+def test_the_table_names_each_committed_module_and_nothing_else() -> None:
+    assert {f"{name}.wasm" for name in ROWS} == {path.name for path in MODULES.glob("*.wasm")}
+    assert len(ROWS) >= 14
+    assert len(parse_probes(TABLE)) == len(ROWS)
+
+
+def test_each_module_imports_only_what_its_probe_is_about() -> None:
+    for name, row in ROWS.items():
+        surface = parse_module((MODULES / row["module"]).read_bytes(), limit=MIB)
+        assert bool(surface.imports) == (row["stage"] == "imports"), name
+        assert surface.has_start == (name == "start-loop"), name
+
+
+@pytest.mark.parametrize("name", RUNTIME)
+def test_the_runtime_refuses_the_attempt_in_its_own_words(name: str) -> None:
+    ended = ending(MODULES / f"{name}.wasm", StrictPeer())
+    assert judge(name, ended)[0] == "REFUSED", ended
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RUNTIME]
+)
+def test_with_just_that_wall_down_the_attempt_is_seen_to_succeed(name: str) -> None:
+    ended = ending(MODULES / f"{name}.wasm", StrictPeer(lambda method, params: True), weakening=LIFTED[name])
+    assert judge(name, ended)[0] == "ESCAPED", ended
+
+
+@pytest.mark.parametrize("name", CHANNEL)
+def test_a_strict_gateway_refuses_every_attempt_of(name: str) -> None:
+    peer = StrictPeer()
+    ended = ending(MODULES / f"{name}.wasm", peer)
+    assert judge(name, ended)[0] == "REFUSED", ended
+    assert peer.requests - 1 + peer.malformed == ROWS[name]["attempts"]
+
+
+@pytest.mark.parametrize("name", CHANNEL)
+def test_a_gateway_with_one_gap_turns_the_result_red_for(name: str) -> None:
+    ended = ending(MODULES / f"{name}.wasm", StrictPeer(one_gap(name)))
+    assert judge(name, ended)[0] == "ESCAPED", ended
+
+
+def test_a_gateway_that_answers_one_attempt_with_silence_proves_nothing() -> None:
+    peer = StrictPeer()
+    ended = ending(MODULES / "operator-verbs.wasm", lambda line: [] if b"reconfigure" in line else peer(line))
+    assert ended.report == ""
+    assert judge("operator-verbs", ended)[0] == "INCONCLUSIVE"
+
+
+def test_a_gateway_that_answers_with_garbage_proves_nothing() -> None:
+    peer = StrictPeer()
+    ended = ending(MODULES / "operator-verbs.wasm", lambda line: [b"ok"] if b"reconfigure" in line else peer(line))
+    assert judge("operator-verbs", ended)[0] == "INCONCLUSIVE"
+
+
+def test_a_sandbox_with_a_wall_down_is_red_even_if_another_limit_stops_the_agent() -> None:
+    ended = ending(MODULES / "fuel-loop.wasm", StrictPeer())
+    assert judge("stack-recursion", ended)[0] == "INCONCLUSIVE"
+    assert judge("out-of-bounds", ended)[0] == "INCONCLUSIVE"
+
+
+def test_a_refusal_while_instantiating_is_no_refusal_of_an_import() -> None:
+    text = "unknown import: `agent::exec` has not been defined"
+    assert judge("import-exec", Ended("imports", text))[0] == "REFUSED"
+    for reason in ("module", "compile", "limit", "finished", "trap", "", "Imports"):
+        assert judge("import-exec", Ended(reason, text))[0] == "INCONCLUSIVE", reason
+    assert judge("import-exec", Ended("imports", text.replace("exec", "other")))[0] == "INCONCLUSIVE"
+
+
+def refused_report(**changes: Any) -> str:
+    report = {
+        "nonce": NONCE,
+        "probe": "memory-grow",
+        "verdict": "REFUSED",
+        "refusal": "memory.grow returned -1 at 1024 pages",
+        "tried": 1,
+        "refused": 1,
+    }
+    return json.dumps({key: value for key, value in (report | changes).items() if value is not ...})
+
+
+def test_a_report_counts_only_if_everything_in_it_is_right() -> None:
+    assert judge("memory-grow", Ended("finished", "", refused_report()))[0] == "REFUSED"
+    for changes in (
+        {"nonce": "ff" * 16},
+        {"nonce": None},
+        {"nonce": ...},
+        {"probe": "table-grow"},
+        {"verdict": "refused"},
+        {"verdict": "INCONCLUSIVE"},
+        {"verdict": True},
+        {"refusal": "it was fine"},
+        {"refusal": None},
+        {"tried": 0, "refused": 0},
+        {"tried": 2},
+        {"tried": 2, "refused": 2},
+        {"tried": True, "refused": True},
+        {"refused": -1},
+        {"more": 1},
+    ):
+        assert judge("memory-grow", Ended("finished", "", refused_report(**changes)))[0] == "INCONCLUSIVE", changes
+    for report in (
+        "",
+        "{}",
+        "[]",
+        "null",
+        "REFUSED",
+        refused_report() * 2,
+        refused_report() + " " * MAX_REPORT,
+        "\ud800",
+    ):
+        assert judge("memory-grow", Ended("finished", "", report))[0] == "INCONCLUSIVE", report
+    for reason in ("eof", "trap", "fuel", "wall-clock", "Finished", ""):
+        assert judge("memory-grow", Ended(reason, "", refused_report()))[0] == "INCONCLUSIVE", reason
+
+
+def test_an_escape_is_an_escape_however_the_agent_ended_but_not_with_another_nonce() -> None:
+    report = refused_report(verdict="ESCAPED", refused=0)
+    for reason in ("finished", "trap", "eof"):
+        assert judge("memory-grow", Ended(reason, "", report))[0] == "ESCAPED"
+    assert judge("memory-grow", Ended("finished", "", report), nonce="other")[0] == "INCONCLUSIVE"
+    assert judge("memory-grow", Ended("finished", "", report), nonce="")[0] == "INCONCLUSIVE"
+
+
+def test_a_text_that_is_too_long_or_an_end_of_the_right_kind_without_words_proves_nothing() -> None:
+    words = "wasm trap: all fuel consumed by WebAssembly"
+    assert judge("fuel-loop", Ended("fuel", words)) == ("REFUSED", words)
+    assert judge("fuel-loop", Ended("fuel", ""))[0] == "INCONCLUSIVE"
+    assert judge("fuel-loop", Ended("fuel", words + " " * MAX_TEXT))[0] == "INCONCLUSIVE"
+    assert judge("fuel-loop", Ended("wall-clock", words))[0] == "INCONCLUSIVE"
+
+
+def test_a_row_of_the_table_that_is_not_exactly_right_proves_nothing() -> None:
+    row = ROWS["fuel-loop"]
+    words = "wasm trap: all fuel consumed by WebAssembly"
+    assert verdict(row, NONCE, "fuel", words, "")[0] == "REFUSED"
+    without_controls = {key: value for key, value in row.items() if key != "controls"}
+    for wrong in (
+        None,
+        [],
+        {},
+        without_controls,
+        row | {"more": 1},
+        row | {"refusal": ""},
+        row | {"refusal": ".*........"},
+        row | {"refusal": "(a|b|c|d"},
+        row | {"refusal": "^|wasm trap"},
+        row | {"refusal": "wasm" * 100},
+        row | {"reasons": []},
+        row | {"reasons": "fuel"},
+        row | {"stage": "elsewhere"},
+        row | {"attempts": 0},
+        row | {"attempts": True},
+        row | {"module": "../../other.wasm"},
+        row | {"controls": [1]},
+    ):
+        assert verdict(wrong, NONCE, "fuel", words, "")[0] == "INCONCLUSIVE", wrong
+
+
+def test_a_table_with_a_doubled_probe_is_refused() -> None:
+    row = ROWS["fuel-loop"]
+    with pytest.raises(FormatError, match="two probes of one name"):
+        parse_probes(json.dumps([row, row]).encode())
+    with pytest.raises(FormatError, match="expected a list"):
+        parse_probes(b"{}")
