@@ -39,9 +39,7 @@ CONSTRAINTS = [
     *({"range": {"min": low, "max": high}} for low, high in ((0, 0), (0, 1), (1, 3), (0, 3), (1, 1))),
 ]
 
-scalars = (
-    st.sampled_from(SCALARS) | st.integers(-3, 5) | st.booleans() | st.text(alphabet="/a.b:%2eF;", max_size=9)
-)
+scalars = st.sampled_from(SCALARS) | st.integers(-3, 5) | st.booleans() | st.text(alphabet="/a.b:%2eF;", max_size=9)
 segments = st.lists(st.text(alphabet="ab.", min_size=1, max_size=2), max_size=3)
 
 
@@ -51,9 +49,7 @@ def single(draw: st.DrawFn) -> dict[str, object]:
         st.sampled_from(CONSTRAINTS)
         | scalars.map(lambda scalar: {"equals": scalar})
         | st.lists(scalars, min_size=1, max_size=4).map(lambda values: {"one_of": values})
-        | segments.map(
-            lambda parts: {"prefix": {"value": "".join("/" + part for part in parts), "separator": "/"}}
-        )
+        | segments.map(lambda parts: {"prefix": {"value": "".join("/" + part for part in parts), "separator": "/"}})
         | st.tuples(st.integers(-2, 4), st.integers(0, 4)).map(
             lambda pair: {"range": {"min": pair[0], "max": pair[0] + pair[1]}}
         )
@@ -80,10 +76,7 @@ def violations() -> tuple[int, list[tuple[constraint.Where, constraint.Where, ob
     calls = [{}, *({"x": value} for value in VALUES), {"y": 1}, {"x": 1, "y": 1}]
     ordered = [(a, b) for a, b in product(universe(), repeat=2) if narrower(a, b)]
     broken = [
-        (a, b, call)
-        for a, b in ordered
-        for call in calls
-        if covers(a, call) is None and covers(b, call) is not None
+        (a, b, call) for a, b in ordered for call in calls if covers(a, call) is None and covers(b, call) is not None
     ]
     return len(ordered), broken
 
@@ -151,9 +144,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["any", "equals", "one_of", "prefix", "range", "min", "max", "value", "separator", "x"]
-            ),
+            st.sampled_from(["any", "equals", "one_of", "prefix", "range", "min", "max", "value", "separator", "x"]),
             inner,
             max_size=3,
         )
@@ -179,9 +170,7 @@ def test_types_are_exact() -> None:
         for other in (True, "1", 1.0, [1], None, {"sha256": "0" * 64}):
             assert covers(where, {"x": other}) is not None
     assert not narrower(parse_where({"x": {"equals": True}}), parse_where({"x": {"equals": 1}}))
-    assert not narrower(
-        parse_where({"x": {"equals": True}}), parse_where({"x": {"range": {"min": 0, "max": 2}}})
-    )
+    assert not narrower(parse_where({"x": {"equals": True}}), parse_where({"x": {"range": {"min": 0, "max": 2}}}))
 
 
 def test_the_world_is_closed() -> None:

@@ -116,9 +116,7 @@ def test_both_bounds_of_a_limit_are_allowed_and_one_beyond_is_not(key: str) -> N
     for value in (limit.minimum, limit.maximum):
         layer = f"[agent.{table}]\n{name} = {value}\n".encode()
         assert merge([Layer("a", STRICT), Layer("b", layer)]).config[table][name] == value
-    assert (
-        refused(STRICT, f"[agent.{table}]\n{name} = {limit.maximum + 1}\n".encode()).code == "limit-too-high"
-    )
+    assert refused(STRICT, f"[agent.{table}]\n{name} = {limit.maximum + 1}\n".encode()).code == "limit-too-high"
 
 
 def test_strict_security_false_is_refused_with_the_reason() -> None:
@@ -165,9 +163,7 @@ def test_other_runtimes_are_refused_by_name() -> None:
         (b'[agent.runtime]\n"\\u202emax" = 1\n', "agent.runtime.\\u202emax", None),
     ],
 )
-def test_an_unknown_key_is_refused_and_the_nearest_one_named(
-    layer: bytes, key: str, hint: str | None
-) -> None:
+def test_an_unknown_key_is_refused_and_the_nearest_one_named(layer: bytes, key: str, hint: str | None) -> None:
     refusal = refused(STRICT, layer)
     assert (refusal.code, refusal.key) == ("unknown-key", key)
     if hint is not None:
@@ -206,9 +202,7 @@ def test_no_layers_and_too_many_are_refused() -> None:
     assert refused(*[STRICT] * 17).code == "layer-count"
 
 
-@given(
-    st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
-)
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_garbage_raises_profile_refused_and_nothing_else(data: bytes) -> None:
     with pytest.raises(ProfileRefused):
         merge([Layer("garbage", data)])
@@ -234,9 +228,7 @@ def test_every_single_value_replaced_in_a_configuration_is_judged_or_refused(dat
     assert (limit and type(value) is int and limit.minimum <= value <= limit.maximum) or value is True
 
 
-@pytest.mark.parametrize(
-    "edit", [{"version": 2}, {"version": True}, {"extra": 1}, {"runtime": []}, {"scratch": {}}]
-)
+@pytest.mark.parametrize("edit", [{"version": 2}, {"version": True}, {"extra": 1}, {"runtime": []}, {"scratch": {}}])
 def test_a_configuration_that_no_profile_gives_is_refused(edit: dict[str, object]) -> None:
     config = {**merge([Layer("strict.toml", STRICT)]).config, **edit}
     with pytest.raises(FormatError):
