@@ -66,7 +66,7 @@ class Challenges:
             fields = {"nonce": nonce, "probe": probe, "module_sha256": module, "config_sha256": config}
             entry = await self._log.append("canary-challenge", subjects, fields)
             if entry.void is not None:
-                return {"probe": probe, "config": config, "verdict": "INCONCLUSIVE", "refusal": entry.void, "entry": entry.index}
+                return _result(probe, config, "INCONCLUSIVE", entry.void, entry.index)
             waiting: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
             self._waiting[entry.index] = waiting
             try:
@@ -74,13 +74,7 @@ class Challenges:
                     said = (await waiting).predicate
             finally:
                 del self._waiting[entry.index]
-            return {
-                "probe": probe,
-                "config": config,
-                "verdict": said["verdict"],
-                "refusal": said["refusal"],
-                "entry": said["evidence"],
-            }
+            return _result(probe, config, said["verdict"], said["refusal"], said["evidence"])
 
     async def run(self) -> None:
         """Issue what is due, for ever: never run on a profile in use, or longer ago than half the interval."""
@@ -135,6 +129,10 @@ class Challenges:
             pass  # the asker sees the connection end before `done`
         finally:
             writer.close()
+
+
+def _result(probe: str, config: str, verdict: str, refusal: str, entry: int) -> Mapping[str, Any]:
+    return {"probe": probe, "config": config, "verdict": verdict, "refusal": refusal, "entry": entry}
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

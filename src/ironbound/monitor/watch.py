@@ -11,6 +11,7 @@ Rule 2: a drift is said once, with all its differences, and its stop is ordered 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from typing import Any, Final
 
 from ironbound.core.authority import ADMITTED
 from ironbound.core.canonical import FormatError, Value, parse_canonical
-from ironbound.core.posture import Difference, compare_postures, expected_posture
+from ironbound.core.posture import NO_CAPABILITIES, Difference, compare_postures, expected_posture
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
-from ironbound.wire.deployment import SANDBOX_SLOTS, SANDBOX_UID, Deployment, DeploymentError
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import Log, now_ms
 
 from .observe import Baseline, ProcessGone, observe
@@ -38,6 +39,12 @@ STRAY_LOOKS: Final = 2
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 10.0
 MAX_DIFFERENCES: Final = 64
+
+
+def _own_bounding() -> str:
+    """The bounding set that an ordinary user's processes share, 16 hexadecimal digits."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next(line.split()[1] for line in file if line.startswith("CapBnd:"))
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ class Watch:
         self._zygote: tuple[int, int] | None = None
         self._host: Mapping[str, Any] = {}
         self._fresh: asyncio.Queue[int] = asyncio.Queue()
-        self._uids = range(SANDBOX_UID, SANDBOX_UID + SANDBOX_SLOTS) if deployment.separated else None
+        self._uids = deployment.sandbox_uids
 
     def entered(self, entry: Entry) -> None:
         """Take notice of an entry; never blocks."""
@@ -110,21 +117,21 @@ class Watch:
     def _expected(self, said: Mapping[str, Any]) -> Value:
         """The posture that the approved configuration demands on this host, derived here."""
         config = self._deployment.artifact(said["config_sha256"])
-        claimed = said["posture"]
         uid = said["uid"]
+        separated = self._uids is not None
         return expected_posture(
             parse_canonical(config, limit=MAX_CONFIG_BYTES),
             {
                 "uid": uid,
-                "gid": claimed["gid"][0],
+                "gid": uid if separated else os.getgid(),
                 "exe": self._host["exe"],
                 "mappings": self._host["mappings"],
                 "namespaces": self._host["namespaces"],
                 "module_sha256": said["module_sha256"],
                 "config_sha256": said["config_sha256"],
                 "filters_visible": self._deployment.separated,
-                "groups": claimed["groups"],
-                "bounding": claimed["caps"]["bnd"],
+                "groups": [] if separated else list(os.getgroups()),
+                "bounding": NO_CAPABILITIES if separated else _own_bounding(),
             },
         )
 
@@ -135,7 +142,9 @@ class Watch:
         try:
             if watched.expected is None:
                 watched.expected = self._expected(said)
-            sample = observe(said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated)
+            sample = await asyncio.to_thread(
+                observe, said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated
+            )
             differences = list(compare_postures(watched.expected, sample))
             differences += compare_postures(watched.expected, said["posture"]) if watched.spoken == 0.0 else ()
             differences += self._misplaced(said)
@@ -143,7 +152,8 @@ class Watch:
             await self._gone(watched)
             return
         except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
-            sample, differences = {}, [Difference("started", "a posture that follows from the approval", str(error)[:200])]
+            sample = {}
+            differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
         listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
         if watched.spoken == 0.0 or loop.time() - watched.spoken > REPEAT_S or differences:
             watched.spoken = loop.time()

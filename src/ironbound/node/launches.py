@@ -28,7 +28,7 @@ from ironbound.core.posture import expected_posture
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.replay import Entry, Launch
 from ironbound.core.statement import Subject
-from ironbound.wire.deployment import SANDBOX_SLOTS, SANDBOX_UID, Deployment, DeploymentError
+from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
 from ironbound.wire.log import Log, now_ms
 
@@ -149,7 +149,8 @@ class Launches:
         raise LaunchFailed("admission", "node-full", f"{SANDBOX_SLOTS} agents run here already")
 
     def _uid(self, slot: int) -> int:
-        return SANDBOX_UID + slot if self._deployment.separated else os.getuid()
+        uids = self._deployment.sandbox_uids
+        return os.getuid() if uids is None else uids[slot]
 
     async def _spawn(
         self, launch: Launch, slot: int, config: bytes, module: bytes, channel: socket.socket

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
-from ironbound.wire.deployment import SANDBOX_SLOTS, SANDBOX_UID, Deployment, DeploymentError
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, start_time, until_stopped
 
@@ -59,10 +59,10 @@ class Orders:
             if said["launch"] is not None:
                 self._launches.stop(said["launch"], "stop-order")
             else:
-                kill_sandboxed(said["pid"], said["pid_start"], self._zygote_pid, self._deployment.separated)
+                kill_sandboxed(said["pid"], said["pid_start"], self._zygote_pid, self._deployment.sandbox_uids)
 
 
-def _is_sandboxed(pid: int, zygote: int, separated: bool) -> bool:
+def _is_sandboxed(pid: int, zygote: int, uids: range | None) -> bool:
     """True if the process is one of ours to kill: a sandbox user's, or a child of the zygote."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
@@ -70,19 +70,19 @@ def _is_sandboxed(pid: int, zygote: int, separated: bool) -> bool:
         return False
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     uid = int(fields["Uid"].split()[0])
-    if separated and SANDBOX_UID <= uid < SANDBOX_UID + SANDBOX_SLOTS:
+    if uids is not None and uid in uids:
         return True
     return int(fields["PPid"]) == zygote
 
 
-def kill_sandboxed(pid: int, pid_start: int, zygote: int, separated: bool) -> None:
+def kill_sandboxed(pid: int, pid_start: int, zygote: int, uids: range | None) -> None:
     """Kill that very process if it still runs and is a sandbox; nothing else, whoever orders it."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if start_time(pid) == pid_start and _is_sandboxed(pid, zygote, separated):
+        if start_time(pid) == pid_start and _is_sandboxed(pid, zygote, uids):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
         return
@@ -113,7 +113,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
 
         def kill_stray(launch: Launch) -> None:
             said = _started(log, launch)
-            kill_sandboxed(said["pid"], said["pid_start"], facts.pid, deployment.separated)
+            kill_sandboxed(said["pid"], said["pid_start"], facts.pid, deployment.sandbox_uids)
 
         log.listen(orders.obey)
         await launches.recover(kill_stray)

@@ -43,6 +43,11 @@ async def challenge_all(deployment: Deployment, report: Callable[[dict[str, Any]
         writer.close()
 
 
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    given = dict(result)
+    return {"name": given.pop("probe"), "runtime": "wasmtime", "profile": given.pop("config"), **given}
+
+
 def run_all(deployment: Deployment, as_json: bool) -> int:
     """Run them; exit 0 only if there were any and every one was REFUSED."""
     done = 0
@@ -58,7 +63,7 @@ def run_all(deployment: Deployment, as_json: bool) -> int:
 
     results = asyncio.run(challenge_all(deployment, report))
     if as_json:
-        emit({"probes": [{"name": one.pop("probe"), "runtime": "wasmtime", "profile": one.pop("config"), **one} for one in results]})
+        emit({"probes": [_row(one) for one in results]})
     if not results:
         raise Stop("no canary is approved", "`ironbound approve canaries` first")
     return OK if all(one["verdict"] == "REFUSED" for one in results) else FAILED

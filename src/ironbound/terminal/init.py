@@ -19,7 +19,7 @@ from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.trust import parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
-from ironbound.wire.deployment import ROLES, USERS, Deployment, load
+from ironbound.wire.deployment import ROLES, Deployment, load, numeric_users
 from ironbound.wire.log import now_ms
 
 from . import compose
@@ -102,23 +102,24 @@ def initialise(
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o755)
     separated = os.getuid() == 0
+    users = numeric_users(int.from_bytes(os.urandom(4), "big"))
     for folder, owner in FOLDERS.items():
         path = root / folder
         path.mkdir(mode=0o755)
         path.chmod(0o700 if folder in ("keys", "operators") else 0o755)
         if separated and owner != "root":
-            os.chown(path, USERS[owner], USERS[owner])
+            os.chown(path, users[owner], users[owner])
     people = [Operator(one, PrivateKey.generate(os.urandom(32))) for one, _ in operators]
     for person, (_, passphrase) in zip(people, operators, strict=True):
         write((keys or root / "operators") / f"{person.name}.key", person.key.to_pem(passphrase), 0o400)
     services = {role: PrivateKey.generate(os.urandom(32)) for role in (*ROLES, "witness")}
     for role, key in services.items():
-        user = USERS["monitor" if role == "witness" else role]
+        user = users["monitor" if role == "witness" else role]
         write(root / "keys" / f"{role}.pem", key.to_pem(None), 0o400, user)
     if separated:
         (root / "keys").chmod(0o711)
     read_port, witness_port = free_ports(2)
-    root_statement = _trust_root(name, people, services, quorum, witness_port, separated)
+    root_statement = _trust_root(name, people, services, quorum, witness_port, users if separated else {})
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     envelope = sign_envelope(payload, [person.key for person in people])
     trust = parse_trust_root(envelope.encode())
@@ -126,7 +127,7 @@ def initialise(
     write(root / "trust-root.json", envelope.encode(), 0o644)
     write(root / "witness-policy", trust.policy_text.encode(), 0o644)
     write(root / "pin.txt", f"{trust.pin}\n".encode(), 0o644)
-    write(root / "credentials.json", b"{}\n", 0o400, USERS["gateway"])
+    write(root / "credentials.json", b"{}\n", 0o400, users["gateway"])
     write(root / "deployment.json", canonical(settings) + b"\n", 0o644)
     deployment = load(root)
     try:
@@ -136,7 +137,7 @@ def initialise(
     if separated:
         for folder, owner in (("ledger", "ledger"), ("public", "ledger"), ("witness", "monitor")):
             for path in [root / folder, *(root / folder).rglob("*")]:
-                os.chown(path, USERS[owner], USERS[owner])
+                os.chown(path, users[owner], users[owner])
     return deployment
 
 
@@ -150,7 +151,7 @@ def _trust_root(
     services: dict[str, PrivateKey],
     quorum: int,
     witness_port: int,
-    separated: bool,
+    users: dict[str, int],
 ) -> dict[str, Any]:
     origin = f"{name}.log.ironbound"
     log = Signer(origin, services["ledger"]).verifier()
@@ -169,8 +170,8 @@ def _trust_root(
             "quorum monitor\n"
         ),
         "separation": {
-            "mode": "user" if separated else "process",
-            "users": dict(USERS) if separated else {},
+            "mode": "user" if users else "process",
+            "users": users,
         },
         "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": CANARY_INTERVAL_MS},
     }

@@ -143,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     log = placed(command("log", _log, "The log's entries.", "ironbound log -d prod --last 20"))
     log.add_argument("--last", type=int, default=50, metavar="N", help="how many (default 50; 0: all)")
 
-    approve = command("approve", _approve_what, "Approve a profile, a module or the canaries.", "ironbound approve module a.wasm")
+    approve = command(
+        "approve", _never, "Approve a profile, a module or the canaries.", "ironbound approve module agent.wasm"
+    )
     what = approve.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
     profile = signed(
         command(
@@ -163,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         command("canaries", _approve_canaries, "Approve the canaries.", "ironbound approve canaries --sign ada", what)
     )
 
-    run = signed(command("run", _run, "Launch an agent.", "ironbound run agent.wasm --as triage --profile strict --sign ada"))
+    run = signed(
+        command("run", _run, "Launch an agent.", "ironbound run agent.wasm --as triage --profile strict --sign ada")
+    )
     run.add_argument("module", type=Path, metavar="MODULE")
     run.add_argument("--as", dest="agent", required=True, metavar="AGENT")
     run.add_argument("--profile", required=True, metavar="NAME", help="an approved profile")
@@ -183,7 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     grant.add_argument("--tool", metavar="NAME", help="what the agent calls it (default: the action)")
     grant.add_argument("--where", action="append", default=[], type=constraint, metavar="ARG=…", help="what is allowed")
     grant.add_argument("--calls", type=int, default=1, metavar="N", help="how often (default: once)")
-    grant.add_argument("--for", dest="life", type=age_ms, default=age_ms("1h"), metavar="8h", help="how long (default 1h)")
+    grant.add_argument(
+        "--for", dest="life", type=age_ms, default=age_ms("1h"), metavar="8h", help="how long (default 1h)"
+    )
     grant.add_argument("--credential", metavar="NAME", help="the gateway's credential to use")
     revoke = signed(command("revoke", _revoke, "Revoke a grant, for good.", "ironbound revoke 3f…9a --sign ada"))
     revoke.add_argument("grant", metavar="GRANT")
@@ -205,13 +211,13 @@ def _parser() -> argparse.ArgumentParser:
     credential.add_argument("--header", default="Authorization", metavar="NAME")
     credential.add_argument("--value-fd", type=int, metavar="N", help="the header's value, a line (default: asked)")
 
-    canary = command("canary", _canary_what, "The hostile agents.", "ironbound canary run -d prod")
+    canary = command("canary", _never, "The hostile agents.", "ironbound canary run -d prod")
     probes = canary.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
-    placed(command("run", _canary_run, "Every probe, now, in production.", "ironbound canary run -d prod --json", probes))
-    evidence = command("evidence", _canary_what, "Evidence.", "ironbound evidence export -o evidence.ironbound")
+    placed(command("run", _canary_run, "Every probe, now, for real.", "ironbound canary run -d prod --json", probes))
+    evidence = command("evidence", _never, "Evidence.", "ironbound evidence export -o evidence.ironbound")
     exports = evidence.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
     export = placed(
-        command("export", _export, "Write the evidence file.", "ironbound evidence export -d prod -o e.ironbound", exports)
+        command("export", _export, "Write the file.", "ironbound evidence export -d prod -o e.ironbound", exports)
     )
     export.add_argument("-o", "--out", type=Path, required=True, metavar="FILE")
     command("verify", _never, "Check an evidence file.", "ironbound verify e.ironbound --pin \"$(cat pin.txt)\"")
@@ -222,9 +228,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _never(arguments: argparse.Namespace) -> int:
     raise Stop("verify takes its own arguments")
-
-
-_approve_what = _canary_what = _never
 
 
 def _deployment(arguments: argparse.Namespace) -> Deployment:
@@ -249,7 +252,7 @@ def _init(arguments: argparse.Namespace) -> int:
         if deployment.separated:
             say("separation each service has its own user")
         else:
-            say(paint("separation by process only, not by user (init as root for that); the evidence says so", "yellow"))
+            say(paint("separation by process only, not by user (that takes root); the evidence says so", "yellow"))
         say(f"pin        {pin}")
         note("hand the pin to your auditor by another road; then: " + f"ironbound up -d {arguments.directory}")
     return OK

@@ -89,7 +89,7 @@ def entry_line(index: int, data: bytes, void: str | None) -> dict[str, Any]:
     except FormatError as error:
         return {"index": index, "kind": "?", "void": str(error)}
     said = statement.predicate
-    about = {
+    about: dict[str, Any] = {
         key: said[key]
         for key in ("agent", "tool", "reason", "verdict", "probe", "kind", "status", "launch", "role", "stage")
         if key in said

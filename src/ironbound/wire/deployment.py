@@ -16,9 +16,8 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.trust import TrustRoot, parse_trust_root
 
 ROLES: Final = ("ledger", "controller", "node", "gateway", "monitor")
-#: Numeric users as root: the services', and the first of the sandboxes'.
-USERS: Final = {"ledger": 61001, "controller": 61002, "node": 0, "gateway": 61004, "monitor": 61005}
-SANDBOX_UID: Final = 61100
+#: Numeric users that a deployment takes as root, and those of them that are for sandboxes, one each.
+USERS_EACH: Final = 1000
 SANDBOX_SLOTS: Final = 800
 MAX_FILE: Final = 1 << 20
 MAX_ARTIFACT: Final = 64 << 20
@@ -47,6 +46,12 @@ class Deployment:
     def uid(self, role: str) -> int:
         """The numeric user that a role runs as."""
         return self.trust.users.get(role, os.getuid()) if self.separated else os.getuid()
+
+    @property
+    def sandbox_uids(self) -> range | None:
+        """The numeric users of this deployment's sandboxes; None if the separation is by process only."""
+        first = self.trust.users.get("sandbox")
+        return range(first, first + SANDBOX_SLOTS) if self.separated and first is not None else None
 
     def key(self, name: str) -> PrivateKey:
         """A service's own private key; only its user can read it."""
@@ -85,6 +90,19 @@ class Deployment:
             os.chmod(draft, 0o644)
             os.replace(draft, final)
         return digest
+
+
+def numeric_users(draw: int) -> dict[str, int]:
+    """The users of a new deployment. `draw` is random, so that two on one machine don't share any."""
+    base = 1_000_000 + draw % 1_000_000 * USERS_EACH
+    return {
+        "ledger": base + 1,
+        "controller": base + 2,
+        "node": 0,
+        "gateway": base + 4,
+        "monitor": base + 5,
+        "sandbox": base + 100,
+    }
 
 
 def read_file(path: Path, limit: int = MAX_FILE) -> bytes:

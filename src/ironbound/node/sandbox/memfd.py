@@ -25,6 +25,7 @@ class SealMissing(Exception):
 
 
 def _create(name: str) -> int:
+    name = f"ironbound-{name}"  # the name by which the monitor finds it in /proc/PID/fd
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
