@@ -100,6 +100,7 @@ class Stand:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.logs = directory  # not on the disk that a test fills
         self.witness_port = free_port()
         self.read_port = free_port()
         self.processes: dict[str, subprocess.Popen[str]] = {}
@@ -129,14 +130,15 @@ class Stand:
                 if limit is not None:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-            self.processes[role] = subprocess.Popen(
-                [sys.executable, __file__, role, str(self.witness_port), str(self.read_port), self.uids],
-                cwd=self.directory,
-                stdout=subprocess.PIPE,
-                stderr=open(self.directory / f"{role}.log", "a"),
-                text=True,
-                preexec_fn=bound,
-            )
+            with open(self.logs / f"{role}.log", "a") as log:
+                self.processes[role] = subprocess.Popen(
+                    [sys.executable, __file__, role, str(self.witness_port), str(self.read_port), self.uids],
+                    cwd=self.directory,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    preexec_fn=bound,
+                )
             if ready:
                 self.wait_ready(role)
 
@@ -149,7 +151,7 @@ class Stand:
         assert line == "ready\n", f"{role}: {line!r} {self.log(role)}"
 
     def log(self, role: str = "ledger") -> str:
-        return (self.directory / f"{role}.log").read_text()
+        return (self.logs / f"{role}.log").read_text()
 
     def end(self, role: str) -> int:
         """The exit status of a process that ends by itself."""
@@ -186,8 +188,8 @@ class Peer:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path)  # blocking: with a timeout a full backlog would be an error at once
         self.socket.settimeout(30)
-        self.socket.connect(path)
 
     def __enter__(self) -> Peer:
         return self

@@ -12,6 +12,7 @@ Rule 2: (1) to (4) hold, or the ledger ends with LedgerRefused (exit status 3).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -98,7 +99,8 @@ def recover(settings: LedgerSettings, store: Store, mark: DurableRecord, publish
 
 
 def _say(message: str) -> None:
-    print(f"ledger: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the disk with the service's log may be the one that is full
+        print(f"ledger: {message}", file=sys.stderr, flush=True)
 
 
 async def serve(

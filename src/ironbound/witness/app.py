@@ -80,7 +80,8 @@ def witness_app(cosigner: Cosigner, failed: Callable[[OSError], None]) -> Starle
         except (TimeoutError, ClientDisconnect):
             return PlainTextResponse("the body did not arrive in time\n", status_code=400)
         except Conflict as conflict:
-            return Response(f"{conflict.size}\n", status_code=409, media_type="text/x.tlog.size")
+            # As a header, since Starlette would add a charset to a text type, and clients compare the whole.
+            return Response(f"{conflict.size}\n", 409, headers={"Content-Type": "text/x.tlog.size"})
         except Refusal as refusal:
             return PlainTextResponse(f"{refusal}\n", status_code=refusal.status)
         except OSError as error:

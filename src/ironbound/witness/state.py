@@ -46,9 +46,7 @@ class WitnessStateLost(Exception):
 class Cosigner:
     """One witness for one log. Thread-safe; `add` blocks for the disk."""
 
-    def __init__(
-        self, state: DurableRecord, signer: Signer, log: VerifierKey, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, state: DurableRecord, signer: Signer, log: VerifierKey, clock: Callable[[], int]) -> None:
         self._state = state
         self._signer = signer
         self._log = log
@@ -126,9 +124,7 @@ class Cosigner:
     def _kept(self, signed: bytes) -> bytes:
         mine = (self._log.name, self._log.key_id)
         note = parse_note(signed)
-        return UnverifiedNote(
-            note.text, tuple(one for one in note.lines if (one.name, one.key_id) == mine)
-        ).encode()
+        return UnverifiedNote(note.text, tuple(one for one in note.lines if (one.name, one.key_id) == mine)).encode()
 
     def close(self) -> None:
         """Releases the state."""
