@@ -17,6 +17,8 @@ from ironbound.core.canonical import canonical
 from ironbound.node.sandbox.launcher import Ended, Ready, Refused, Worker, Zygote, ZygoteFacts
 
 DEADLINE = 20.0
+# Not the sandbox users of a deployment: its monitor, where one runs on this host, stops whatever no entry accounts for.
+FIRST_ID = 71100
 ROOT = os.getuid() == 0
 
 CONFIG: dict[str, Any] = {
@@ -108,8 +110,8 @@ class Bench:
 
     async def launch(self, module: bytes, settings: bytes | None = None, start: str = "") -> Launched:
         self._launches += 1
-        uid = 61100 + self._launches if ROOT else os.getuid()
-        gid = 61100 + self._launches if ROOT else os.getgid()
+        uid = FIRST_ID + self._launches if ROOT else os.getuid()
+        gid = FIRST_ID + self._launches if ROOT else os.getgid()
         mine, its = socket.socketpair()
         self._channels.append(mine)
         with its:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import platform
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from agents import ECHO, ROOT, Bench, agent, config, in_bench, report_of, says
 
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.limits import WORKER_THREADS, worker_rlimits
+from ironbound.core.seccomp import filter_digest, worker_filter
 from ironbound.node.sandbox import engine as runtime
 from ironbound.node.sandbox.launcher import Ready, ZygoteLost, parse_first_word, parse_last_word
 from ironbound.node.sandbox.memfd import SealMissing, read_sealed, sealed_memfd
@@ -260,12 +266,30 @@ async def test_code_that_does_not_validate_is_refused_by_the_compiler(bench: Ben
     assert refused.stage == "compile" and "type mismatch" in refused.text
 
 
-@pytest.mark.parametrize("limit", ["max_memory", "max_fuel", "max_wall_clock", "max_stack", "max_instances", "max_tables",
-                                   "max_table_elements", "max_module_size", "max_message"])  # fmt: skip
+LIMITS = ("max_memory", "max_fuel", "max_wall_clock", "max_stack", "max_instances", "max_tables", "max_table_elements",
+          "max_module_size", "max_message")  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", LIMITS)
 def test_a_limit_that_is_no_positive_integer_is_refused(limit: str) -> None:
     for value in (0, -1, True, "1", None):
         with pytest.raises(FormatError):
             runtime.parse_config(config(**{limit: value}))
+
+
+def test_a_limit_that_would_overflow_is_refused() -> None:
+    for limit, greatest in (("max_memory", 4096), ("max_wall_clock", 315_360_000), ("max_stack", 65536)):
+        assert runtime.parse_config(config(**{limit: greatest}))
+        for value in (greatest + 1, 2**53 - 1):
+            with pytest.raises(FormatError):
+                runtime.parse_config(config(**{limit: value}))
+
+
+@in_bench
+async def test_a_spawn_that_the_zygote_would_not_take_is_refused_before_it_sees_it(bench: Bench) -> None:
+    with pytest.raises(FormatError):
+        await bench.launch(ECHO, start="x" * 16385)
+    assert isinstance((await bench.launch(ECHO, start="x" * 4096)).answer, Ready)
 
 
 @in_bench
@@ -336,13 +360,46 @@ async def test_a_worker_looks_from_outside_as_it_should_held_and_running(bench: 
         links = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
         assert sorted(links) == list("0123456")
         assert {links[name] for name in "012"} == {"/dev/null"}
-        assert links["3"].startswith("/memfd:config") and links["4"].startswith("/memfd:module")
+        assert [links[name] for name in "34"] == [f"/memfd:ironbound-{name} (deleted)" for name in ("config", "module")]
         assert links["5"].startswith("socket:") and links["6"].startswith("socket:")
         maps = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
         assert not [fields for fields in maps if "w" in fields[1] and "x" in fields[1]]
         files = {fields[5] for fields in maps if "x" in fields[1] and fields[4] != "0"}
         assert sorted({sha256_hex(Path(file).read_bytes()) for file in files}) == list(bench.facts.mappings)
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+
+
+def _installed_filter(pid: int) -> bytes:
+    """What PTRACE_SECCOMP_GET_FILTER reads back; the tracee is stopped and let go on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.restype = ctypes.c_long
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    assert libc.ptrace(0x4206, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+    assert libc.ptrace(0x4207, pid, None, None) == 0
+    # __WALL: the worker is the zygote's child, but its tracer may wait for it.
+    os.waitpid(pid, 0x40000000)
+    count = libc.ptrace(0x420C, pid, None, None)
+    assert count > 0, os.strerror(ctypes.get_errno())
+    program = ctypes.create_string_buffer(count * 8)
+    assert libc.ptrace(0x420C, pid, None, program) == count
+    assert libc.ptrace(17, pid, None, None) == 0
+    return program.raw
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not ROOT, reason="reading a filter back needs CAP_SYS_ADMIN")
+def test_the_filter_read_back_from_the_kernel_is_the_one_that_the_verifier_assembles() -> None:
+    @in_bench
+    async def run(bench: Bench) -> None:
+        launched = await bench.launch(ECHO)
+        program = _installed_filter(launched.worker.pid)
+        assert program == worker_filter(platform.machine())
+        assert filter_digest(program) == filter_digest(worker_filter())
+        await launched.worker.release()
+        await launched.say(b"still alive\n")
+        assert await launched.hear() == b"still alive\n"
+
+    run()
 
 
 @in_bench
@@ -457,7 +514,8 @@ def test_control_messages_with_anything_else_in_them_are_refused() -> None:
         with pytest.raises(FormatError):
             parse_last_word(canonical({**word, **change}))
     with pytest.raises(FormatError):
-        parse_first_word(canonical({"type": "ready", "config_sha256": "0" * 63, "module_sha256": "0" * 64, "probes": []}))
+        digests = {"config_sha256": "0" * 63, "module_sha256": "0" * 64}
+        parse_first_word(canonical({"type": "ready", **digests, "probes": []}))
 
 
 @pytest.mark.root
@@ -493,3 +551,27 @@ async def test_forty_launches_leave_no_descriptor_behind(bench: Bench) -> None:
         await asyncio.sleep(0.01)
     assert open_descriptors("self") <= before[0] + 1
     assert open_descriptors(bench.facts.pid) == before[1]
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.skipif(not ROOT, reason="this is how root runs the tests as somebody else")
+def test_the_same_promises_hold_for_an_ordinary_user() -> None:
+    folder = tempfile.mkdtemp(prefix="ironbound-user-")
+    try:
+        os.chmod(folder, 0o755)
+        for name in ("agents.py", "test_sandbox.py"):
+            shutil.copy(Path(__file__).with_name(name), folder)
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not clock and not leave",
+            "-W", "error", "-W", "ignore::pytest.PytestUnknownMarkWarning", folder,
+        ]  # fmt: skip
+        done = subprocess.run(
+            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command],
+            cwd=folder, env={"PATH": os.environ["PATH"], "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout.decode()[-4000:]
+        assert b" passed" in done.stdout
+    finally:
+        shutil.rmtree(folder)

@@ -21,9 +21,9 @@ LANDLOCK = {"landlock-open-read", "landlock-create-file", "landlock-execute", "l
 # Behind the filter stand other walls; these are what it alone holds.
 ONLY_SECCOMP = {f"seccomp-{name}" for name in (
     "open", "open-own-memory", "create-file", "read-other-descriptor", "execve", "fork", "clone", "clone3",
-    "socket-tcp", "socket-udp", "socket-unix", "socket-netlink", "pass-descriptors", "process-vm-readv", "process-vm-writev",
-    "memfd", "map-executable", "make-executable", "make-executable-pkey", "keyctl", "capset", "prctl", "ioctl",
-    "shared-memory")}  # fmt: skip
+    "socket-tcp", "socket-udp", "socket-unix", "socket-netlink", "pass-descriptors", "process-vm-readv",
+    "process-vm-writev", "memfd", "map-executable", "make-executable", "make-executable-pkey", "keyctl", "capset",
+    "prctl", "ioctl", "shared-memory")}  # fmt: skip
 
 USERS = [
     pytest.param("root", marks=[pytest.mark.root, pytest.mark.skipif(not ROOT, reason="needs root")]),

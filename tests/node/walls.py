@@ -1,7 +1,7 @@
 """Runs the worker's own probes with walls of one's choice; the positive control of each wall leaves that one out.
 
-`python walls.py WALL…` puts up just the named walls (of uid, capabilities, landlock, seccomp) and prints the verdicts as
-JSON: {"before": {name: [verdict, refusal]}, "behind": {…}}.
+`python walls.py WALL…` puts up just the named walls (of uid, capabilities, landlock, seccomp) and writes the verdicts
+to descriptor 6 as JSON: {"before": {name: [verdict, refusal]}, "behind": {…}}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from ironbound.node.sandbox import lockdown
 from ironbound.node.sandbox.probe import probes_before_filter, probes_behind_filter, run_probes
 
-SANDBOX_ID = 61999
+SANDBOX_ID = 71999
 
 
 def main(walls: set[str]) -> None:

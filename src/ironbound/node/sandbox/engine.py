@@ -31,6 +31,9 @@ _RUNTIME_LIMITS: Final = (
     "max_memory", "max_fuel", "max_wall_clock", "max_stack", "max_instances", "max_tables", "max_table_elements",
     "max_module_size",
 )  # fmt: skip
+_GREATEST: Final = {"max_memory": 4096, "max_wall_clock": 10 * 365 * 86400, "max_stack": 65536}
+"""Beyond these a number would no longer mean what it says: 4 GiB of 32-bit memory, ten years, 64 MiB of stack."""
+
 _CHANNEL_LIMITS: Final = ("max_message", "max_messages_per_second")
 _EXPORTS: Final = {"memory": "memory", "alloc": "func", "handle": "func"}
 
@@ -78,6 +81,8 @@ def _limit(part: Mapping[str, Value], name: str) -> int:
     limit = part.get(name)
     if type(limit) is not int or limit <= 0:
         raise FormatError("config-invalid", f"{name}: expected a positive integer, got {limit!r}")
+    if limit > _GREATEST.get(name, limit):
+        raise FormatError("config-invalid", f"{name}: expected at most {_GREATEST[name]}, got {limit}")
     return limit
 
 

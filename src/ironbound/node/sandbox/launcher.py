@@ -28,6 +28,7 @@ START_SECONDS: Final = 20.0
 BACKSTOP_SECONDS: Final = 1.0
 REAP_SECONDS: Final = 5.0
 MAX_CONTROL_LINE: Final = 32 * 1024
+MAX_START: Final = 16 * 1024
 MAX_EVENT: Final = 64 * 1024
 MAX_TEXT: Final = 4096
 MAX_PROBES: Final = 128
@@ -37,6 +38,10 @@ MAX_LIFE_SECONDS: Final = 10 * 365 * 86400
 VERDICTS: Final = ("REFUSED", "ESCAPED", "INCONCLUSIVE")
 STAGES: Final = ("config", "module", "imports", "compile", "lockdown", "probe")
 REASONS: Final = ("finished", "eof", "trap", "fuel", "wall-clock", "stack", "limit", "protocol", "refused")
+
+
+class SpawnFailed(Exception):
+    """The kernel made no process for this launch; the zygote and its other workers live on."""
 
 
 class ZygoteLost(Exception):
@@ -243,6 +248,7 @@ class Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._released_at: float | None = None
         self._killed_for: tuple[str, str] | None = None
+        self._ended: Ended | None = None
 
     async def _attach(self, control: socket.socket) -> None:
         self._reader, self._writer = await asyncio.open_connection(sock=control, limit=MAX_CONTROL_LINE)
@@ -290,6 +296,11 @@ class Worker:
     async def ended(self) -> Ended:
         """Waits for the end. Kills the worker where its wall clock is over by BACKSTOP_SECONDS, and where it talks
         garbage."""
+        if self._ended is None:
+            self._ended = await self._end()
+        return self._ended
+
+    async def _end(self) -> Ended:
         loop = asyncio.get_running_loop()
         word: _LastWord | None = None
         if self._released_at is None:
@@ -415,12 +426,14 @@ class Zygote:
     async def spawn(
         self, launch: int, uid: int, gid: int, config: bytes, module: bytes, channel_fd: int, start: str
     ) -> Worker:
-        """A worker for this launch. `channel_fd` stays the caller's to close. Raises ZygoteLost, OSError,
-        FormatError."""
+        """A worker for this launch. `channel_fd` stays the caller's to close. Raises ZygoteLost,
+        SpawnFailed, OSError, FormatError."""
         if self._socket is None or self.lost.is_set():
             raise ZygoteLost("there is no zygote")
         if launch in self._forking or launch in self._workers:
             raise FormatError("request-invalid", f"launch {launch} has a worker already")
+        if min(launch, uid, gid) < 0 or len(start.encode("utf-8")) > MAX_START:
+            raise FormatError("request-invalid", f"expected ids and a start message of at most {MAX_START} bytes")
         request = canonical({"op": "spawn", "launch": launch, "uid": uid, "gid": gid, "start": start})
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         answer: asyncio.Future[tuple[int, int, int]] = asyncio.get_running_loop().create_future()
@@ -483,8 +496,13 @@ class Zygote:
             self._facts.set_result(_parse_facts(data))
             return
         fields = _Fields(parse_canonical(data, limit=MAX_EVENT))
-        event = fields.text("event", among=("forked", "reaped"))
-        launch, pid = fields.number("launch"), fields.number("pid", 1)
+        event, launch = fields.text("event", among=("forked", "reaped", "failed")), fields.number("launch")
+        if event == "failed":
+            if launch not in self._forking:
+                raise FormatError("control-invalid", "a failed fork that nobody asked for")
+            self._forking[launch].set_exception(SpawnFailed(fields.text("text")))
+            return
+        pid = fields.number("pid", 1)
         if event == "forked":
             pid_start = fields.number("pid_start")
             if len(descriptors) != 1 or launch not in self._forking:

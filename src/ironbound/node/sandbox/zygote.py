@@ -166,7 +166,11 @@ class Zygote:
             parent=os.getpid(),
             drops_bounding=self._drops_bounding,
         )
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send({"event": "failed", "launch": launch, "text": str(error)})
+            return
         if pid == 0:
             try:
                 worker.run(order, received)
