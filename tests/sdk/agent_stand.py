@@ -89,7 +89,7 @@ def _engine(max_stack: int) -> wasmtime.Engine:
 
 
 def _defined(
-    engine: wasmtime.Engine, module: wasmtime.Module, imports: Iterable[tuple[str, str]]
+    engine: wasmtime.Engine, module: wasmtime.Module, imports: Iterable[tuple[str, str | None]]
 ) -> wasmtime.InstancePre:
     linker = wasmtime.Linker(engine)
     for item in module.imports:
@@ -119,9 +119,10 @@ class Agent:
             exports = linked.instantiate(self._store).exports(self._store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise Stopped(Ended(*runtime.ending(error))) from None
-        self._memory: Any = exports["memory"]
-        self._alloc: Any = exports["alloc"]
-        self._handle: Any = exports["handle"]
+        memory, alloc, handle = exports["memory"], exports["alloc"], exports["handle"]
+        assert isinstance(memory, wasmtime.Memory)
+        assert isinstance(alloc, wasmtime.Func) and isinstance(handle, wasmtime.Func)
+        self._memory, self._alloc, self._handle = memory, alloc, handle
         if self._weak.whole_memory:
             self._memory.grow(self._store, 65536 - self._memory.size(self._store))
 
@@ -185,7 +186,7 @@ def ending(module: Path, peer: Peer, start: bytes = START, weakening: Weakening 
     return found[0] if found else Ended("eof", "the channel is closed")
 
 
-def lifted(**limits: int) -> Weakening:
+def lifted(**limits: Any) -> Weakening:
     """A sandbox that lacks just these limits."""
     return Weakening(limits=replace(LIMITS, **limits))
 

@@ -30,6 +30,7 @@ from agent_stand import (
     result,
 )
 
+from ironbound.core.canonical import FormatError, parse_json
 from ironbound.core.wasm import parse_module
 
 TRIAGE = EXAMPLES / "triage.wasm"
@@ -328,6 +329,43 @@ def test_the_sdk_takes_strict_json_in_any_spelling(failure: bytes) -> None:
 )  # fmt: skip
 def test_the_sdk_takes_nothing_that_is_not_strict_json(failure: bytes) -> None:
     assert refusal_read_from(failure) is None
+
+
+SEED_TEXTS = [
+    '{"a":[1,-2.5e-3,true,false,null,"x\\u00e9\\ud834\\udd1e\\n"],"b":{"c":{},"d":[]}}',
+    '"\u00e9\u20ac\U0001d11e \\" \\\\ \\/ \\b"',
+    " [ 0 , 10 , -0 , 1E+5 , 0.0 ] ",
+    "[" * 62 + "1" + "]" * 62,
+]
+
+
+def test_the_sdk_takes_a_message_exactly_if_the_core_parser_does() -> None:
+    draw = random.Random(11)
+    agent = Agent(TRIAGE)
+    agent.take(b"")
+    taken = 0
+    for _ in range(4000):
+        text = bytearray(draw.choice(SEED_TEXTS).encode())
+        for _ in range(draw.randrange(3)):
+            at = draw.randrange(len(text))
+            match draw.randrange(3):
+                case 0:
+                    text[at] = draw.choice(b'0123456789abcdefu{}[]:,."\\ tn+-\x00\x1f\x80\xbf\xc0\xe0\xed\xf4\xff')
+                case 1:
+                    del text[at]
+                case _:
+                    text[at:at] = bytes([draw.choice(b'0{}[]:,"\\ e.-\x80')])
+        line = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + bytes(text) + b"}"
+        try:
+            parse_json(line, limit=MIB)
+        except FormatError as refusal:
+            if refusal.code in ("duplicate-key", "number-not-finite"):
+                continue
+            assert agent.take(line) == [], line
+        else:
+            assert len(agent.take(line)) == 1, line
+            taken += 1
+    assert 1000 < taken < 3000
 
 
 def test_a_doubled_member_counts_as_none() -> None:

@@ -190,7 +190,7 @@ def test_a_row_of_the_table_that_is_not_exactly_right_proves_nothing() -> None:
     words = "wasm trap: all fuel consumed by WebAssembly"
     assert verdict(row, NONCE, "fuel", words, "")[0] == "REFUSED"
     without_controls = {key: value for key, value in row.items() if key != "controls"}
-    for wrong in (
+    wrongs: tuple[Any, ...] = (
         None,
         [],
         {},
@@ -208,7 +208,8 @@ def test_a_row_of_the_table_that_is_not_exactly_right_proves_nothing() -> None:
         row | {"attempts": True},
         row | {"module": "../../other.wasm"},
         row | {"controls": [1]},
-    ):
+    )
+    for wrong in wrongs:
         assert verdict(wrong, NONCE, "fuel", words, "")[0] == "INCONCLUSIVE", wrong
 
 
