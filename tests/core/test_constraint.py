@@ -275,3 +275,18 @@ def test_a_constraint_that_says_nothing_clear_is_refused(where: object) -> None:
 def test_one_and_true_are_different_alternatives() -> None:
     where = parse_where({"x": {"one_of": [1, True]}})
     assert covers(where, {"x": 1}) is None and covers(where, {"x": True}) is None
+
+
+def test_what_is_no_digest_is_not_taken_for_a_rendered_argument() -> None:
+    where = parse_where({"x": {"any": True}})
+    assert covers_rendered(where, {"x": {"sha256": "0" * 64}}) is None
+    for other in ("0" * 64, {"sha256": 1}, {"sha256": "A" * 64}, {"sha256": "0" * 63}, {"sha256": "0" * 64, "y": 1}):
+        assert covers_rendered(where, {"x": other}) == "argument-not-rendered"
+
+
+def test_a_where_is_bounded_and_so_is_what_a_prefix_matches() -> None:
+    with pytest.raises(FormatError):
+        parse_where({f"x{number}": {"any": True} for number in range(33)})
+    where = parse_where({"x": {"prefix": {"value": "/a", "separator": "/"}}})
+    assert covers(where, {"x": "/a/" + "b" * 4_093}) is None
+    assert covers(where, {"x": "/a/" + "b" * 4_094}) == "argument-outside-prefix"

@@ -233,3 +233,11 @@ def test_a_configuration_that_no_profile_gives_is_refused(edit: dict[str, object
     config = {**merge([Layer("strict.toml", STRICT)]).config, **edit}
     with pytest.raises(FormatError):
         parse_configuration(canonical(config))
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [('["*", "a b"]', "name-invalid"), ('["*", ""]', "name-invalid"), ('["*", "*"]', "array-invalid")],
+)
+def test_disallowed_imports_are_names_each_once(value: str, code: str) -> None:
+    assert refused(STRICT, f"[agent.runtime]\ndisallowed_imports = {value}\n".encode()).code == code

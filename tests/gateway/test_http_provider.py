@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,6 +265,18 @@ def test_what_was_judged_is_what_the_client_would_request(
     built = build_url(parts)
     assert (built.host, built.port or 80) == (host, parts["port"]) or host.startswith("xn--")
     assert built.raw_path.decode() == path + (f"?{query}" if query is not None else "")
+
+
+def test_nothing_is_sent_if_the_client_library_reads_the_url_differently(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = httpx.URL
+    monkeypatch.setattr(httpx, "URL", lambda text: real(text + "x"))
+    result = request(at(server))
+    assert (result.status, result.detail.split(":")[0]) == ("not-performed", "url-ambiguous")
+    assert server.seen == []
+    monkeypatch.undo()
+    assert request(at(server)).status == "performed"  # control
 
 
 @given(st.text(max_size=60) | st.text(alphabet="htps:/.@#?%2e\\[]0x1a", max_size=40).map(lambda tail: "http://" + tail))

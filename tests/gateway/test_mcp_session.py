@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mcp_types import methods
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -84,7 +86,7 @@ class Stand:
         return {"calls": len(self.calls)}
 
     def input(self, agent: str) -> Value:
-        return {"records": [1, None]}
+        return {"records": [1, None, 0.5]}
 
     def reasons(self) -> list[str]:
         return [reason for _, reason, _ in self.denials]
@@ -181,7 +183,7 @@ def test_a_session_lists_its_tools_calls_one_and_reads_its_resources() -> None:
             uris = [one["uri"] for one in (await agent.ask("resources/list"))["result"]["resources"]]
             assert uris == list(mcp.RESOURCES)
             (contents,) = (await agent.ask("resources/read", {"uri": "ironbound://agent/input"}))["result"]["contents"]
-            assert json.loads(contents["text"]) == {"records": [1, None]}
+            assert json.loads(contents["text"]) == {"records": [1, None, 0.5]}
             assert (await agent.ask("ping"))["result"] == {}
             assert (await agent.end()).reason == "eof"
         assert stand.denials == []
@@ -651,6 +653,37 @@ def test_what_is_no_tool_s_name_is_denied_before_the_authority_sees_it(name: str
             assert stand.calls == []
             assert stand.reasons() == ["no-such-grant"]
             assert all(what.isascii() and len(what) <= 200 for what, _, _ in stand.denials)
+
+    play(scene)
+
+
+lines = st.binary(max_size=80) | st.sampled_from([*mcp.REQUESTS, *mcp.NOTIFICATIONS, "grant"]).flatmap(
+    lambda method: st.fixed_dictionaries(
+        {"jsonrpc": st.sampled_from(["2.0", "2.0", "2.0", "1.0", None]), "method": st.just(method)},
+        optional={
+            "id": st.none() | st.booleans() | st.integers(-2, 5) | st.floats(allow_nan=False) | st.text(max_size=3),
+            "params": st.none()
+            | st.lists(st.integers(), max_size=2)
+            | st.dictionaries(
+                st.sampled_from(["name", "arguments", "uri", "cursor", "_meta", "requestId", "protocolVersion"]),
+                st.none() | st.integers() | st.text(max_size=5) | st.dictionaries(st.text(max_size=3), st.booleans()),
+                max_size=3,
+            ),
+        },
+    ).map(lambda message: json.dumps(message).encode())
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(lines, max_size=12))
+def test_whatever_an_agent_sends_it_is_answered_or_refused_and_the_session_never_breaks(sent: list[bytes]) -> None:
+    async def scene() -> None:
+        stand = Stand()
+        async with channel(stand) as agent:
+            await agent.begin()
+            agent.writer.write(b"".join(line + b"\n" for line in sent))
+            end = await agent.end()
+            assert end.reason in ("eof", "too-many-malformed")
 
     play(scene)
 

