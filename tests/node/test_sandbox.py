@@ -496,6 +496,23 @@ def test_zygote_and_workers_die_with_the_node() -> None:
 
 
 @in_bench
+async def test_a_launch_given_up_while_it_forks_leaves_no_worker_and_disturbs_no_other(bench: Bench) -> None:
+    other = await bench.launch(ECHO)
+    task = asyncio.ensure_future(bench.launch(ECHO))
+    await asyncio.sleep(0)  # the request is out, its answer is not in
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await other.worker.release()
+    await other.say(b"x\n")
+    assert await other.hear() == b"x\n"
+    children = Path(f"/proc/{bench.facts.pid}/task/{bench.facts.pid}/children")
+    async with asyncio.timeout(5):
+        while children.read_text().split() != [str(other.worker.pid)]:
+            await asyncio.sleep(0.01)
+
+
+@in_bench
 async def test_garbage_on_the_control_channel_is_a_protocol_end_and_a_kill(bench: Bench) -> None:
     for garbage in (b"{}", b"[1]", b'{"type":"exited"}', b"\xff", b'{"type":"ready"}', b"x" * 40000):
         launched = await bench.launch(ECHO)

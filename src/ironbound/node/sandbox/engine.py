@@ -120,6 +120,7 @@ def make_engine(max_stack: int) -> wasmtime.Engine:
     config = wasmtime.Config()
     config.strategy = "cranelift"
     config.cranelift_opt_level = "speed"
+    config.cranelift_debug_verifier = False
     config.profiler = "none"
     config.consume_fuel = True
     config.epoch_interruption = True

@@ -217,7 +217,7 @@ def _parse_facts(data: bytes) -> ZygoteFacts:
         mappings=tuple(parse_digest(str(item)) for item in fields.items("mappings", 1024)),
         landlock_abi=fields.number("landlock_abi"),
         bounding=fields.text("bounding", 16),
-        groups=tuple(int(str(item)) for item in fields.items("groups", 65536)),
+        groups=tuple(item for item in fields.items("groups", 65536) if type(item) is int),
     )
     fields.done()
     return facts
@@ -486,33 +486,43 @@ class Zygote:
             self._lose()
             return
         try:
-            self._take(data, descriptors)
+            taken = self._take(data, descriptors)
         except FormatError:
             # A zygote that talks nonsense is none; it takes its workers with it.
+            taken = False
             self._lose()
+        for descriptor in () if taken else descriptors:
+            _kill(descriptor)
+            os.close(descriptor)
 
-    def _take(self, data: bytes, descriptors: list[int]) -> None:
+    def _take(self, data: bytes, descriptors: list[int]) -> bool:
+        """Whether the descriptors of this event have an owner now. Raises FormatError."""
         if self._facts is not None and not self._facts.done():
             self._facts.set_result(_parse_facts(data))
-            return
+            return False
         fields = _Fields(parse_canonical(data, limit=MAX_EVENT))
         event, launch = fields.text("event", among=("forked", "reaped", "failed")), fields.number("launch")
+        answer = self._forking.get(launch)
+        waiting = answer if answer is not None and not answer.done() else None
         if event == "failed":
-            if launch not in self._forking:
-                raise FormatError("control-invalid", "a failed fork that nobody asked for")
-            self._forking[launch].set_exception(SpawnFailed(fields.text("text")))
-            return
+            text = fields.text("text")
+            if waiting is not None:
+                waiting.set_exception(SpawnFailed(text))
+            return False
         pid = fields.number("pid", 1)
         if event == "forked":
             pid_start = fields.number("pid_start")
-            if len(descriptors) != 1 or launch not in self._forking:
-                raise FormatError("control-invalid", "a fork that nobody asked for")
-            self._forking[launch].set_result((pid, pid_start, descriptors[0]))
-            return
+            if len(descriptors) != 1:
+                raise FormatError("control-invalid", "expected a fork with its pidfd")
+            if waiting is not None:
+                waiting.set_result((pid, pid_start, descriptors[0]))
+            # Who asked may have given up meanwhile; then nobody will ever release this worker, and it is killed.
+            return waiting is not None
         reaped = _Reaped(fields.number("status", -64), fields.number("cpu_ms"), fields.number("max_rss"))
         worker = self._workers.pop(launch, None)
         if worker is not None:
             worker._was_reaped(reaped)
+        return False
 
     def _lose(self) -> None:
         self.lost.set()
