@@ -73,7 +73,7 @@ void ib_finish(ib_text report);                        /* ends the agent; its re
 enum { IB_TAG_CONNECT = -1, IB_MAX_WAITING = 32, IB_MAX_REPORT = 4096 };
 
 void ib_connect(const char *name, const char *version);      /* the handshake; IB_READY when it is done */
-ib_bool ib_list_tools(int tag);                        /* IB_TOOLS; json = the array of tools */
+ib_bool ib_list_tools(int tag);                        /* IB_TOOLS; json = the tools, of the first page where there are more */
 ib_bool ib_call_tool(int tag, ib_text name, ib_text arguments);   /* IB_RESULT; arguments are a JSON object */
 ib_bool ib_read_resource(int tag, ib_text uri);        /* IB_RESULT; text = the first content's text */
 ib_bool ib_request(int tag, ib_text method, ib_text params);      /* IB_RESULT; any method; params are JSON */
