@@ -216,18 +216,16 @@ def render_args(where: Where, args: Value) -> dict[str, Value]:
 def _covers(where: Where, args: Value, *, rendered: bool) -> str | None:
     if not isinstance(args, dict):
         return "arguments-not-an-object"
-    constraints = where.constraints()
-    if any(name not in constraints for name in args):
-        return "argument-not-named"
+    named = 0
     for name, constraint in where.members:
-        if name not in args:
-            if not isinstance(constraint, Anything):
-                return "argument-missing"
-            continue
-        reason = _refusal(constraint, args[name], rendered)
-        if reason is not None:
-            return reason
-    return None
+        if name in args:
+            named += 1
+            reason = _refusal(constraint, args[name], rendered)
+            if reason is not None:
+                return reason
+        elif not isinstance(constraint, Anything):
+            return "argument-missing"
+    return None if named == len(args) else "argument-not-named"
 
 
 def _refusal(constraint: Constraint, value: Value, rendered: bool) -> str | None:
@@ -246,7 +244,10 @@ def _refusal(constraint: Constraint, value: Value, rendered: bool) -> str | None
 
 
 def _among(value: Value, values: tuple[Scalar, ...]) -> bool:
-    return any(type(value) is type(scalar) and value == scalar for scalar in values)
+    for scalar in values:  # in the kernel's path: a plain loop
+        if value == scalar and type(value) is type(scalar):
+            return True
+    return False
 
 
 def _under(prefix: Prefix, value: Value) -> bool:
@@ -262,10 +263,12 @@ def _under(prefix: Prefix, value: Value) -> bool:
 
 def _clean(segment: str, separator: str) -> bool:
     """True if no reader, however lax, takes the segment for a way elsewhere."""
-    if not segment or "\\" in segment or _ENCODED.search(segment) is not None:
+    if not segment or "\\" in segment or ("%" in segment and _ENCODED.search(segment)):
         return False
     if not segment.isprintable():
         return False
+    if "." not in segment:
+        return True
     # Some servers cut parameters off a segment before they look at it: "..;x" is ".." to them.
     return all(part.split(";")[0].strip() not in (".", "..") for part in segment.split("/"))
 
