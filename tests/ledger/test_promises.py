@@ -458,3 +458,24 @@ def test_on_a_full_disk_the_writer_gets_disk_full_the_ledger_ends_and_nothing_is
     finally:
         stand.stop()
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_killed_checking_process_ends_the_ledger_and_a_killed_ledger_leaves_no_process(stand: Stand) -> None:
+    stand.start()
+    proven(stand.append(entry(1)), entry(1))
+    checkers = _children(stand.processes["ledger"].pid)
+    assert checkers
+    os.kill(checkers[0], signal.SIGKILL)
+    with stand.connect() as peer, contextlib.suppress(OSError):
+        peer.send(append_frame(1, entry(2)))
+        assert peer.receive() is None
+    assert stand.end("ledger") not in (0, EXIT_REFUSED)
+    stand.start("ledger")
+    assert proven(stand.append(entry(2)), entry(2)) == 2
+    checkers = _children(stand.processes["ledger"].pid)
+    stand.kill("ledger")
+    until(lambda: not any(Path(f"/proc/{one}/fd").exists() for one in checkers), "the checking processes end")

@@ -2,9 +2,8 @@
 
 Decides whether a frame is a well-formed request and whether its entry was signed by a voice that is
 entitled to say it, from the user that it must come from. Does not decide whether what it says is true or
-allowed: that is for those who replay the log. Pure: bytes in, a request out; runs in worker threads, where
-libsodium verifies without Python's global lock. libsodium accepts no signature that `core.keys` refuses;
-a test holds that.
+allowed: that is for those who replay the log. Pure: bytes in, a request out. libsodium accepts no signature
+that `core.keys` refuses; a test holds that.
 
 Rule 1: the checks run in the order of the numbers below; the first that fails names the refusal.
 Rule 2: an entry is exactly the bytes that were received, and holds exactly one signature.

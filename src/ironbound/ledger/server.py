@@ -18,14 +18,14 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from ironbound.core.canonical import FormatError, b64encode
 from ironbound.wire.frames import MAX_FRAME, Frame, FrameSplitter, encode_frame
 
-from .intake import MAX_REQUEST, Append, Ask, Follow, Intake, Refused, Request
+from .checker import Checker
+from .intake import MAX_REQUEST, Append, Ask, Follow, Refused, Request
 from .sequencer import Sequencer
 
 #: Connections at once, and how many of them from users that are no service's.
@@ -44,7 +44,7 @@ STRANGER_IDLE_S: Final = 60.0
 #: Entries, and bytes of entries in base64, in one frame of a stream.
 FOLLOW_ENTRIES: Final = 256
 FOLLOW_BYTES: Final = 900 * 1024
-#: Frames that one worker thread checks at a time.
+#: Frames that one process checks at a time.
 CHUNK: Final = 32
 _BACKLOG: Final = 256
 
@@ -158,8 +158,10 @@ class Connection(asyncio.Protocol):
 class WriteServer:
     """All connections of the write socket. `failed` holds the error that ends the ledger."""
 
-    def __init__(self, intake: Intake, sequencer: Sequencer, uids: frozenset[int], now: Callable[[], float]) -> None:
-        self._intake = intake
+    def __init__(
+        self, checkers: Sequence[Checker], sequencer: Sequencer, uids: frozenset[int], now: Callable[[], float]
+    ) -> None:
+        self._checkers = checkers
         self._sequencer = sequencer
         self._uids = uids
         self.now = now
@@ -168,7 +170,7 @@ class WriteServer:
         self._arrived: list[tuple[Connection, bytes]] = []
         self._checking: deque[tuple[asyncio.Future[list[Request | Refused]], list[tuple[Connection, bytes]]]] = deque()
         self._waiting_bytes = 0
-        self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="check")
+        self._turn = 0
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -192,7 +194,6 @@ class WriteServer:
             self._sweeper.cancel()
         for connection in tuple(self._connections):
             connection.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def admit(self, connection: Connection) -> None:
         """Room for one more, or a reason why not."""
@@ -222,25 +223,17 @@ class WriteServer:
         self._arrived.append((connection, body))
 
     def _dispatch(self) -> None:
-        loop = asyncio.get_running_loop()
         arrived, self._arrived = self._arrived, []
         for at in range(0, len(arrived), CHUNK):
             chunk = arrived[at : at + CHUNK]
-            future = loop.run_in_executor(self._pool, self._check, chunk)
+            checker = self._checkers[self._turn % len(self._checkers)]
+            self._turn += 1
+            future = checker.ask([(connection.uid, body) for connection, body in chunk])
             self._checking.append((future, chunk))
             future.add_done_callback(self._deliver)
 
-    def _check(self, chunk: list[tuple[Connection, bytes]]) -> list[Request | Refused]:
-        results: list[Request | Refused] = []
-        for connection, body in chunk:
-            try:
-                results.append(self._intake.read(body, connection.uid))
-            except Refused as refusal:
-                results.append(refusal)
-        return results
-
     def _deliver(self, _: object) -> None:
-        # In the order of arrival, whichever thread was done first: a peer's requests keep their order.
+        # In the order of arrival, whichever process was done first: a peer's requests keep their order.
         while self._checking and self._checking[0][0].done():
             future, chunk = self._checking.popleft()
             if future.cancelled():

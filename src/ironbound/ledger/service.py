@@ -16,7 +16,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from ironbound.core.canonical import FormatError
 from ironbound.core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -28,6 +29,7 @@ from ironbound.wire.cosigner import CosignerClient
 from ironbound.wire.durable import DurableRecord, RecordLost, sync_directory
 from ironbound.wire.loopback import LoopbackServer
 
+from .checker import Checker, CheckerLost
 from .intake import Intake
 from .publish import Publisher
 from .readside import read_app
@@ -35,6 +37,9 @@ from .sequencer import Sequencer
 from .server import WriteServer
 from .settings import DiskFailed, LedgerRefused, LedgerSettings
 from .store import Head, Store
+
+#: Processes that check what arrives, at most; one core is left to the sequencer.
+MAX_CHECKERS: Final = 4
 
 
 def create(settings: LedgerSettings, genesis_entry: bytes) -> None:
@@ -113,8 +118,27 @@ async def serve(
     """Runs the ledger until `stop` is set; raises LedgerRefused or DiskFailed when it must not go on.
 
     `ready` is called with the read side's port once both sides listen. That the witness has confirmed the
-    head is not waited for: until then, appends are answered not-witnessed.
+    head is not waited for: until then, appends are answered not-witnessed. Call it before any thread is
+    started: it forks.
     """
+    intake = Intake(settings)
+    checkers = [Checker(intake) for _ in range(max(1, min(MAX_CHECKERS, (os.cpu_count() or 1) - 1)))]
+    try:
+        await _serve(settings, checkers, ready, stop, say)
+    finally:
+        for checker in checkers:
+            await checker.close()
+
+
+async def _serve(
+    settings: LedgerSettings,
+    checkers: Sequence[Checker],
+    ready: Callable[[int], None] | None,
+    stop: asyncio.Event | None,
+    say: Callable[[str], None],
+) -> None:
+    for checker in checkers:
+        await checker.start()
     try:
         mark = DurableRecord.open(settings.high_water)
     except RecordLost as error:
@@ -132,7 +156,7 @@ async def serve(
         say=say,
     )
     uids = frozenset(voice.uid for voice in settings.voices.values())
-    server = WriteServer(Intake(settings), sequencer, uids, time.monotonic)
+    server = WriteServer(checkers, sequencer, uids, time.monotonic)
     reading: LoopbackServer | None = None
     tasks: list[asyncio.Future[None]] = []
     try:
@@ -160,4 +184,4 @@ async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
 
 
-__all__ = ["DiskFailed", "LedgerRefused", "create", "recover", "serve"]
+__all__ = ["CheckerLost", "DiskFailed", "LedgerRefused", "create", "recover", "serve"]
