@@ -15,12 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from verifier.lab import Honest, honest  # noqa: E402
-
-from ironbound.core.envelope import PAYLOAD_TYPE, pae, parse_envelope  # noqa: E402
-from ironbound.core.keys import verify_signature  # noqa: E402
-from ironbound.core.merkle import leaf_hash  # noqa: E402
-from ironbound.verifier.verify import verify_bundle  # noqa: E402
+from ironbound.core.envelope import PAYLOAD_TYPE, pae, parse_envelope
+from ironbound.core.keys import verify_signature
+from ironbound.core.merkle import leaf_hash
+from ironbound.verifier.verify import verify_bundle
+from verifier.lab import Honest, honest
 
 GRANT_CALLS = 100
 

@@ -581,6 +581,14 @@ def test_services_of_one_user_refute_f1_where_users_were_promised(scene: Honest)
     assert refuted(scene.lab) == {"F1": {"users-not-separate"}}
 
 
+def test_a_sandbox_that_runs_as_a_services_user_refutes_f1(scene: Honest) -> None:
+    lab = scene.lab
+    posture = lab.posture(scene.module, scene.cage, uid=61_003)
+    started = lab.expect(lab.start(_second_launch(scene), uid=61_003, posture=posture))
+    lab.expect(lab.observe(started))
+    assert refuted(lab) == {"F1": {"users-not-separate"}}
+
+
 def test_separation_by_process_only_is_said_openly() -> None:
     scene = honest(separation="process")
     report = scene.lab.verify()

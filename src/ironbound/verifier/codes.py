@@ -62,7 +62,7 @@ REFUTING: Final[Mapping[str, str]] = {
     "observation-differs": "the monitor's observation names another process than the node's launch",
     "observation-void": "the monitor observed a launch that never was",
     "process-unmatched": "a process without an entry, or an entry without a process, was not ordered to stop",
-    "users-not-separate": "services ran as one user though the trust root says they are separate",
+    "users-not-separate": "services or sandboxes shared a user, or ran as another than the trust root says",
 }
 
 OPEN: Final[Mapping[str, str]] = {

@@ -6,6 +6,7 @@ to 4), else nobody would be here; D1 adds whether it is the right log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 from .boundary import stop_of
@@ -78,17 +79,30 @@ def claim_f1(history: History) -> Claim:
             if stop_of(history, drift) is None:
                 case.found("process-unmatched", drift.index, f"{drift.says['kind']}, {drift.says['pid']}")
     if trust.separation == "user":
-        _check_users(case, history.services)
+        _check_users(case, history.services, trust.users)
+        _check_sandboxes(case, history)
     else:
         case.remark("separated by process only: the services ran as one user, so one could have read another's key")
     case.population("launches")
     return case.close()
 
 
-def _check_users(case: Case, services: list[Said]) -> None:
+def _check_sandboxes(case: Case, history: History) -> None:
+    """No sandbox ran as a user that a service ran as."""
+    users = {said.says["uid"]: said.says["role"] for said in history.services}
+    for index, start in history.starts.items():
+        role = users.get(start.says["uid"])
+        if role is not None:
+            case.found("users-not-separate", index, f"agent {start.says['agent']} ran as the {role}'s user")
+
+
+def _check_users(case: Case, services: list[Said], promised: Mapping[str, int]) -> None:
     users: dict[str, set[int]] = {}
     for said in services:
-        users.setdefault(said.says["role"], set()).add(said.says["uid"])
+        role, uid = said.says["role"], said.says["uid"]
+        users.setdefault(role, set()).add(uid)
+        if promised.get(role, uid) != uid:
+            case.found("users-not-separate", said.index, f"the {role} ran as {uid}, expected {promised[role]}")
     for role in ("controller", "node", "gateway", "monitor"):
         if role not in users:
             case.found("service-not-announced", None, f"the {role}")
