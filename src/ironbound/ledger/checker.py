@@ -33,7 +33,7 @@ Question = tuple[int, bytes]
 Answers = list[Request | Refused]
 
 
-class CheckerLost(Exception):
+class CheckerLost(ChildProcessError):
     """A checking process has ended or is not to be understood."""
 
 
