@@ -51,7 +51,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
         Limit("runtime.max_memory", "MiB", 1, 4_096, "linear memory that the agent can ever hold"),
         Limit("runtime.max_fuel", "instructions", 1, 10**15, "Wasm instructions spent on one message"),
         Limit("runtime.max_wall_clock", "s", 1, 2_592_000, "life of the agent from start to end"),
-        Limit("runtime.max_stack", "KiB", 16, 4_096, "stack of the agent's own calls"),
+        Limit("runtime.max_stack", "KiB", 16, 2_048, "stack of the agent's own calls"),
         Limit("runtime.max_instances", "instances", 1, 1, "instances of the module in one sandbox"),
         Limit("runtime.max_tables", "tables", 1, 100, "tables of function references"),
         Limit("runtime.max_table_elements", "elements", 1, 1_000_000, "elements in each table"),

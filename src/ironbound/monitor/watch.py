@@ -80,6 +80,7 @@ class Watch:
         self._host: Mapping[str, Any] = {}
         self._fresh: asyncio.Queue[int] = asyncio.Queue()
         self._uids = deployment.sandbox_uids
+        self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
 
     def entered(self, entry: Entry) -> None:
         """Take notice of an entry; never blocks."""
@@ -142,9 +143,10 @@ class Watch:
         try:
             if watched.expected is None:
                 watched.expected = self._expected(said)
-            sample = await asyncio.to_thread(
-                observe, said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated
-            )
+            async with self._looking:
+                sample = await asyncio.to_thread(
+                    observe, said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated
+                )
             differences = list(compare_postures(watched.expected, sample))
             differences += compare_postures(watched.expected, said["posture"]) if watched.spoken == 0.0 else ()
             differences += self._misplaced(said)

@@ -32,7 +32,7 @@ from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
 from ironbound.wire.log import Log, now_ms
 
-from .sandbox.launcher import Ended, Ready, Refused, Worker, Zygote, ZygoteFacts, ZygoteLost
+from .sandbox.launcher import Ended, Ready, Refused, SpawnFailed, Worker, Zygote, ZygoteFacts, ZygoteLost
 
 #: Seconds that the monitor has to look at a held sandbox and say what it saw.
 OBSERVE_TIMEOUT_S: Final = 10.0
@@ -160,7 +160,7 @@ class Launches:
         gid = uid if self._deployment.separated else os.getgid()
         try:
             worker = await self._zygote.spawn(launch.index, uid, gid, config, module, channel.fileno(), start)
-        except (ZygoteLost, OSError) as error:
+        except (SpawnFailed, ZygoteLost, OSError) as error:
             raise LaunchFailed("spawn", "sandbox-unavailable", str(error)) from error
         self._workers[launch.index] = worker
         return worker

@@ -502,14 +502,28 @@ def _canary_run(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ironbound.evidence.export import export
+    from ironbound.evidence.export import ExportError, export
 
     deployment = _deployment(arguments)
-    summary = export(deployment, arguments.out.resolve(), note)
+    last = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if total > 5000 and done * 10 // total > last:
+            last = done * 10 // total
+            note(f"{done:,} of {total:,} entries")
+
+    try:
+        summary = export(deployment, arguments.out.resolve(), progress)
+    except ExportError as error:
+        raise Stop(str(error)) from error
+    missing = [{"sha256": one.sha256, "what": one.what} for one in summary.missing]
     if arguments.json:
-        emit(summary)
+        emit({"file": str(arguments.out), "bytes": summary.file_bytes, "entries": summary.entries, "missing": missing})
     else:
-        say(f"evidence in {arguments.out}")
+        say(f"evidence   {arguments.out} ({summary.file_bytes:,} bytes, {summary.entries} entries)")
+        for one in missing:
+            say(paint(f"missing    {one['what']} {one['sha256']}", "yellow"))
     return OK
 
 

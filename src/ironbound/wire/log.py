@@ -173,7 +173,7 @@ class Log:
     async def broken(self) -> None:
         """Wait until the follower fails, and raise that."""
         if self._follower is not None:
-            await self._follower
+            await asyncio.shield(self._follower)
 
     def _check_follower(self) -> None:
         if self._follower is not None and self._follower.done() and not self._follower.cancelled():

@@ -1,0 +1,443 @@
+"""`ironbound demo`: the whole promise, kept by real processes, in about a minute.
+
+Every step does what an operator, an agent, an attacker or an auditor would do, and checks that what had to happen did.
+The exit code is 0 only if every step did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from ironbound.canary.probes import load_probes
+from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
+from ironbound.core.keys import PrivateKey
+from ironbound.core.profile import Layer, merge
+from ironbound.core.replay import Entry
+from ironbound.core.trust import parse_pin
+from ironbound.evidence.export import export
+from ironbound.verifier.bundle import BundleBroken
+from ironbound.verifier.verify import Report, verify_bundle
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.log import Log, now_ms
+
+from . import operators
+from .canaries import challenge_all
+from .credential import keep
+from .init import initialise
+from .records import RECORDS
+from .up import Supervisor
+from .voice import FAILED, OK, UNPROVEN, Stop, paint, say
+
+OPERATORS: Final = ("ada", "bo", "cy")
+QUORUM: Final = 2
+AGENT: Final = "triage"
+WAIT_S: Final = 30.0
+#: The claims that this version can't prove yet: their checks are not built.
+NOT_BUILT: Final = frozenset({"C4", "C5", "E1", "E2", "E3"})
+HOUR_MS: Final = 3_600_000
+
+
+class StepFailed(Exception):
+    """A step did not do what it had to."""
+
+
+def demo(out: Path | None) -> int:
+    """Run it; with `out`, leave evidence, pin and deployment there."""
+    target = (out or Path(tempfile.mkdtemp(prefix="ironbound-demo-"))).resolve()
+    if (target / "deployment").exists():
+        raise Stop(f"{target / 'deployment'} exists", "give --out a folder that doesn't hold a demo yet")
+    target.mkdir(parents=True, exist_ok=True)
+    # Ctrl-C, and a plain kill, end the demo through the same clean-up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return asyncio.run(Demo(target).run())
+    finally:
+        if out is None:
+            shutil.rmtree(target, ignore_errors=True)
+
+
+class Demo:
+    """One run in one folder."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._began = time.monotonic()
+        self._number = 0
+        self._token = os.urandom(24).hex()
+        self._entries: list[Entry] = []
+        self._arrived = asyncio.Event()
+        self._children: list[asyncio.subprocess.Process] = []
+        self._keys: dict[str, PrivateKey] = {}
+        self._deployment: Deployment
+        self._log: Log
+        self._module = Digest("")
+        self._config = Digest("")
+
+    async def run(self) -> int:
+        """All steps in order; the exit code."""
+        separation = "each service as its own user" if os.getuid() == 0 else "as you: separation by process only"
+        say(paint("Ironbound: agents that cannot raise their own privileges, proved", "bold") + f"  ({separation})")
+        supervisor: Supervisor | None = None
+        watching: asyncio.Future[None] | None = None
+        try:
+            port = await self._records_service()
+            self._make_deployment(port)
+            supervisor = Supervisor(self._deployment, lambda role, text: self._tell(f"{role} {text}"))
+            await self._start(supervisor)
+            watching = asyncio.ensure_future(supervisor.watch())
+            await self._approve()
+            await self._launch(port)
+            grant = await self._grant(port)
+            await self._revoke(grant)
+            await self._canaries()
+            await self._weaken()
+            await self._export()
+            await self._verify()
+            await self._flip()
+        except (StepFailed, Stop) as error:
+            cause = error.cause if isinstance(error, Stop) else str(error)
+            say(paint(f"   FAILED: {cause}", "red"))
+            self._explain()
+            return FAILED
+        finally:
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Stop):
+                    await watching
+            await self._clean(supervisor)
+        took = time.monotonic() - self._began
+        say(paint(f"\nEvery step did what it had to, in {took:.0f} s.", "green"))
+        if (self._target / "evidence.ironbound").exists():
+            say(f"evidence   {self._target / 'evidence.ironbound'}")
+            say(f"pin        {self._target / 'pin.txt'}")
+        return OK
+
+    # Speaking and waiting
+
+    def _step(self, title: str) -> None:
+        self._number += 1
+        took = paint(f"{time.monotonic() - self._began:5.1f} s", "dim")
+        say(f"\n{paint(f'{self._number:2}. {title}', 'bold')}  {took}")
+
+    def _tell(self, text: str) -> None:
+        say(f"    {text}")
+
+    def _good(self, text: str) -> None:
+        say(f"    {paint('✓', 'green')} {text}")
+
+    def _refused(self, text: str) -> None:
+        say(f"    {paint('✗', 'yellow')} {text}")
+
+    def _entered(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._arrived.set()
+
+    async def _until(self, what: str, meets: Callable[[Entry], bool], start: int = 0) -> Entry:
+        """The first entry from index `start` on that meets the condition."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            for entry in self._entries[start:]:
+                if meets(entry):
+                    return entry
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), max(0.01, deadline - time.monotonic()))
+            except TimeoutError:
+                raise StepFailed(f"{what}: it did not come in {WAIT_S:.0f} s") from None
+
+    def _said(self, kind: str, **fields: Any) -> Callable[[Entry], bool]:
+        def meets(entry: Entry) -> bool:
+            same = all(entry.predicate.get(name) == value for name, value in fields.items())
+            return entry.kind == kind and entry.void is None and same
+
+        return meets
+
+    # Operators
+
+    async def _sign(
+        self, kind: str, signers: Sequence[str], artifacts: Sequence[bytes] = (), **request: Any
+    ) -> dict[str, Any]:
+        """A request by the first signer, approved by the others, sent to the controller."""
+        payload = operators.build(self._log.replay, kind, **request)
+        keys = [self._keys[name] for name in signers]
+        submission = operators.sign(payload, self._deployment.trust.deployment, keys, artifacts)
+        admitted = await asyncio.to_thread(operators.submit, self._deployment, submission)
+        await self._log.caught_up(admitted["index"] + 1)
+        return admitted
+
+    async def _grant_tool(
+        self, signers: Sequence[str], tool: str, action: str, where: dict[str, Any], credential: str | None = None
+    ) -> dict[str, Any]:
+        body = {
+            "tool": tool,
+            "action": action,
+            "where": where,
+            "calls": 100,
+            "expires_ms": now_ms() + HOUR_MS,
+            "credential": credential,
+        }
+        return await self._sign("grant", signers, agent=AGENT, module=self._module, config=self._config, body=body)
+
+    # The steps
+
+    async def _records_service(self) -> int:
+        service = await self._child("ironbound.terminal.records", feed=self._token.encode() + b"\n")
+        if service.stdout is None:
+            raise StepFailed("the records service has no output")
+        return int(await asyncio.wait_for(service.stdout.readline(), WAIT_S))
+
+    async def _child(self, module: str, *words: str, feed: bytes = b"") -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-m", module, *words, stdin=pipe, stdout=pipe, start_new_session=True
+        )
+        self._children.append(child)
+        if feed and child.stdin is not None:
+            child.stdin.write(feed)
+            await child.stdin.drain()
+        return child
+
+    def _make_deployment(self, port: int) -> None:
+        self._step("A deployment: three operators, two of whom must agree; the trust root is entry 0 of the log")
+        passphrases = [(name, os.urandom(16).hex().encode()) for name in OPERATORS]
+        name = f"demo-{os.urandom(3).hex()}"
+        self._deployment = initialise(self._target / "deployment", name, passphrases, QUORUM)
+        for person, passphrase in passphrases:
+            pem = (self._deployment.root / "operators" / f"{person}.key").read_bytes()
+            self._keys[person] = PrivateKey.from_pem(pem, passphrase)
+        keep(
+            self._deployment, "records", f"http://127.0.0.1:{port}", "authorization", f"Bearer {self._token}"
+        )
+        pin = f"{self._deployment.trust.pin}\n"
+        (self._target / "pin.txt").write_text(pin, encoding="ascii")
+        self._good(f"pin for the auditor, by another road: {pin[:44]}…")
+
+    async def _start(self, supervisor: Supervisor) -> None:
+        self._step("Five services, each with a key of its own")
+        await supervisor.start()
+        self._log = Log(self._deployment, None)
+        self._log.listen(self._entered)
+        await self._log.start()
+
+    async def _approve(self) -> None:
+        self._step("ada asks, bo approves: a profile, an agent's code, and the canaries, each by its SHA-256")
+        profile = (resources.files("ironbound") / "data" / "profiles" / "strict.toml").read_bytes()
+        module = (resources.files("ironbound") / "data" / "agents" / "triage.wasm").read_bytes()
+        effective = merge([Layer("strict.toml", profile)])
+        self._config, self._module = effective.digest, sha256_hex(module)
+        await self._sign(
+            "profile-approval",
+            ("ada", "bo"),
+            [effective.encoded],
+            config=self._config,
+            body={"profile": str(effective.config["profile"])},
+        )
+        body = {"kind": "agent", "size": len(module), "probe": None}
+        try:
+            await self._sign("module-approval", ("ada",), [module], module=self._module, body=body)
+            raise StepFailed("ada alone approved a module")
+        except operators.Refusal as refusal:
+            self._refused(f"ada alone: {refusal.reason}")
+        await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
+        probes = load_probes()
+        for probe in probes:
+            body = {"kind": "canary", "size": len(probe.module), "probe": probe.document}
+            digest = sha256_hex(probe.module)
+            await self._sign("module-approval", ("bo", "cy"), [probe.module], module=digest, body=body)
+        self._good(f"profile {self._config[:12]}, agent {self._module[:12]}, {len(probes)} canaries")
+
+    async def _launch(self, port: int) -> None:
+        self._step("An agent is granted two tools, launched, and works: it reads, sorts and writes a report")
+        base = f"http://127.0.0.1:{port}"
+        task = {"records_url": f"{base}/records", "report_url": f"{base}/reports"}
+        (self._deployment.root / "inputs" / f"{AGENT}.json").write_bytes(canonical(dict(task)))
+        upstream: dict[str, Any] = {
+            "scheme": {"equals": "http"},
+            "host": {"equals": "127.0.0.1"},
+            "port": {"equals": port},
+        }
+        read = upstream | {
+            "path": {"equals": "/records"},
+            "query": {"any": True},
+            "method": {"equals": "GET"},
+        }
+        await self._grant_tool(("ada", "bo"), "records.fetch", "http.request", read, "records")
+        write = {"name": {"equals": "report.md"}, "text": {"any": True}}
+        await self._grant_tool(("bo", "cy"), "scratch.write", "scratch.write", write)
+        start = len(self._entries)
+        await self._sign("launch-request", ("cy", "ada"), agent=AGENT, module=self._module, config=self._config)
+        began = await self._until("the launch", self._said("started", agent=AGENT), start)
+        await self._until("the monitor's look", self._said("observed", started=began.index), start)
+        said = began.predicate
+        self._good(f"entry {began.index}: started, config consumed {said['config_sha256'][:12]}, seen by the monitor")
+        await self._until("the report", self._said("action-intent", tool="scratch.write"), start)
+        pages = sum(1 for one in self._entries[start:] if self._said("action-intent", tool="records.fetch")(one))
+        self._good(f"{RECORDS} records in {pages} calls, the token put in at the boundary; report.md is written")
+        denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
+        self._refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
+
+    async def _grant(self, port: int) -> str:
+        self._step("Two operators grant what it lacks; the agent is told, and posts its result")
+        where = {
+            "scheme": {"equals": "http"},
+            "host": {"equals": "127.0.0.1"},
+            "port": {"equals": port},
+            "path": {"equals": "/reports"},
+            "method": {"equals": "POST"},
+            "body": {"any": True},
+        }
+        start = len(self._entries)
+        admitted = await self._grant_tool(("ada", "cy"), "report.post", "http.request", where, "records")
+        self._good(f"entry {admitted['index']}: granted by {' and '.join(admitted['humans'])}")
+        intent = await self._until("the post", self._said("action-intent", tool="report.post"), start)
+        outcome = await self._until("its outcome", self._said("action-outcome", intent=intent.index), start)
+        if outcome.predicate["status"] != "performed":
+            raise StepFailed(f"the post: {outcome.predicate['status']}: {outcome.predicate['detail']}")
+        posted = await asyncio.to_thread(self._posted, port)
+        if len(posted) != 1 or posted[0].get("records") != RECORDS:
+            raise StepFailed(f"the service holds {len(posted)} reports, expected one about {RECORDS} records")
+        classes = ", ".join(f"{name} {count}" for name, count in _classes(posted[0]))
+        self._good(f"intent {intent.index} before the act, outcome {outcome.index} after it: {classes}")
+        return str(admitted["id"])
+
+    def _posted(self, port: int) -> Any:
+        headers = {"authorization": f"Bearer {self._token}"}
+        answer = httpx.get(f"http://127.0.0.1:{port}/reports", headers=headers, trust_env=False)
+        return parse_json(answer.content, limit=1 << 20)
+
+    async def _revoke(self, grant: str) -> None:
+        self._step("One operator revokes it, for good; the agent is asked for another round")
+        start = len(self._entries)
+        body = {"grant": grant}
+        await self._sign("revocation", ("bo",), agent=AGENT, module=self._module, config=self._config, body=body)
+        path = self._deployment.root / "inputs" / f"{AGENT}.json"
+        os.utime(path)
+        denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
+        self._refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
+
+    async def _canaries(self) -> None:
+        self._step("Hostile agents, through the very same launch path, with the monitor's fresh nonce")
+
+        def report(result: dict[str, Any], total: int) -> None:
+            words = str(result["refusal"]).splitlines()[0][:84]
+            line = f"{result['probe']:<20} {words}"
+            (self._refused if result["verdict"] == "REFUSED" else self._tell)(f"{result['verdict']} {line}")
+
+        results = await challenge_all(self._deployment, report)
+        bad = [one["probe"] for one in results if one["verdict"] != "REFUSED"]
+        if bad or len(results) < 11:
+            raise StepFailed(f"{len(results)} canaries, not refused: {', '.join(bad) or 'none'}")
+        self._good(f"{len(results)} of {len(results)} refused")
+
+    async def _weaken(self) -> None:
+        self._step("Somebody attaches a debugger to the running sandbox, from outside")
+        start = len(self._entries)
+        began = next(one for one in reversed(self._entries) if self._said("started", agent=AGENT)(one))
+        tamperer = await self._child("ironbound.terminal.tamper", str(began.predicate["pid"]))
+        if tamperer.stdout is None or await tamperer.stdout.readline() != b"attached\n":
+            raise StepFailed("the kernel did not let the debugger attach, so there is no drift to see")
+        attached = now_ms()
+        drift = await self._until("the drift", self._said("drift", started=began.index), start)
+        order = await self._until("the stop order", self._said("stop-order", drift=drift.index), start)
+        ended = await self._until("the end", self._said("exited", started=began.index), start)
+        paths = ", ".join(one["path"] for one in drift.predicate["differences"])
+        self._good(f"entry {drift.index}: drift ({paths}), seen {drift.predicate['detected_ms'] - attached} ms after")
+        took = ended.predicate["at_ms"] - drift.predicate["detected_ms"]
+        self._good(f"entry {order.index}: stop ordered; entry {ended.index}: the agent is dead {took} ms later")
+
+    async def _export(self) -> None:
+        self._step("The evidence: one file")
+        leaked = [one.index for one in self._entries if self._token.encode() in one.data]
+        if leaked:
+            raise StepFailed(f"the credential stands in entries {leaked}")
+        out = self._target / "evidence.ironbound"
+        summary = await asyncio.to_thread(export, self._deployment, out)
+        if summary.missing:
+            raise StepFailed(f"{len(summary.missing)} artifacts are missing")
+        self._good(f"{out.name}: {summary.entries} entries, {summary.file_bytes:,} bytes; the credential is in none")
+
+    async def _check(self, path: Path) -> Report:
+        pin = parse_pin((self._target / "pin.txt").read_text(encoding="ascii"))
+        with open(path, "rb") as file:
+            return await asyncio.to_thread(verify_bundle, file, pin)
+
+    async def _verify(self) -> None:
+        self._step("The auditor verifies it offline, from the pin and the file alone")
+        report = await self._check(self._target / "evidence.ironbound")
+        styles = {"holds": "green", "refuted": "red", "unproven": "yellow"}
+        for claim in report.claims:
+            word = paint(f"{claim.status:<9}", styles[claim.status])
+            self._tell(f"{claim.id}  {word} {claim.says}")
+        unproven = {claim.id for claim in report.claims if claim.status == "unproven"}
+        if report.exit_code != UNPROVEN or unproven != NOT_BUILT:
+            raise StepFailed(f"exit code {report.exit_code}, unproven: {', '.join(sorted(unproven))}")
+        self._good("exit code 4: nothing refuted; what is unproven is what is not built yet")
+
+    async def _flip(self) -> None:
+        self._step("One byte of it is flipped")
+        whole = (self._target / "evidence.ironbound").read_bytes()
+        for member, says in (("checkpoint", "the log's root"), ("tile/entries", "an entry"), ("artifacts", "an artifact")):
+            at = _middle_of(self._target / "evidence.ironbound", member)
+            flipped = self._target / "flipped.ironbound"
+            flipped.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            try:
+                report = await self._check(flipped)
+            except BundleBroken as broken:
+                self._refused(f"in {says}: exit code 3, D1 falls, and with it all: {broken.code}")
+                self._tell(f"  {broken.message[:96]}")
+                continue
+            finally:
+                flipped.unlink()
+            raise StepFailed(f"a flipped byte in {member} was not seen: exit code {report.exit_code}")
+
+    # Ending
+
+    def _explain(self) -> None:
+        """What the services said last, for whoever has to find out."""
+        if not hasattr(self, "_deployment"):
+            return
+        for journal in sorted((self._deployment.root / "logs").glob("*.log")):
+            lines = journal.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            for line in lines[-3:]:
+                self._tell(f"{journal.name}: {line}")
+        for entry in self._entries[-5:]:
+            self._tell(f"entry {entry.index}: {entry.kind} {entry.void or ''}")
+
+    async def _clean(self, supervisor: Supervisor | None) -> None:
+        for child in self._children:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if hasattr(self, "_log"):
+            await self._log.close()
+        if supervisor is not None:
+            await supervisor.stop()
+
+
+def _classes(report: dict[str, Any]) -> list[tuple[str, int]]:
+    """The classes of a posted report with their counts, in its order."""
+    classes = report.get("classes", {})
+    return [(name, value["records"]) for name, value in classes.items()]
+
+
+def _middle_of(path: Path, member: str) -> int:
+    """The offset of the middle byte of the first member whose name starts so."""
+    with zipfile.ZipFile(path) as bundle:
+        found = next(one for one in bundle.infolist() if one.filename.startswith(member))
+    return found.header_offset + 30 + len(found.filename) + found.file_size // 2
+
+
