@@ -277,6 +277,28 @@ def test_a_start_that_nobody_asked_for_refutes_a1(scene: Honest) -> None:
     assert refuted(scene.lab) == {"A1": {"start-void"}}
 
 
+def test_a_start_that_a_stop_overtook_is_honest_if_its_refusal_is_logged(scene: Honest) -> None:
+    lab = scene.lab
+    launch = _second_launch(scene)
+    lab.expect(lab.admit(lab.request("stop", agent="second", module_sha256=scene.module), []))
+    assert lab.start(launch).void == "launch-stopped"
+    assert refuted(lab) == {"A1": {"start-void"}}
+    lab.expect(
+        lab.say(
+            "node",
+            "launch-refused",
+            launch=launch,
+            agent="second",
+            stage="admission",
+            reason="launch-stopped",
+            text="",
+            module_sha256=scene.module,
+            config_sha256=scene.cage,
+        )
+    )
+    assert lab.falling() == {}
+
+
 def test_a_consumed_configuration_that_was_not_approved_refutes_b1(scene: Honest) -> None:
     lab = scene.lab
     loose = lab.approve_profile(config(max_memory=4096))
@@ -285,11 +307,19 @@ def test_a_consumed_configuration_that_was_not_approved_refutes_b1(scene: Honest
     assert refuted(lab) == {"B1": {"consumed-config-differs"}}
 
 
+def _stopped(lab: Lab, started: int) -> None:
+    """What the monitor and the node do about a posture that differs."""
+    drift = lab.expect(lab.drift(started))
+    lab.expect(lab.stop_order(drift, lab.started(started)["launch"]))
+    lab.expect(lab.exit(started, "stopped"))
+
+
 def test_another_configuration_in_the_monitors_eyes_refutes_b1(scene: Honest) -> None:
     lab = scene.lab
     started = lab.expect(lab.start(_second_launch(scene)))
     seen = dict(lab.started(started)["posture"]) | {"config_sha256": digest_of("loose")}
     lab.expect(lab.observe(started, posture=seen))
+    _stopped(lab, started)
     assert refuted(lab) == {"B1": {"observed-config-differs"}}
 
 
@@ -298,6 +328,7 @@ def test_a_weaker_posture_in_the_monitors_eyes_refutes_b1(scene: Honest) -> None
     started = lab.expect(lab.start(_second_launch(scene)))
     seen = dict(lab.started(started)["posture"]) | {"no_new_privs": 0}
     lab.expect(lab.observe(started, posture=seen))
+    _stopped(lab, started)
     assert refuted(lab) == {"B1": {"observed-posture-differs"}}
 
 
@@ -379,6 +410,25 @@ def test_a_drift_that_ended_in_a_stop_within_its_bound_is_honest(scene: Honest) 
     assert lab.falling() == {}
 
 
+def test_a_sandbox_weakened_later_is_drift_and_a_stop_in_time_keeps_every_claim(scene: Honest) -> None:
+    lab = scene.lab
+    weak = dict(lab.started(scene.started)["posture"]) | {"no_new_privs": 0}
+    differences = [{"path": "no_new_privs", "expected": 1, "got": 0}]
+    lab.expect(lab.observe(scene.started, posture=weak, differences=differences))
+    _stopped(lab, scene.started)
+    assert lab.falling() == {}
+
+
+def test_a_sandbox_weakened_later_without_a_drift_refutes_b3(scene: Honest) -> None:
+    lab = scene.lab
+    weak = dict(lab.started(scene.started)["posture"]) | {"no_new_privs": 0}
+    lab.expect(lab.observe(scene.started, posture=weak))
+    assert unproven(lab) == {"B3": {"drift-stop-pending"}}
+    lab.now += lab.drift_stop_ms
+    scene.act()
+    assert refuted(lab) == {"B3": {"difference-unheeded"}}
+
+
 def test_a_drift_without_a_stop_order_refutes_b3(scene: Honest) -> None:
     lab = scene.lab
     lab.expect(lab.drift(scene.started))
@@ -446,6 +496,25 @@ def test_a_node_that_lies_about_a_verdict_refutes_b2(scene: Honest) -> None:
 def test_a_canary_without_a_verdict_is_not_proven(scene: Honest) -> None:
     scene.lab.canary(scene.canary, scene.cage, scene.probe, report={"refused": 1}, verdict="INCONCLUSIVE")
     assert unproven(scene.lab) == {"B2": {"canary-inconclusive"}}
+    scene.lab.canary(scene.canary, scene.cage, scene.probe)
+    assert scene.lab.falling() == {}
+
+
+def test_inconclusive_canaries_do_not_keep_a_refusal_fresh() -> None:
+    scene = honest(canary_interval_ms=60_000)
+    scene.lab.now += 50_000
+    scene.lab.canary(scene.canary, scene.cage, scene.probe, report={"refused": 1}, verdict="INCONCLUSIVE")
+    scene.lab.now += 50_000
+    scene.lab.canary(scene.canary, scene.cage, scene.probe)
+    assert unproven(scene.lab) == {"B2": {"canary-stale"}}
+
+
+def test_a_self_probe_that_got_out_refutes_b2(scene: Honest) -> None:
+    lab = scene.lab
+    probes = [{"name": "socket", "verdict": "ESCAPED", "refusal": ""}]
+    started = lab.expect(lab.start(_second_launch(scene), probes=probes))
+    lab.expect(lab.observe(started))
+    assert refuted(lab) == {"B2": {"self-probe-escaped"}}
 
 
 def test_a_report_of_another_run_proves_nothing(scene: Honest) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ironbound.core.canonical import FormatError, canonical
-from ironbound.core.posture import compare_postures, expected_posture
+from ironbound.core.posture import NOT_SEEN, compare_postures, expected_posture
 
 from .claims import Case, Claim
 from .history import History, Said
@@ -48,9 +48,9 @@ def claim_b1(history: History, config_of: Config) -> Claim:
         looks = history.observed.get(index, [])
         if not looks:
             case.found("not-observed", index, f"agent {start.says['agent']}, process {start.says['pid']}")
-        for look in looks:
-            case.count("observations")
-            _check_look(case, start, look)
+        case.count("observations", len(looks))
+        if looks:
+            _check_look(case, start, looks[0])
     for start in history.void.get("started", ()):
         if start.void == "config-differs":
             text = f"agent {start.says['agent']} consumed {start.says['config_sha256']}"
@@ -97,8 +97,8 @@ def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
             facts |= {"groups": posture["groups"], "bounding": posture["caps"]["bnd"]}
     except (KeyError, TypeError, IndexError):
         raise FormatError("posture-invalid", "the posture lacks fields") from None
-    if facts["uid"] == 0 or facts["gid"] == 0:
-        raise FormatError("posture-invalid", "a sandbox never runs as root")
+    if facts["uid"] == 0 or facts["gid"] == 0 or facts["uid"] != says["uid"]:
+        raise FormatError("posture-invalid", "a sandbox runs as the user that was stated, never as root")
     return facts
 
 
@@ -108,22 +108,32 @@ def _first_difference(config: Any, facts: Any, posture: Any) -> str:
 
 
 def _check_look(case: Case, start: Said, look: Said) -> None:
+    """The first observation, for which the node holds the agent. What later ones show is drift (B3)."""
     posture = look.says["posture"]
     if posture.get("config_sha256") not in (start.says["config_sha256"], None):
         text = f"saw {posture['config_sha256']}, consumed {start.says['config_sha256']}"
         case.found("observed-config-differs", look.index, text[:200])
         return
+    differs, unseen = _differences(start, look)
+    if differs:
+        case.found("observed-posture-differs", look.index, ", ".join(differs)[:200])
+    elif unseen:
+        case.found("posture-not-visible", look.index, ", ".join(unseen)[:200])
+
+
+def _differences(start: Said, look: Said) -> tuple[list[str], list[str]]:
+    """What differs between the node's and the monitor's posture, recomputed, with what the monitor itself
+    says; and what the monitor could not see."""
+    stated = look.says["differences"]
+    differs = {one["path"] for one in stated if one["got"] != NOT_SEEN}
+    unseen = {one["path"] for one in stated if one["got"] == NOT_SEEN}
     try:
-        differences = compare_postures(start.says["posture"], posture)
+        found = compare_postures(start.says["posture"], look.says["posture"])
     except FormatError as error:
-        case.found("observed-posture-differs", look.index, str(error)[:200])
-        return
-    paths = [one.path for one in differences if one.kind == "differs"]
-    if paths or look.says["differences"]:
-        named = paths or [one["path"] for one in look.says["differences"]]
-        case.found("observed-posture-differs", look.index, ", ".join(named)[:200])
-    elif differences:
-        case.found("posture-not-visible", look.index, ", ".join(one.path for one in differences)[:200])
+        return [*sorted(differs), str(error)], sorted(unseen)
+    differs |= {one.path for one in found if one.kind == "differs"}
+    unseen |= {one.path for one in found if one.kind == "not-seen"}
+    return sorted(differs), sorted(unseen)
 
 
 def claim_b3(history: History, end_ms: int) -> Claim:
@@ -134,6 +144,13 @@ def claim_b3(history: History, end_ms: int) -> Claim:
     for drift in (*history.drifts, *history.void.get("drift", ())):
         case.count("drifts")
         _check_drift(case, history, drift, bound, end_ms)
+    warned = {drift.says["started"]: drift.index for drift in history.drifts}
+    for index, looks in history.observed.items():
+        for look in looks:
+            if warned.get(index, -1) < look.index and _differences(history.starts[index], look)[0]:
+                pending = end_ms <= look.says["at_ms"] + bound
+                text = f"agent {look.says['agent']}, process {look.says['pid']}"
+                case.found("drift-stop-pending" if pending else "difference-unheeded", look.index, text)
     if not case.counts["observations"] and not case.counts.get("drifts"):
         case.found("no-observation", None, "no observation and no drift")
     return case.close()

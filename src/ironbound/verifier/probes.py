@@ -95,12 +95,13 @@ def claim_b2(history: History, runs: list[Run], end_ms: int) -> Claim:
             name = history.replay.books.modules[module].name
             text = f"canary {name}, configuration {config[:16]}"
             ran = [run for run in runs if (run.module, run.config) == (module, config) and run.said is not None]
-            same = sorted(run.at_ms for run in ran if run.runtime in (runtime, None))
+            refusals = [run for run in ran if run.verdict == "REFUSED"]
+            same = sorted(run.at_ms for run in refusals if run.runtime in (runtime, None))
             if not ran:
                 case.found("canary-missing", use.index, text)
-            elif not same:
+            elif refusals and not same:
                 case.found("canary-other-runtime", use.index, text)
-            else:
+            elif refusals:  # else each run says why it doesn't count
                 gap = _widest_gap(same, begin, use.end_ms)
                 if gap > history.replay.trust.canary_interval_ms:
                     case.found("canary-stale", use.index, f"{text}: {gap} ms without a refusal")
@@ -119,19 +120,28 @@ def _check_runs(case: Case, history: History, runs: list[Run]) -> None:
         if stated != run.verdict or run.said.says["probe"] != run.probe:
             text = f"canary {run.probe}: the node said {stated}, the evidence says {run.verdict}"
             case.found("verdict-differs", run.said.index, text)
-        elif run.verdict == "INCONCLUSIVE":
+        elif run.verdict == "INCONCLUSIVE" and not _repeated(run, runs):
             case.found("canary-inconclusive", run.challenge, f"canary {run.probe}: {run.refusal}"[:300])
         elif run.verdict == "REFUSED":
             case.count("canaries refused")
     for start in history.starts.values():
         case.count("self-probes", len(start.says["probes"]))
-        escaped = [one["name"] for one in start.says["probes"] if one["verdict"] == "ESCAPED"]
-        if escaped:
-            case.found("self-probe-escaped", start.index, ", ".join(escaped)[:200])
+        for one in start.says["probes"]:
+            if one["verdict"] != "REFUSED":
+                code = "self-probe-escaped" if one["verdict"] == "ESCAPED" else "self-probe-inconclusive"
+                case.found(code, start.index, one["name"])
     for said in history.void.get("canary-result", ()):
         case.found("canary-result-void", said.index, f"probe {said.says['probe']}: {said.void}")
     for said in history.void.get("canary-challenge", ()):
         case.found("canary-void", said.index, f"probe {said.says['probe']}: {said.void}")
+
+
+def _repeated(run: Run, runs: list[Run]) -> bool:
+    """True if the same canary was refused under the same configuration afterwards."""
+    return any(
+        (one.module, one.config, one.verdict) == (run.module, run.config, "REFUSED") and one.challenge > run.challenge
+        for one in runs
+    )
 
 
 def _in_use(history: History, end_ms: int) -> dict[tuple[str, str], _Use]:

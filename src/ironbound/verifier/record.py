@@ -43,6 +43,9 @@ def claim_d2(history: History, end_ms: int) -> Claim:
     for kind in ("exited", "launch-refused"):
         for said in history.void.get(kind, ()):
             case.found("exit-without-start", said.index, f"{kind}: {said.void}")
+    lost = history.outcomes.get("unknown", 0)
+    if lost:
+        case.remark(f"{lost} outcomes are closed as unknown: the gateway was interrupted while it acted")
     if not case.counts["intents"]:
         case.population("launches")
     return case.close()

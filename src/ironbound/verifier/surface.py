@@ -35,7 +35,9 @@ def claim_a1(history: History) -> Claim:
         if approved is None or approved.index >= index or approved.kind != wanted:
             case.found("module-unapproved", index, f"module {module} was not approved as {wanted}")
     for start in history.void.get("started", ()):
-        if start.void != "config-differs":
+        if start.void == "launch-stopped" and start.says["launch"] in history.refused_launches:
+            case.count("starts that a stop overtook")  # held, never released, and its refusal is logged
+        elif start.void != "config-differs":
             case.found("start-void", start.index, f"agent {start.says['agent']}: {start.void}")
     case.counts["modules"] = len({start.says["module_sha256"] for start in history.starts.values()})
     case.population("launches")
