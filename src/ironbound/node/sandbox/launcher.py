@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, Value, canonical, parse_canonical, parse_digest
 from ironbound.node.sandbox.memfd import sealed_memfd
@@ -27,6 +27,7 @@ READY_SECONDS: Final = 20.0
 START_SECONDS: Final = 20.0
 BACKSTOP_SECONDS: Final = 1.0
 REAP_SECONDS: Final = 5.0
+STATUS_SECONDS: Final = 0.5
 MAX_CONTROL_LINE: Final = 32 * 1024
 MAX_START: Final = 16 * 1024
 MAX_EVENT: Final = 64 * 1024
@@ -310,7 +311,7 @@ class Worker:
         reaped = await self._reaping()
         wall_ms = 0 if self._released_at is None else int((loop.time() - self._released_at) * 1000)
         if word is None:
-            text = "the zygote is gone" if reaped is None else _describe(reaped.status)
+            text = "dead; the zygote has no status of it" if reaped is None else _describe(reaped.status)
             reason, text = self._killed_for or ("killed", text)
             word = _LastWord(reason, text)
         self._close()
@@ -339,13 +340,23 @@ class Worker:
         return None
 
     async def _reaping(self) -> _Reaped | None:
-        """The zygote's report of the end. A worker that has spoken its last word and stays is killed."""
+        """The zygote's report of the end, None where there is none to be had. A worker that has spoken its last word
+        and stays is killed.
+
+        The kernel tells through the pidfd that the process is dead. Whoever traces it can withhold its status from
+        the zygote for as long as they like, so that is not waited for.
+        """
+        dead: asyncio.Future[Any] = asyncio.ensure_future(_readable(self.pidfd))
+        ends: list[asyncio.Future[Any]] = [dead, self._reaped]
         try:
-            async with asyncio.timeout(REAP_SECONDS):
-                return await asyncio.shield(self._reaped)
-        except TimeoutError:
-            self.kill()
-        return await self._reaped
+            await asyncio.wait(ends, timeout=REAP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not dead.done() and not self._reaped.done():
+                self.kill()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([self._reaped], timeout=STATUS_SECONDS)
+        finally:
+            dead.cancel()
+        return self._reaped.result() if self._reaped.done() else None
 
     def kill(self) -> None:
         """SIGKILL through the pidfd; nothing happens where it has ended."""
@@ -553,6 +564,16 @@ class Zygote:
             os.close(self._pidfd)
             self._pidfd = -1
         await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _writable(endpoint: socket.socket) -> None:
