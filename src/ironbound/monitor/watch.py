@@ -120,6 +120,7 @@ class Watch:
         config = self._deployment.artifact(said["config_sha256"])
         uid = said["uid"]
         separated = self._uids is not None
+        mapped = self._host["namespaces"]["user"] == "private"  # in a user namespace the set can be emptied
         return expected_posture(
             parse_canonical(config, limit=MAX_CONFIG_BYTES),
             {
@@ -132,7 +133,7 @@ class Watch:
                 "config_sha256": said["config_sha256"],
                 "filters_visible": self._deployment.separated,
                 "groups": [] if separated else list(os.getgroups()),
-                "bounding": NO_CAPABILITIES if separated else _own_bounding(),
+                "bounding": NO_CAPABILITIES if separated or mapped else _own_bounding(),
             },
         )
 
