@@ -201,6 +201,28 @@ def test_a_grant_that_the_humans_signatures_do_not_carry_refutes_c1(scene: Hones
     assert refuted(scene.lab) == {"C1": {"request-not-authorised"}}
 
 
+def test_a_controller_that_dates_its_word_back_revives_no_approval(scene: Honest) -> None:
+    lab = scene.lab
+    body = {"kind": "agent", "size": 1, "probe": None}
+    request = lab.request("module-approval", module_sha256=digest_of("x"), body=body)
+    approval, then = lab.approval(request, "bob", expires_ms=lab.now + 5), lab.now
+    scene.act()
+    lab.admit(request, [approval], at_ms=then)
+    assert refuted(lab) == {"C1": {"request-not-authorised"}}
+
+
+def test_a_word_that_was_void_cannot_be_said_again_by_the_ledger(scene: Honest) -> None:
+    lab = scene.lab
+    body = {"kind": "agent", "size": 1, "probe": None}
+    early = lab.now + 1_000
+    request = lab.request("module-approval", module_sha256=digest_of("x"), body=body, not_before_ms=early)
+    entry = lab.admit(request, [lab.approval(request, "bob")])
+    assert entry.void == "request-too-early"
+    lab.now = early
+    scene.act()
+    assert lab.append(entry.data).void == "said-twice"
+
+
 def test_a_replayed_request_refutes_c1(scene: Honest) -> None:
     lab = scene.lab
     module = wasm("another")

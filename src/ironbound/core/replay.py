@@ -6,7 +6,7 @@ that may not has none: it is *void*, with a reason, and stays visible. No I/O; t
 
 Rule 1: an entry's effect depends on the entries before it and on nothing else.
 Rule 2: a service's word admits nothing by itself: the humans' signatures are checked here, each time.
-Rule 3: a void entry changes nothing but the tree.
+Rule 3: a void entry changes nothing but the tree and, if its voice was entitled, uses up its id.
 """
 
 from __future__ import annotations
@@ -194,13 +194,13 @@ class Replay:
             return Entry(index, data, kind, role, said, None, "other-deployment")
         if (role, said["id"]) in self._ids:  # (4)
             return Entry(index, data, kind, role, said, None, "said-twice")
+        self._ids.add((role, said["id"]))  # void or not: else whoever runs the ledger could say it again later
         try:
             consent = _HANDLERS[kind](self, index, said)  # (5)
         except Refused as refusal:
             return Entry(index, data, kind, role, said, None, refusal.reason)
         except FormatError as error:
             return Entry(index, data, kind, role, said, None, "body-malformed", str(error))
-        self._ids.add((role, said["id"]))
         return Entry(index, data, kind, role, said, consent)
 
     # What each kind of entry does, after its voice was checked.
@@ -208,7 +208,9 @@ class Replay:
     def _admitted(self, index: int, said: Mapping[str, Any]) -> Consent:
         request = envelope_from_value(said["request"])
         approvals = [envelope_from_value(one) for one in said["approvals"]]
-        consent = verify_consent(self.trust, request, approvals, said["at_ms"])
+        # As the kernel's clock: a controller that dates its word back can't revive an approval.
+        now_ms = max(said["at_ms"], self._authority.read("clock", ""))
+        consent = verify_consent(self.trust, request, approvals, now_ms)
         rule, message = self._asked(consent, index, said["at_ms"])
         self._authority.apply(rule, message)
         self._remember(consent, message)
