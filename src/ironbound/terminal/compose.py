@@ -25,13 +25,8 @@ def _settings(deployment: Deployment, key: PrivateKey) -> LedgerSettings:
         origin=trust.origin,
         deployment=trust.deployment,
         log_key=key,
-        voices={
-            public.keyid: Voice(role, public, deployment.uid(role))
-            for role, public in trust.services.items()
-        },
-        entitlements={
-            role: frozenset(predicate_type(kind) for kind in kinds) for role, kinds in VOICES.items()
-        },
+        voices={public.keyid: Voice(role, public, deployment.uid(role)) for role, public in trust.services.items()},
+        entitlements={role: frozenset(predicate_type(kind) for kind in kinds) for role, kinds in VOICES.items()},
         policy=trust.policy,
         witness_url=f"http://127.0.0.1:{deployment.witness_port}",
         read_port=deployment.read_port,

@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -31,10 +30,10 @@ from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import Report, verify_bundle
-from ironbound.wire.deployment import Deployment
+from ironbound.wire.deployment import ROLES, Deployment, is_reachable
 from ironbound.wire.log import Log, now_ms
 
-from . import operators
+from . import forgery, operators
 from .canaries import challenge_all
 from .credential import keep
 from .init import initialise
@@ -61,20 +60,32 @@ def demo(out: Path | None) -> int:
     if (target / "deployment").exists():
         raise Stop(f"{target / 'deployment'} exists", "give --out a folder that doesn't hold a demo yet")
     target.mkdir(parents=True, exist_ok=True)
+    # As root the services are users of their own, who must be able to get in: a closed folder gets it at the end.
+    home = target if os.getuid() != 0 or is_reachable(target) else Path(tempfile.mkdtemp(prefix="ironbound-demo-"))
+    if home != target:
+        home.chmod(0o755)
     # Ctrl-C, and a plain kill, end the demo through the same clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return asyncio.run(Demo(target).run())
+        return asyncio.run(Demo(target, home / "deployment").run())
     finally:
-        if out is None:
-            shutil.rmtree(target, ignore_errors=True)
+        if out is not None and home != target and (home / "deployment").exists():
+            shutil.copytree(home / "deployment", target / "deployment", ignore=_sockets)
+        for folder in [home, target] if out is None else [home] if home != target else []:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    """What is no file and no folder, so it can't be copied."""
+    return [name for name in names if (Path(folder) / name).is_socket()]
 
 
 class Demo:
     """One run in one folder."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, root: Path) -> None:
         self._target = target
+        self._root = root
         self._began = time.monotonic()
         self._number = 0
         self._token = os.urandom(24).hex()
@@ -101,13 +112,14 @@ class Demo:
             watching = asyncio.ensure_future(supervisor.watch())
             await self._approve()
             await self._launch(port)
-            grant = await self._grant(port)
-            await self._revoke(grant)
+            granted = await self._grant(port)
+            await self._revoke(granted["id"])
             await self._canaries()
             await self._weaken()
             await self._export()
             await self._verify()
             await self._flip()
+            await self._rewrite(granted["index"])
         except (StepFailed, Stop) as error:
             cause = error.cause if isinstance(error, Stop) else str(error)
             say(paint(f"   FAILED: {cause}", "red"))
@@ -215,13 +227,11 @@ class Demo:
         self._step("A deployment: three operators, two of whom must agree; the trust root is entry 0 of the log")
         passphrases = [(name, os.urandom(16).hex().encode()) for name in OPERATORS]
         name = f"demo-{os.urandom(3).hex()}"
-        self._deployment = initialise(self._target / "deployment", name, passphrases, QUORUM)
+        self._deployment = initialise(self._root, name, passphrases, QUORUM)
         for person, passphrase in passphrases:
             pem = (self._deployment.root / "operators" / f"{person}.key").read_bytes()
             self._keys[person] = PrivateKey.from_pem(pem, passphrase)
-        keep(
-            self._deployment, "records", f"http://127.0.0.1:{port}", "authorization", f"Bearer {self._token}"
-        )
+        keep(self._deployment, "records", f"http://127.0.0.1:{port}", "authorization", f"Bearer {self._token}")
         pin = f"{self._deployment.trust.pin}\n"
         (self._target / "pin.txt").write_text(pin, encoding="ascii")
         self._good(f"pin for the auditor, by another road: {pin[:44]}…")
@@ -290,7 +300,7 @@ class Demo:
         denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
         self._refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
 
-    async def _grant(self, port: int) -> str:
+    async def _grant(self, port: int) -> dict[str, Any]:
         self._step("Two operators grant what it lacks; the agent is told, and posts its result")
         where = {
             "scheme": {"equals": "http"},
@@ -312,7 +322,7 @@ class Demo:
             raise StepFailed(f"the service holds {len(posted)} reports, expected one about {RECORDS} records")
         classes = ", ".join(f"{name} {count}" for name, count in _classes(posted[0]))
         self._good(f"intent {intent.index} before the act, outcome {outcome.index} after it: {classes}")
-        return str(admitted["id"])
+        return admitted
 
     def _posted(self, port: int) -> Any:
         headers = {"authorization": f"Bearer {self._token}"}
@@ -388,21 +398,37 @@ class Demo:
         self._good("exit code 4: nothing refuted; what is unproven is what is not built yet")
 
     async def _flip(self) -> None:
-        self._step("One byte of it is flipped")
-        whole = (self._target / "evidence.ironbound").read_bytes()
-        for member, says in (("checkpoint", "the log's root"), ("tile/entries", "an entry"), ("artifacts", "an artifact")):
-            at = _middle_of(self._target / "evidence.ironbound", member)
-            flipped = self._target / "flipped.ironbound"
-            flipped.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        self._step("One byte of it is flipped, and every checksum made right again")
+        whole, flipped = self._target / "evidence.ironbound", self._target / "flipped.ironbound"
+        members = (("checkpoint", "the checkpoint"), ("tile/entries", "an entry"), ("artifacts", "an artifact"))
+        for member, says in members:
+            forgery.flip(whole, flipped, member)
             try:
                 report = await self._check(flipped)
             except BundleBroken as broken:
-                self._refused(f"in {says}: exit code 3, D1 falls, and with it all: {broken.code}")
-                self._tell(f"  {broken.message[:96]}")
+                self._refused(f"in {says}: exit code 3, D1 falls and nothing else is claimed: {broken.code}")
                 continue
             finally:
                 flipped.unlink()
             raise StepFailed(f"a flipped byte in {member} was not seen: exit code {report.exit_code}")
+
+    async def _rewrite(self, granted: int) -> None:
+        self._step("Somebody with every key of the host rewrites history, and signs it all anew: ada granted it alone")
+        whole, forged = self._target / "evidence.ironbound", self._target / "forged.ironbound"
+        keys = {role: self._deployment.key(role) for role in (*ROLES, "witness")}
+        forgery.rewrite(whole, forged, self._deployment.trust, keys, granted, lambda said: said | {"approvals": []})
+        try:
+            report = await self._check(forged)
+        finally:
+            forged.unlink()
+        fallen = [claim for claim in report.claims if claim.status == "refuted"]
+        for claim in fallen:
+            for reason in claim.reasons:
+                places = ", ".join(str(index) for index in reason.indexes[:4])
+                self._refused(f"{claim.id} refuted: {reason.code} (entry {places})")
+        if report.exit_code != 1 or "C1" not in {claim.id for claim in fallen}:
+            raise StepFailed(f"the forged history was not refuted: exit code {report.exit_code}")
+        self._good("the log, the witness and the pin agree with the forger; the humans' signatures don't")
 
     # Ending
 
@@ -432,12 +458,3 @@ def _classes(report: dict[str, Any]) -> list[tuple[str, int]]:
     """The classes of a posted report with their counts, in its order."""
     classes = report.get("classes", {})
     return [(name, value["records"]) for name, value in classes.items()]
-
-
-def _middle_of(path: Path, member: str) -> int:
-    """The offset of the middle byte of the first member whose name starts so."""
-    with zipfile.ZipFile(path) as bundle:
-        found = next(one for one in bundle.infolist() if one.filename.startswith(member))
-    return found.header_offset + 30 + len(found.filename) + found.file_size // 2
-
-

@@ -19,7 +19,7 @@ from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.trust import parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
-from ironbound.wire.deployment import ROLES, Deployment, load, numeric_users
+from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
 from ironbound.wire.log import now_ms
 
 from . import compose
@@ -99,9 +99,14 @@ def initialise(
         raise Stop("an operator is named twice")
     if not all(passphrase for _, passphrase in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
+    separated = os.getuid() == 0
+    if separated and not is_reachable(root.parent):
+        raise Stop(
+            f"a folder above {root} is closed to other users, so the services' own users can't get in",
+            "choose another place, such as below /var/lib, or open the folders above (chmod o+x)",
+        )
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o755)
-    separated = os.getuid() == 0
     users = numeric_users(int.from_bytes(os.urandom(4), "big"))
     for folder, owner in FOLDERS.items():
         path = root / folder
@@ -141,6 +146,14 @@ def initialise(
     return deployment
 
 
+def _require_way(root: Path) -> None:
+    """Stop if the services' users could not reach the directory: SQLite opens its files by their whole path."""
+    for folder in root.parents:
+        if not folder.stat().st_mode & 0o001:
+            root.rmdir()
+            raise Stop(f"other users can't pass through {folder}", f"choose another place, or `chmod o+x {folder}`")
+
+
 def _roster_digest(people: Sequence[Operator]) -> Any:
     return sha256_hex(canonical([[person.name, person.key.public.keyid] for person in people]))
 
@@ -165,9 +178,7 @@ def _trust_root(
         "services": {role: _public(services[role]) for role in VOICED},
         "log": {"origin": origin, "vkey": log.vkey},
         "witness_policy": (
-            f"log {log.vkey}\n"
-            f"witness monitor {witness.vkey} http://127.0.0.1:{witness_port}\n"
-            "quorum monitor\n"
+            f"log {log.vkey}\nwitness monitor {witness.vkey} http://127.0.0.1:{witness_port}\nquorum monitor\n"
         ),
         "separation": {
             "mode": "user" if users else "process",

@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         command("export", _export, "Write the file.", "ironbound evidence export -d prod -o e.ironbound", exports)
     )
     export.add_argument("-o", "--out", type=Path, required=True, metavar="FILE")
-    command("verify", _never, "Check an evidence file.", "ironbound verify e.ironbound --pin \"$(cat pin.txt)\"")
+    command("verify", _never, "Check an evidence file.", 'ironbound verify e.ironbound --pin "$(cat pin.txt)"')
     demo = command("demo", _demo, "Everything, for real, in a minute.", "ironbound demo --out /tmp/demo")
     demo.add_argument("--out", type=Path, metavar="DIR", help="keep evidence, pin and deployment there")
     return parser
@@ -297,9 +297,7 @@ def _settle(
     """Sign each payload as the options say, and send it or write it to a file."""
     if not arguments.sign:
         usage("nobody signs", "name the operators with --sign NAME; the first asks, the others approve")
-    keys = operators.load_keys(
-        arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd
-    )
+    keys = operators.load_keys(arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd)
     results = []
     for payload, artifacts in payloads:
         submission = operators.sign(payload, deployment.trust.deployment, keys, artifacts)
@@ -467,9 +465,7 @@ def _sign(arguments: argparse.Namespace) -> int:
         usage("nobody signs", "name the operator with --sign NAME")
     for line in operators.shown(submission.request).splitlines():
         note(line)
-    keys = operators.load_keys(
-        arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd
-    )
+    keys = operators.load_keys(arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd)
     approvals = tuple(operators.approve(submission.request, deployment.trust.deployment, key) for key in keys)
     signed = operators.Submission(submission.request, submission.approvals + approvals, submission.artifacts)
     target = arguments.out or arguments.file

@@ -137,9 +137,7 @@ def shown(envelope: Envelope) -> str:
 def approve(request: Envelope, deployment: str, key: PrivateKey) -> Envelope:
     """Another operator's approval of this very content."""
     expires = parse_statement(request.payload).predicate["expires_ms"]
-    payload = encode_approval(
-        request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires
-    )
+    payload = encode_approval(request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires)
     return sign_envelope(payload, [key])
 
 

@@ -46,7 +46,10 @@ class Supervisor:
     async def start(self) -> None:
         """Start all services; Stop if one doesn't get ready."""
         for group in ORDER:
-            await asyncio.gather(*(self._start(role) for role in group))
+            results = await asyncio.gather(*(self._start(role) for role in group), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
 
     async def watch(self) -> None:
         """Restart what dies; raises Stop when a service dies too often."""

@@ -1,7 +1,7 @@
 """The deployment directory: where each thing lies, and what its files say. Read here, made by `terminal.init`.
 
-Services run with it as their working directory and use relative paths, so that nobody needs a right to the
-folders above it. Nothing in `deployment.json` is authority: ports only. Power comes from the trust root.
+Services run with it as their working directory. As root each service is a user of its own, so the folders above it
+must let others through (`is_reachable`). Nothing in `deployment.json` is authority: ports only. Power comes from the trust root.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class Deployment:
             os.chmod(draft, 0o644)
             os.replace(draft, final)
         return digest
+
+
+def is_reachable(path: Path) -> bool:
+    """True if every folder from the root down to `path` lets any user through."""
+    return all(one.stat().st_mode & 0o001 for one in (path, *path.parents) if one.exists())
 
 
 def numeric_users(draw: int) -> dict[str, int]:
