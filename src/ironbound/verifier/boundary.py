@@ -64,13 +64,15 @@ def _check_expected(case: Case, start: Said, config: Any, separation: str) -> No
     """The node's own account is what the configuration demands, given the host's facts in it."""
     posture = start.says["posture"]
     try:
-        facts = _facts(start.says, separation)
-        same = canonical(expected_posture(config, facts)) == canonical(posture)
+        expected = expected_posture(config, _facts(start.says, separation))
+        differences = compare_postures(expected, posture)
+        same = canonical(expected) == canonical(posture)
     except FormatError as error:
         case.found("posture-not-expected", start.index, str(error)[:200])
         return
     if not same:
-        case.found("posture-not-expected", start.index, _first_difference(config, facts, posture))
+        paths = ", ".join(one.path for one in differences) or "differs in what was left out"
+        case.found("posture-not-expected", start.index, paths[:200])
         return
     if posture["filters"] is None:
         case.count("postures whose filter the host doesn't let anybody read")
@@ -100,11 +102,6 @@ def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
     if facts["uid"] == 0 or facts["gid"] == 0 or facts["uid"] != says["uid"]:
         raise FormatError("posture-invalid", "a sandbox runs as the user that was stated, never as root")
     return facts
-
-
-def _first_difference(config: Any, facts: Any, posture: Any) -> str:
-    differences = compare_postures(expected_posture(config, facts), posture)
-    return f"{differences[0].path} differs" if differences else "differs in what was not seen"
 
 
 def _check_look(case: Case, start: Said, look: Said) -> None:
