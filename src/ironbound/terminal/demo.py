@@ -67,7 +67,7 @@ def demo(out: Path | None) -> int:
     # Ctrl-C, and a plain kill, end the demo through the same clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return asyncio.run(Demo(target, home / "deployment").run())
+        return asyncio.run(Demo(target, home / "deployment", out is not None).run())
     finally:
         if out is not None and home != target and (home / "deployment").exists():
             shutil.copytree(home / "deployment", target / "deployment", ignore=_sockets)
@@ -83,9 +83,10 @@ def _sockets(folder: str, names: list[str]) -> list[str]:
 class Demo:
     """One run in one folder."""
 
-    def __init__(self, target: Path, root: Path) -> None:
+    def __init__(self, target: Path, root: Path, kept: bool) -> None:
         self._target = target
         self._root = root
+        self._kept = kept
         self._began = time.monotonic()
         self._number = 0
         self._token = os.urandom(24).hex()
@@ -133,9 +134,11 @@ class Demo:
             await self._clean(supervisor)
         took = time.monotonic() - self._began
         say(paint(f"\nEvery step did what it had to, in {took:.0f} s.", "green"))
-        if (self._target / "evidence.ironbound").exists():
+        if self._kept:
             say(f"evidence   {self._target / 'evidence.ironbound'}")
             say(f"pin        {self._target / 'pin.txt'}")
+        else:
+            say("Nothing is left of it; `--out DIR` keeps the evidence, the pin and the deployment.")
         return OK
 
     # Speaking and waiting
