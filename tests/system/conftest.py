@@ -1,0 +1,39 @@
+"""One running deployment for all the system's tests that leave it as it was, and fresh ones for those that don't."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from stand import Stand, folder  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """A running deployment of three operators, two of whom must agree, with an approved profile."""
+    made = Stand(folder(tmp_path_factory.mktemp("system"), "d"))
+    try:
+        made.start()
+        made.config = made.approve_profile()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Callable[[], Stand]]:
+    """Makes deployments that nobody else uses; stops what still runs."""
+    made: list[Stand] = []
+
+    def make() -> Stand:
+        made.append(Stand(folder(tmp_path, f"d{len(made)}")))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()

@@ -1,0 +1,123 @@
+"""Launches from the signed request to the exit, and what must end them before the agent runs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from puppet import WAIT, puppet
+from stand import Stand, children, until
+
+from ironbound.core.canonical import Digest, sha256_hex
+from ironbound.terminal.operators import Refusal
+
+IDLE = puppet(WAIT)
+
+
+def _ended(stand: Stand, started: int) -> str:
+    return str(stand.await_entry("exited", started, started=started).predicate["reason"])
+
+
+def test_an_agent_runs_is_observed_and_stops_when_one_operator_says_so(stand: Stand) -> None:
+    entry = stand.started("idle", IDLE)
+    assert entry.predicate["pid"] in stand.workers()
+    stand.stop_agent("idle")
+    assert _ended(stand, entry.index) == "stopped"
+    assert entry.predicate["pid"] not in stand.workers()
+
+
+def test_a_stopped_agent_can_be_launched_anew_and_a_running_one_not_twice(stand: Stand) -> None:
+    first = stand.started("again", IDLE)
+    before, workers = stand.snapshot(), stand.workers()
+    with pytest.raises(Refusal) as refusal:
+        stand.launch("again", IDLE)
+    assert refusal.value.reason == "agent-already-running"
+    assert (stand.snapshot(), stand.workers()) == (before, workers)
+    stand.stop_agent("again")
+    assert _ended(stand, first.index) == "stopped"
+    second = stand.started("again", IDLE)
+    assert second.predicate["pid"] != first.predicate["pid"]
+    stand.stop_agent("again")
+    assert _ended(stand, second.index) == "stopped"
+
+
+def test_a_stop_right_after_the_launch_wins_and_the_agent_never_runs(stand: Stand) -> None:
+    module = stand.approve_module(IDLE)
+    launch = stand.launch("hasty", module)
+    stand.stop_agent("hasty")
+    end = until(
+        "the launch is over",
+        lambda: next((one for one in stand.entries(start=launch) if one.kind in ("exited", "launch-refused")), None),
+        8.0,
+    )
+    assert end.predicate["reason"] in ("launch-stopped", "stopped")
+    if end.kind == "exited":
+        assert end.predicate["usage"]["messages"] == 0
+    assert not stand.workers()
+
+
+def test_a_module_that_nobody_approved_is_not_launched(stand: Stand) -> None:
+    before = stand.snapshot()
+    with pytest.raises(Refusal) as refusal:
+        stand.launch("stranger", Digest("ab" * 32))
+    assert refusal.value.reason == "module-not-approved"
+    assert stand.snapshot() == before
+    assert stand.entries("refused")[-1].predicate["reason"] == "module-not-approved"
+
+
+def test_a_module_over_the_profile_s_limit_is_refused_by_the_sandbox(stand: Stand) -> None:
+    small = stand.approve_profile('profile = "small"\n[agent.runtime]\nmax_module_size = 100\n')
+    launch = stand.launch("large", IDLE, small)
+    refused = stand.await_entry("launch-refused", launch, launch=launch)
+    assert refused.predicate["stage"] == "module"
+    assert "100" in refused.predicate["text"]
+    assert not stand.entries("started", launch, launch=launch) and not stand.workers()
+
+
+def test_a_launch_whose_module_is_gone_from_the_store_is_refused(stand: Stand) -> None:
+    lost = puppet(WAIT, WAIT)
+    digest = stand.approve_module(lost)
+    path = stand.root / "artifacts" / "controller" / "sha256" / digest
+    kept = path.read_bytes()
+    os.unlink(path)
+    launch = stand.launch("lost", digest)
+    refused = stand.await_entry("launch-refused", launch, launch=launch)
+    assert (refused.predicate["stage"], refused.predicate["reason"]) == ("artifacts", "artifact-missing")
+    path.write_bytes(kept[:-1] + b"\x00")  # other bytes under that name are as good as none
+    path.chmod(0o644)
+    launch = stand.launch("lost", digest)
+    refused = stand.await_entry("launch-refused", launch, launch=launch)
+    assert refused.predicate["reason"] == "artifact-missing"
+    path.write_bytes(kept)
+    entry = stand.started("lost", digest)  # the positive control: with its bytes it runs
+    stand.stop_agent("lost")
+    assert _ended(stand, entry.index) == "stopped"
+    assert sha256_hex(kept) == digest
+
+
+def test_fifty_launches_leave_no_descriptor_and_no_zombie_behind(stand: Stand) -> None:
+    module = stand.approve_module(puppet())  # ends at its first answer
+
+    def once(number: int) -> None:
+        launch = stand.launch(f"brief-{number % 4}", module)
+        end = stand.await_entry("exited", launch, launch=launch)
+        assert end.predicate["reason"] == "finished", end.predicate
+
+    def open_descriptors() -> dict[str, int]:
+        pids = {role: stand.pid(role) for role in ("node", "gateway", "controller", "monitor", "ledger")}
+        return {role: len(os.listdir(f"/proc/{pid}/fd")) for role, pid in pids.items()} | {
+            "zygote": len(os.listdir(f"/proc/{stand.zygote()}/fd"))
+        }
+
+    for number in range(5):
+        once(number)
+    before = open_descriptors()
+    for number in range(50):
+        once(number)
+    assert not [one for one in stand.entries("drift")]
+    until("no descriptor more than before", lambda: all(
+        after <= before[role] + 1 for role, after in open_descriptors().items()
+    ), 10.0)
+    assert not children(stand.zygote(), zombies=True)
+    for role in ("node", "gateway", "monitor", "controller"):
+        assert all(one == stand.zygote() for one in children(stand.pid(role), zombies=True)), role
