@@ -1,7 +1,8 @@
 """The deployment directory: where each thing lies, and what its files say. Read here, made by `terminal.init`.
 
 Services run with it as their working directory. As root each service is a user of its own, so the folders above it
-must let others through (`is_reachable`). Nothing in `deployment.json` is authority: ports only. Power comes from the trust root.
+must let others through (`is_reachable`). Nothing in `deployment.json` is authority: ports only. Power comes from the
+trust root.
 """
 
 from __future__ import annotations
