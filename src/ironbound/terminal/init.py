@@ -146,14 +146,6 @@ def initialise(
     return deployment
 
 
-def _require_way(root: Path) -> None:
-    """Stop if the services' users could not reach the directory: SQLite opens its files by their whole path."""
-    for folder in root.parents:
-        if not folder.stat().st_mode & 0o001:
-            root.rmdir()
-            raise Stop(f"other users can't pass through {folder}", f"choose another place, or `chmod o+x {folder}`")
-
-
 def _roster_digest(people: Sequence[Operator]) -> Any:
     return sha256_hex(canonical([[person.name, person.key.public.keyid] for person in people]))
 
