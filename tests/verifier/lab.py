@@ -312,7 +312,7 @@ class Lab:
             "pid_start": 5,
             "boot_id": "b",
             "uid": 61_100,
-            "posture": self.posture(module, cage),
+            "posture": None if "posture" in fields else self.posture(module, cage),
             "probes": [{"name": "socket", "verdict": "REFUSED", "refusal": "EPERM"}],
         }
         return self.say("node", "started", **(base | fields))
