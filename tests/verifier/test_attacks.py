@@ -619,6 +619,11 @@ def test_a_gateway_that_says_admitted_refutes_d3(scene: Honest) -> None:
     assert refuted(lab) == {"D3": {"voice-not-entitled"}}
 
 
+def test_a_service_that_announces_itself_as_another_refutes_d3(scene: Honest) -> None:
+    scene.lab.say("node", "service-started", **_announcement(role="monitor"))
+    assert refuted(scene.lab) == {"D3": {"voice-not-entitled"}}
+
+
 def test_an_entry_by_an_unknown_key_refutes_d3(scene: Honest) -> None:
     scene.lab.say("node", "service-started", signer=key("agent"), **_announcement())
     assert refuted(scene.lab) == {"D3": {"voice-unknown"}}

@@ -108,7 +108,11 @@ class History:
             self.void.setdefault(entry.kind, []).append(said)
 
     def _service(self, entry: Entry) -> None:
-        self.services.append(_said(entry))
+        if entry.predicate["role"] != entry.role:
+            text = f"the {entry.role} announced itself as the {entry.predicate['role']}"
+            self.wrong_voices.append((entry.index, "voice-not-entitled", text))
+        else:
+            self.services.append(_said(entry))
 
     def _admitted(self, entry: Entry) -> None:
         if entry.consent is None:

@@ -71,9 +71,7 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
     return case.close()
 
 
-def _check_surface(
-    case: Case, index: int, module: str, surface: ModuleSurface, config: Any, is_canary: bool
-) -> None:
+def _check_surface(case: Case, index: int, module: str, surface: ModuleSurface, config: Any, is_canary: bool) -> None:
     if surface.imports:
         first = surface.imports[0]
         case.found("module-imports", index, f"module {module} imports {first.module[:40]!a} {first.name[:40]!a}")
