@@ -29,6 +29,7 @@ from .voice import Stop, passphrases
 REQUEST_LIFE_MS: Final = 15 * 60_000
 MAX_SUBMISSION_FILE: Final = 96 << 20
 CONTROLLER_TIMEOUT_S: Final = 60.0
+_PIECE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,10 @@ def send(deployment: Deployment, body: bytes) -> dict[str, Any]:
     transport = httpx.HTTPTransport(uds=deployment.socket("controller"))
     try:
         with httpx.Client(transport=transport, timeout=CONTROLLER_TIMEOUT_S, trust_env=False) as client:
-            answer = client.post("http://controller/requests", content=body)
+            # In pieces: the client copies what is left of a body for each piece that the socket takes.
+            pieces = (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
+            length = {"content-length": str(len(body))}
+            answer = client.post("http://controller/requests", content=pieces, headers=length)
         value = parse_json(answer.content, limit=1 << 20)
     except (httpx.HTTPError, OSError) as error:
         raise Stop(
