@@ -49,6 +49,7 @@ FIELDS: Final[Mapping[str, Any]] = {
     "launch_agent": "",
     "launch_module": "",
     "launch_config": "",
+    "launch_expires": 0,  # when its admission ends: what has not started by then never does
     "launch_canary": False,
     "launch_stopped": False,
     "agent_launch": -1,  # agent -> its latest launch
@@ -120,8 +121,8 @@ def _unchanged(L: Any, s: Any, m: Message) -> Guard:
     yield "head-stale", L.at_most(_get(L, s, "agent_changed", m["agent"]), m["head"])
 
 
-def _changed(m: Message) -> Write:
-    return ("agent_changed", m["agent"], m["index"] + 1)
+def _changed(L: Any, m: Message) -> Write:
+    return ("agent_changed", m["agent"], L.plus(m["index"], 1))
 
 
 def _guard_approve_module(L: Any, s: Any, m: Message) -> Guard:
@@ -165,13 +166,14 @@ def _admit(L: Any, s: Any, m: Message, canary: bool) -> Iterable[Write]:
     yield ("launch_agent", m["index"], m["agent"])
     yield ("launch_module", m["index"], m["module"])
     yield ("launch_config", m["index"], m["config"])
+    yield ("launch_expires", m["index"], m["expires"])
     yield ("launch_canary", m["index"], canary)
     yield ("agent_launch", m["agent"], m["index"])
 
 
 def _write_launch(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield from _admit(L, s, m, False)
-    yield _changed(m)
+    yield _changed(L, m)
 
 
 def _guard_challenge(L: Any, s: Any, m: Message) -> Guard:
@@ -189,6 +191,7 @@ def _guard_start(L: Any, s: Any, m: Message) -> Guard:
     launch = m["launch"]
     yield "launch-not-admitted", L.same(_get(L, s, "launch_state", launch), ADMITTED)
     yield "launch-stopped", L.neg(_get(L, s, "launch_stopped", launch))
+    yield "request-expired", L.less(_now(L, s, m), _get(L, s, "launch_expires", launch))
     yield "agent-differs", L.same(_get(L, s, "launch_agent", launch), m["agent"])
     yield "module-differs", L.same(_get(L, s, "launch_module", launch), m["module"])
     yield "config-differs", L.same(_get(L, s, "launch_config", launch), m["config"])
@@ -253,7 +256,7 @@ def _write_grant(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("grant_expires", m["id"], m["grant_expires"])
     yield ("tool_grant", (m["agent"], m["tool"]), m["id"])
     yield ("agent_grants", m["agent"], L.plus(_get(L, s, "agent_grants", m["agent"]), 1))
-    yield _changed(m)
+    yield _changed(L, m)
 
 
 def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
@@ -269,13 +272,13 @@ def _write_revoke(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("agent_grants", owner, L.when(live, L.plus(held, -1), held))
     yield ("grant_state", m["grant"], REVOKED)
     changed = _get(L, s, "agent_changed", owner)
-    yield ("agent_changed", owner, L.when(live, m["index"] + 1, changed))
+    yield ("agent_changed", owner, L.when(live, L.plus(m["index"], 1), changed))
 
 
 def _write_stop(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield _tick(L, s, m)
     yield ("launch_stopped", _get(L, s, "agent_launch", m["agent"]), True)
-    yield _changed(m)
+    yield _changed(L, m)
 
 
 def _guard_always(L: Any, s: Any, m: Message) -> Guard:

@@ -26,6 +26,8 @@ from .statement import VOICES, Statement, parse_statement
 from .trust import TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
+#: How long after its challenge a canary may be started.
+CHALLENGE_LIFE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class Replay:
 
     def consider(self, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
         """Would this request be admitted as the next entry? The consent if so, else Refused. Changes nothing."""
-        consent = verify_consent(self.trust, request, approvals, now_ms)
+        consent = verify_consent(self.trust, request, approvals, self._latest(now_ms))
         rule, message = self._asked(consent, self.size, now_ms)
         reason = self._authority.check(rule, message)
         if reason is not None:
@@ -208,13 +210,15 @@ class Replay:
     def _admitted(self, index: int, said: Mapping[str, Any]) -> Consent:
         request = envelope_from_value(said["request"])
         approvals = [envelope_from_value(one) for one in said["approvals"]]
-        # As the kernel's clock: a controller that dates its word back can't revive an approval.
-        now_ms = max(said["at_ms"], self._authority.read("clock", ""))
-        consent = verify_consent(self.trust, request, approvals, now_ms)
+        consent = verify_consent(self.trust, request, approvals, self._latest(said["at_ms"]))
         rule, message = self._asked(consent, index, said["at_ms"])
         self._authority.apply(rule, message)
         self._remember(consent, message)
         return consent
+
+    def _latest(self, now_ms: int) -> int:
+        """As the kernel's clock: a controller that dates its word back can't revive an approval."""
+        return max(now_ms, int(self._authority.read("clock", "")))
 
     def _asked(self, consent: Consent, index: int, now_ms: int) -> tuple[str, dict[str, Any]]:
         """The kernel's rule and message for a request that humans consent to."""
@@ -237,7 +241,7 @@ class Replay:
         needs_config = statement.kind in ("profile-approval", "launch-request", "grant")
         if needs_module != (asked["module_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
             raise Refused("body-malformed")
-        if needs_config and asked["config_sha256"] is None:
+        if needs_config != (asked["config_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
             raise Refused("body-malformed")
         if statement.kind in ("launch-request", "grant"):
             before = self.holds(asked["agent"])
@@ -308,11 +312,11 @@ class Replay:
     def _challenge(self, index: int, said: Mapping[str, Any]) -> None:
         agent = CANARY_PREFIX + said["nonce"]
         module, config = said["module_sha256"], said["config_sha256"]
-        message = {"id": said["nonce"], "agent": agent, "module": module, "config": config}
+        expires = said["at_ms"] + CHALLENGE_LIFE_MS
+        # The agent's id, not the nonce alone: the monitor can't use up the id of a request that is on its way.
+        message = {"id": agent, "agent": agent, "module": module, "config": config, "expires": expires}
         self._authority.apply("challenge", message | {"index": index, "now": said["at_ms"]})
-        self.books.launches[index] = Launch(
-            index, agent, module, config, said["nonce"], (), said["at_ms"] + 60_000
-        )
+        self.books.launches[index] = Launch(index, agent, module, config, said["nonce"], (), expires)
 
     def _launch(self, index: int) -> Launch:
         launch = self.books.launches.get(index)

@@ -3,8 +3,9 @@
 Decides whether a trust root is sound; the pin, which reaches an auditor by another road, decides
 whether it is the right one. Version 1 is the log's entry 0.
 
-Rule 1: a key belongs to exactly one human or one service.
+Rule 1: a key belongs to exactly one human, one service, the log or one witness.
 Rule 2: the root is signed by at least as many of its own humans as its highest quorum.
+Rule 3: no checkpoint is enough without a witness.
 """
 
 from __future__ import annotations
@@ -114,6 +115,11 @@ def parse_trust_root(data: bytes) -> TrustRoot:
     policy = parse_policy(body["witness_policy"])
     if policy.log.vkey != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
         raise FormatError("trust-root-log", "the witness policy names another log than the trust root")
+    for party in (policy.log, *(witness.key for witness in policy.witnesses)):
+        if party.key.keyid in keys:
+            raise FormatError("trust-root-roster", f"the key of {party.name} has another owner too")
+    if policy.is_quorum(()):
+        raise FormatError("trust-root-witness", "the witness policy is met without any witness")
     return TrustRoot(
         deployment=body["deployment"],
         digest=envelope.digest,
