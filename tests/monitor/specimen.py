@@ -141,8 +141,8 @@ def specimen(mode: str) -> Iterator[int]:
         first = os.memfd_create("ironbound-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.write(first, config)
     else:
-        first = sealed_memfd("ironbound-config", config)
-    second = sealed_memfd("ironbound-module", MODULE + b"\0" if mode == "module" else MODULE)
+        first = sealed_memfd("config", config)
+    second = sealed_memfd("module", MODULE + b"\0" if mode == "module" else MODULE)
     near, far = socket.socketpair()
     control, far_control = socket.socketpair()
     passed = [first, second, far.fileno(), far_control.fileno()]

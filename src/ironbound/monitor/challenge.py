@@ -43,7 +43,8 @@ class Challenges:
         if entry.kind == "canary-result" and entry.void is None:
             said = entry.predicate
             launch = self._log.replay.books.launches[said["challenge"]]
-            self._latest[(launch.config, launch.module)] = said["at_ms"]
+            if said["verdict"] == "REFUSED":  # nothing else keeps a canary fresh: it is due again at once
+                self._latest[(launch.config, launch.module)] = said["at_ms"]
             waiting = self._waiting.get(said["challenge"])
             if waiting is not None and not waiting.done():
                 waiting.set_result(entry)

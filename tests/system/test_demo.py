@@ -1,0 +1,94 @@
+"""The demo, as a stranger runs it: a process of its own, its exit code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ironbound.core.trust import parse_pin
+from ironbound.evidence.writer import write_members
+from ironbound.verifier.bundle import BundleBroken
+from ironbound.verifier.verify import verify_bundle
+
+COMMAND = [sys.executable, "-I", "-m", "ironbound.terminal.main"]
+NOT_BUILT = {"C4", "C5", "E1", "E2", "E3"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ironbound demo --out` leaves."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run([*COMMAND, "demo", "--out", str(out)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\x1b" not in done.stdout  # no terminal, no colour
+    return out
+
+
+def verify(left: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "verify", str(left / "evidence.ironbound"), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_evidence_of_the_demo_verifies_with_only_what_is_not_built_unproven(left: Path) -> None:
+    done = verify(left, "--pin", (left / "pin.txt").read_text(), "--json")
+    assert done.returncode == 4
+    claims = {claim["id"]: claim["status"] for claim in json.loads(done.stdout)["claims"]}
+    assert {claim for claim, status in claims.items() if status == "unproven"} == NOT_BUILT
+    assert "refuted" not in claims.values()
+
+
+def test_without_a_pin_the_best_result_is_4_and_with_another_pin_it_is_3(left: Path) -> None:
+    assert verify(left).returncode == 4
+    pin = (left / "pin.txt").read_text().strip()
+    other = "0" if pin.split(":")[1][0] != "0" else "1"
+    deployment, root, key = pin.split(":")
+    assert verify(left, "--pin", f"{deployment}:{other}{root[1:]}:{key}").returncode == 3
+
+
+def test_a_flipped_byte_in_any_member_is_seen_even_with_its_checksum_repaired(left: Path) -> None:
+    pin = parse_pin((left / "pin.txt").read_text())
+    with zipfile.ZipFile(left / "evidence.ironbound") as bundle:
+        members = {name: bundle.read(name) for name in bundle.namelist()}
+    for name, data in members.items():
+        if name == "bundle.json":
+            continue
+        for at in sorted({0, len(data) // 3, len(data) // 2, len(data) - 1}):
+            flipped = members | {name: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]}
+            file = io.BytesIO()
+            write_members(file, flipped)
+            file.seek(0)
+            try:
+                report = verify_bundle(file, pin)
+            except BundleBroken:
+                continue
+            assert report.exit_code == 1, f"{name} at {at}: exit code {report.exit_code}"
+    file = io.BytesIO()
+    write_members(file, members)
+    file.seek(0)
+    assert verify_bundle(file, pin).exit_code == 4  # the control: unflipped, it is what it was
+
+
+def test_the_deployment_is_left_for_a_look_with_no_process_running_in_it(left: Path) -> None:
+    assert (left / "deployment" / "trust-root.json").is_file()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            place = (process / "cwd").readlink()
+        except OSError:
+            continue
+        assert not place.is_relative_to(left)
+
+
+def test_a_second_demo_into_the_same_folder_is_refused_and_loses_nothing(left: Path) -> None:
+    before = (left / "evidence.ironbound").read_bytes()
+    done = subprocess.run([*COMMAND, "demo", "--out", str(left)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "hint:" in done.stderr
+    assert (left / "evidence.ironbound").read_bytes() == before
