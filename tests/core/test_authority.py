@@ -1,0 +1,373 @@
+"""The table of rules: every condition refuses with its own reason, and a refusal changes nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ironbound.core.authority import (
+    ADMITTED,
+    AGENT_MODULE,
+    CANARY_MODULE,
+    ENDED,
+    FIELDS,
+    LIVE,
+    MAX_GRANTS_PER_AGENT,
+    MAX_REQUEST_LIFE_MS,
+    REVOKED,
+    RULES,
+    STARTED,
+    Authority,
+    Refused,
+)
+from ironbound.core.constraint import parse_where
+from ironbound.core.logic import Plain
+from ironbound.core.reasons import REASONS
+
+NOW = 1_000_000
+WHERE = parse_where({"path": {"equals": "a"}})
+OTHER = "another"
+
+#: What a request that gives power carries besides what it asks for.
+GIVING = {
+    "index": 50, "now": NOW, "id": "r", "consents": 2, "not_before": NOW, "expires": NOW + 1000,
+    "head": 40, "head_known": True, "agent": "clerk", "module": "m", "config": "c",
+}  # fmt: skip
+START = {"launch": 10, "agent": "clerk", "module": "m", "config": "c", "now": NOW}
+LEGITIMATE: dict[str, dict[str, Any]] = {
+    "approve-module": GIVING | {"module": "new", "canary": False},
+    "approve-profile": GIVING | {"config": "new"},
+    "launch": dict(GIVING),
+    "grant": GIVING
+    | {"tool": "t", "action": "a", "where": WHERE, "calls": 1, "grant_expires": NOW + 500},
+    "revoke": {"index": 50, "now": NOW, "consents": 1, "grant": "g"},
+    "stop": {"index": 50, "now": NOW, "consents": 1, "agent": "clerk"},
+    "challenge": {"index": 50, "now": NOW, "id": "n", "agent": "canary:n", "module": "k", "config": "c", "expires": 1},
+    "order-stop": {"now": NOW, "launch": 20},
+    "start": START,
+    "refuse-launch": START,
+    "exit": {"now": NOW, "launch": 20, "agent": "worker"},
+    "invoke": {"now": NOW, "launch": 20, "agent": "worker", "grant": "g", "tool": "t", "action": "a",
+               "args": {"path": "a"}},
+}  # fmt: skip
+
+Setting = tuple[str, Any, Any]
+
+
+def world() -> Authority:
+    """A state in which every legitimate message may happen."""
+    made = Authority(dict.fromkeys(("module", "profile", "launch", "grant"), 2))
+    state: dict[str, dict[Any, Any]] = {
+        "clock": {"": NOW - 10},
+        "module": {"m": AGENT_MODULE, "k": CANARY_MODULE},
+        "profile": {"c": True},
+        "launch_state": {10: ADMITTED, 20: STARTED},
+        "launch_agent": {10: "clerk-waiting", 20: "worker"},
+        "launch_module": {10: "m", 20: "m"},
+        "launch_config": {10: "c", 20: "c"},
+        "launch_expires": {10: NOW + 1000, 20: NOW + 1000},
+        "agent_launch": {"worker": 20},
+        "agent_changed": {"clerk": 40},
+        "agent_grants": {"worker": 1},
+        "grant_state": {"g": LIVE},
+        "grant_agent": {"g": "worker"},
+        "grant_module": {"g": "m"},
+        "grant_config": {"g": "c"},
+        "grant_tool": {"g": "t"},
+        "grant_action": {"g": "a"},
+        "grant_where": {"g": WHERE},
+        "grant_left": {"g": 3},
+        "grant_expires": {"g": NOW + 500},
+        "tool_grant": {("worker", "t"): "g"},
+    }
+    state["launch_agent"][10] = "clerk"  # waits; `launch` asks for the same agent, whose latest launch is none
+    for field, values in state.items():
+        made._state[field].update(values)
+    return made
+
+
+_GIVING: list[tuple[str, dict[str, Any], list[Setting]]] = [
+    ("quorum-not-met", {"consents": 1}, []),
+    ("request-replayed", {}, [("used", "r", True)]),
+    ("request-too-early", {"not_before": NOW + 1}, []),
+    ("request-expired", {"expires": NOW}, []),
+    ("request-life-too-long", {"expires": NOW + MAX_REQUEST_LIFE_MS + 1}, []),
+    ("head-unknown", {"head_known": False}, []),
+]
+#: For each rule: a reason, what to change in the message, what to change in the state. One condition fails, no other.
+MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
+    "approve-module": [*_GIVING, ("module-already-approved", {"module": "k"}, [])],
+    "approve-profile": _GIVING,
+    "launch": [
+        *_GIVING,
+        ("head-stale", {"head": 39}, []),
+        ("module-not-approved", {"module": "never"}, []),
+        ("module-not-approved", {"module": "k"}, []),
+        ("profile-not-approved", {"config": "never"}, []),
+        ("agent-already-running", {"agent": "worker"}, []),
+        ("agent-already-running", {}, [("agent_launch", "clerk", 10)]),
+    ],
+    "grant": [
+        *_GIVING,
+        ("head-stale", {"head": 39}, []),
+        ("module-not-approved", {"module": "k"}, []),
+        ("profile-not-approved", {"config": "never"}, []),
+        ("grant-id-used", {"id": "g"}, []),
+        ("grant-id-used", {}, [("grant_state", "r", REVOKED)]),
+        ("grant-without-calls", {"calls": 0}, []),
+        ("grant-without-calls", {"calls": -1}, []),
+        ("grant-expired", {"grant_expires": NOW}, []),
+        ("tool-name-taken", {"agent": "worker"}, []),
+        ("too-many-grants", {}, [("agent_grants", "clerk", MAX_GRANTS_PER_AGENT)]),
+    ],
+    "revoke": [("quorum-not-met", {"consents": 0}, [])],
+    "stop": [("quorum-not-met", {"consents": 0}, [])],
+    "challenge": [
+        ("request-replayed", {}, [("used", "n", True)]),
+        ("module-not-a-canary", {"module": "m"}, []),
+        ("profile-not-approved", {"config": "never"}, []),
+    ],
+    "order-stop": [],
+    "start": [
+        ("launch-not-admitted", {}, [("launch_state", 10, STARTED)]),
+        ("launch-not-admitted", {}, [("launch_state", 10, ENDED)]),
+        ("launch-stopped", {}, [("launch_stopped", 10, True)]),
+        ("request-expired", {}, [("launch_expires", 10, NOW)]),
+        ("agent-differs", {"agent": OTHER}, []),
+        ("module-differs", {"module": OTHER}, []),
+        ("config-differs", {"config": OTHER}, []),
+    ],
+    "refuse-launch": [
+        ("launch-not-admitted", {}, [("launch_state", 10, STARTED)]),
+        ("agent-differs", {"agent": OTHER}, []),
+    ],
+    "exit": [
+        ("launch-not-started", {}, [("launch_state", 20, ADMITTED)]),
+        ("launch-not-started", {}, [("launch_state", 20, ENDED)]),
+        ("agent-differs", {"agent": OTHER}, []),
+    ],
+    "invoke": [
+        ("agent-not-running", {}, [("launch_state", 20, ENDED)]),
+        ("agent-not-running", {}, [("launch_state", 20, ADMITTED)]),
+        ("launch-stopped", {}, [("launch_stopped", 20, True)]),
+        ("canary-holds-nothing", {}, [("launch_canary", 20, True)]),
+        ("agent-differs", {}, [("launch_agent", 20, OTHER)]),
+        ("no-such-grant", {"grant": "none"}, [("grant_agent", "none", "worker"), ("grant_left", "none", 1)]),
+        ("grant-of-another-agent", {}, [("grant_agent", "g", OTHER)]),
+        ("grant-revoked", {}, [("grant_state", "g", REVOKED)]),
+        ("grant-for-another-module", {}, [("launch_module", 20, OTHER)]),
+        ("grant-for-another-profile", {}, [("launch_config", 20, OTHER)]),
+        ("tool-differs", {"tool": OTHER}, []),
+        ("action-differs", {"action": OTHER}, []),
+        ("grant-expired", {"now": NOW + 500}, []),
+        ("grant-expired", {}, [("clock", "", NOW + 500)]),
+        ("calls-exhausted", {}, [("grant_left", "g", 0)]),
+        ("calls-exhausted", {}, [("grant_left", "g", -1)]),
+        ("arguments-not-covered", {"args": {"path": "b"}}, []),
+    ],
+}
+CASES = [(rule, *case) for rule, cases in MUTATIONS.items() for case in cases]
+
+
+def _ids(case: Any) -> str:
+    return str(case) if isinstance(case, str) else ""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_legitimate_message_of_each_rule_happens(rule: str) -> None:
+    made = world()
+    assert made.check(rule, LEGITIMATE[rule]) is None
+    before = copy.deepcopy(made._state)
+    made.apply(rule, LEGITIMATE[rule])
+    assert made._state != before
+
+
+@pytest.mark.parametrize(("rule", "reason", "message", "settings"), CASES, ids=_ids)
+def test_each_condition_refuses_with_its_reason_and_changes_nothing(
+    rule: str, reason: str, message: dict[str, Any], settings: list[Setting]
+) -> None:
+    made = world()
+    for field, key, value in settings:
+        made._state[field][key] = value
+    before = copy.deepcopy(made._state)
+    said = LEGITIMATE[rule] | message
+    with pytest.raises(Refused) as refused:
+        made.apply(rule, said)
+    assert refused.value.reason == reason
+    assert made._state == before
+    skipped = {"no-such-grant"}  # nothing about a grant that isn't there can be in order
+    if reason not in skipped:
+        failing = [name for name, holds in RULES[rule].guard(Plain, made._state, said) if holds is not True]
+        assert failing == [reason], "another condition failed too: the case does not isolate its guard"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_condition_of_every_guard_has_a_case(rule: str) -> None:
+    yielded = [name for name, _ in RULES[rule].guard(Plain, world()._state, LEGITIMATE[rule])]
+    assert set(yielded) == {reason for reason, _, _ in MUTATIONS[rule]}
+    assert len(set(yielded)) == len(yielded), "a reason twice in a guard: one of the two may be untested"
+    assert set(yielded) <= REASONS.keys()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_writes_name_only_fields_of_the_state_and_a_field_of_each_once(rule: str) -> None:
+    written = [(field, key) for field, key, _ in RULES[rule].writes(Plain, world()._state, LEGITIMATE[rule])]
+    assert {field for field, _ in written} <= FIELDS.keys()
+    assert len(set(written)) == len(written)
+
+
+@pytest.mark.parametrize("act", ["approve-module", "approve-profile", "launch", "grant"])
+def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> None:
+    made = world()
+    made._state["quorum"].clear()
+    assert made.check(act, LEGITIMATE[act] | {"consents": 64}) == "quorum-not-met"
+
+
+@pytest.mark.parametrize(
+    ("rule", "act"),
+    [("approve-module", "module"), ("approve-profile", "profile"), ("launch", "launch"), ("grant", "grant")],
+)
+def test_each_rule_asks_for_the_quorum_of_its_own_act(rule: str, act: str) -> None:
+    made = world()
+    made._state["quorum"][act] = 3
+    assert made.check(rule, LEGITIMATE[rule]) == "quorum-not-met"
+    assert made.check(rule, LEGITIMATE[rule] | {"consents": 3}) is None
+    others = [one for one in ("module", "profile", "launch", "grant") if one != act]
+    made._state["quorum"] |= dict.fromkeys(others, 64) | {act: 2}
+    assert made.check(rule, LEGITIMATE[rule]) is None
+
+
+def test_bounds_hold_to_the_last_millisecond_call_and_grant() -> None:
+    made = world()
+    grant = LEGITIMATE["grant"]
+    day = grant | {"expires": NOW + MAX_REQUEST_LIFE_MS}
+    assert made.check("grant", day) is None
+    assert made.check("grant", grant | {"expires": NOW + 1}) is None
+    assert made.check("grant", grant | {"grant_expires": NOW + 1}) is None
+    made._state["agent_grants"]["clerk"] = MAX_GRANTS_PER_AGENT - 1
+    assert made.check("grant", grant) is None
+    made._state["launch_expires"][10] = NOW + 1
+    assert made.check("start", START) is None
+    invoke = LEGITIMATE["invoke"]
+    assert made.check("invoke", invoke | {"now": NOW + 499}) is None
+    for left in (2, 1, 0):
+        made.apply("invoke", invoke)
+        assert made.read("grant_left", "g") == left
+    assert made.check("invoke", invoke) == "calls-exhausted"
+
+
+def test_a_voice_that_lies_about_the_past_gains_nothing() -> None:
+    made = world()
+    made.apply("order-stop", {"now": NOW + 2000, "launch": 77})
+    for rule in ("launch", "grant", "approve-module", "approve-profile", "start"):
+        assert made.check(rule, LEGITIMATE[rule] | {"now": 0}) == "request-expired"
+    assert made.check("invoke", LEGITIMATE["invoke"] | {"now": 0}) == "grant-expired"
+    made.apply("order-stop", {"now": 0, "launch": 77})
+    assert made.read("clock", "") == NOW + 2000
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES])
+def test_every_rule_that_happens_moves_the_clock_and_never_back(rule: str) -> None:
+    made = world()
+    made.apply(rule, LEGITIMATE[rule])
+    assert made.read("clock", "") == NOW
+
+
+def test_taking_away_works_in_every_state_and_is_final() -> None:
+    empty = Authority({})
+    empty.apply("revoke", {"index": 3, "now": 1, "consents": 1, "grant": "future"})
+    empty.apply("stop", {"index": 4, "now": 1, "consents": 1, "agent": "never-launched"})
+    empty.apply("order-stop", {"now": 1, "launch": 99})
+    assert empty.read("grant_state", "future") == REVOKED
+
+    made = world()
+    made.apply("revoke", LEGITIMATE["revoke"])
+    assert made.read("agent_grants", "worker") == 0
+    assert made.read("agent_changed", "worker") == 51
+    made.apply("revoke", LEGITIMATE["revoke"] | {"index": 60})
+    assert made.read("agent_grants", "worker") == 0, "the second revocation counted the grant again"
+    assert made.read("agent_changed", "worker") == 51
+    assert made.check("invoke", LEGITIMATE["invoke"]) == "grant-revoked"
+    again = LEGITIMATE["grant"] | {"id": "g", "agent": "worker", "head": 70}
+    assert made.check("grant", again) == "grant-id-used"
+
+
+def test_a_revocation_that_came_first_keeps_its_grant_from_ever_living() -> None:
+    made = world()
+    made.apply("revoke", {"index": 3, "now": NOW, "consents": 1, "grant": "r"})
+    assert made.check("grant", LEGITIMATE["grant"]) == "grant-id-used"
+    assert made.read("agent_grants", "clerk") == 0
+
+
+def test_a_stop_ends_the_latest_launch_alone_and_the_agent_can_run_again_later() -> None:
+    made = world()
+    made.apply("stop", LEGITIMATE["stop"] | {"agent": "worker"})
+    assert made.check("invoke", LEGITIMATE["invoke"]) == "launch-stopped"
+    assert made.check("start", START) is None
+    launch = LEGITIMATE["launch"] | {"agent": "worker", "head": 51, "index": 60}
+    assert made.check("launch", launch) == "agent-already-running"
+    made.apply("exit", LEGITIMATE["exit"])
+    assert made.check("launch", launch | {"head": 50}) == "head-stale"
+    made.apply("launch", launch)
+    made.apply("start", START | {"launch": 60, "agent": "worker"})
+    assert made.check("invoke", LEGITIMATE["invoke"] | {"launch": 60}) is None
+    assert made.check("invoke", LEGITIMATE["invoke"]) == "agent-not-running"
+
+
+def _revoke(made: Authority) -> None:
+    made.apply("revoke", LEGITIMATE["revoke"])
+
+
+def _exhaust(made: Authority) -> None:
+    made._state["grant_left"]["g"] = 0
+
+
+def _expire(made: Authority) -> None:
+    made._state["grant_expires"]["g"] = NOW
+
+
+@pytest.mark.parametrize("end", [_revoke, _exhaust, _expire])
+def test_a_tool_s_name_is_free_again_only_when_its_grant_can_do_nothing_more(end: Callable[[Authority], None]) -> None:
+    made = world()
+    anew = LEGITIMATE["grant"] | {"agent": "worker", "head": 60}
+    assert made.check("grant", anew) == "tool-name-taken"
+    end(made)
+    made.apply("grant", anew)
+    assert made.read("tool_grant", ("worker", "t")) == "r"
+    assert made.check("invoke", LEGITIMATE["invoke"]) is not None, "the old grant came back"
+    assert made.check("invoke", LEGITIMATE["invoke"] | {"grant": "r"}) is None
+
+
+def test_a_used_id_is_used_for_every_rule_that_gives() -> None:
+    for first in ("approve-module", "approve-profile", "launch", "grant"):
+        for second in ("approve-module", "approve-profile", "launch", "grant"):
+            made = world()
+            made.apply(first, LEGITIMATE[first])
+            assert made.check(second, LEGITIMATE[second] | {"head": 60}) == "request-replayed"
+
+
+def test_values_of_different_types_are_never_the_same() -> None:
+    for left, right in ((1, True), (0, False), (1, "1"), (None, False), ("", None), (b"a", "a")):
+        assert not Plain.same(left, right)
+    assert Plain.same(1, 1) and Plain.same("a", "a") and Plain.same(None, None)
+
+
+@given(st.integers(), st.integers())
+def test_the_plain_reading_agrees_with_arithmetic(left: int, right: int) -> None:
+    assert Plain.at_most(left, right) is (left <= right)
+    assert Plain.less(left, right) is (left < right)
+    assert Plain.plus(left, right) == left + right
+    assert Plain.same(left, right) is (left == right)
+
+
+@given(st.lists(st.booleans(), max_size=4))
+def test_the_plain_reading_agrees_with_truth_tables(terms: list[bool]) -> None:
+    assert Plain.conj(*terms) is all(terms)
+    assert Plain.disj(*terms) is any(terms)
+    assert Plain.neg(Plain.conj(*terms)) is Plain.disj(*(Plain.neg(term) for term in terms))
+    assert Plain.when(Plain.conj(*terms), 1, 2) == (1 if all(terms) else 2)
