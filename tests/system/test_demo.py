@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_the_evidence_of_the_demo_verifies_with_only_what_is_not_built_unproven(
     claims = {claim["id"]: claim["status"] for claim in json.loads(done.stdout)["claims"]}
     assert {claim for claim, status in claims.items() if status == "unproven"} == NOT_BUILT
     assert "refuted" not in claims.values()
+
+
+def test_the_agent_of_the_demo_is_the_example_of_the_sdk_byte_for_byte() -> None:
+    shipped = resources.files("ironbound") / "data" / "agents" / "triage.wasm"
+    example = Path(__file__).parents[2] / "sdk" / "c" / "examples" / "triage.wasm"
+    assert shipped.read_bytes() == example.read_bytes()
 
 
 def test_without_a_pin_the_best_result_is_4_and_with_another_pin_it_is_3(left: Path) -> None:

@@ -241,7 +241,7 @@ def _init(arguments: argparse.Namespace) -> int:
     directory = arguments.directory.resolve()
     base = re.sub(r"[^a-z0-9-]", "-", directory.name.lower()).strip("-") or "ironbound"
     name = arguments.name or f"{base[:40]}-{os.urandom(3).hex()}"
-    phrases = passphrases(arguments.passphrase_fd, names)
+    phrases = passphrases(arguments.passphrase_fd, names, new=True)
     deployment = initialise(directory, name, list(zip(names, phrases, strict=True)), arguments.quorum, arguments.keys)
     pin = str(deployment.trust.pin)
     if arguments.json:

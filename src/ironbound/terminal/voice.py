@@ -74,8 +74,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def passphrases(descriptor: int | None, names: Sequence[str]) -> list[bytes]:
-    """One passphrase for each name: lines of a file descriptor, or typed at the terminal without echo."""
+def passphrases(descriptor: int | None, names: Sequence[str], *, new: bool = False) -> list[bytes]:
+    """One passphrase for each name: lines of a file descriptor, or typed at the terminal without echo.
+
+    `new` ones are typed twice, since nobody could find a typing error later.
+    """
     if descriptor is not None:
         try:
             with os.fdopen(os.dup(descriptor), "rb") as file:
@@ -89,4 +92,10 @@ def passphrases(descriptor: int | None, names: Sequence[str]) -> list[bytes]:
         usage("no terminal to ask for a passphrase on", "give it with --passphrase-fd N")
     import getpass
 
-    return [getpass.getpass(f"passphrase of {name}: ").encode() for name in names]
+    phrases = []
+    for name in names:
+        phrase = getpass.getpass(f"{'new ' if new else ''}passphrase of {name}: ")
+        if new and getpass.getpass("the same again: ") != phrase:
+            usage(f"the two passphrases of {name} differ", "nothing was made; try again")
+        phrases.append(phrase.encode())
+    return phrases
