@@ -271,7 +271,7 @@ def test_a_voice_that_lies_about_the_past_gains_nothing() -> None:
     assert made.read("clock", "") == NOW + 2000
 
 
-@pytest.mark.parametrize("rule", [name for name in RULES])
+@pytest.mark.parametrize("rule", list(RULES))
 def test_every_rule_that_happens_moves_the_clock_and_never_back(rule: str) -> None:
     made = world()
     made.apply(rule, LEGITIMATE[rule])
