@@ -21,6 +21,7 @@ from ironbound.core.trust import parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
 from ironbound.wire.log import now_ms
+from ironbound.wire.privilege import missing_as_root
 
 from . import compose
 from .voice import Stop
@@ -100,6 +101,12 @@ def initialise(
     if not all(passphrase for _, passphrase in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
     separated = os.getuid() == 0
+    missing = missing_as_root() if separated else []
+    if missing:
+        raise Stop(
+            f"root lacks {', '.join(missing)} here, so the services can't be users of their own",
+            "do it as an ordinary user (separation is then by process), or give the container these capabilities",
+        )
     if separated and not is_reachable(root.parent):
         raise Stop(
             f"a folder above {root} is closed to other users, so the services' own users can't get in",

@@ -13,6 +13,16 @@ from typing import Final
 
 CAP_SYS_PTRACE: Final = 19
 CAP_SYS_ADMIN: Final = 21
+#: What root needs so that each service and each sandbox can be a user of its own and the monitor can see them.
+NEEDED_AS_ROOT: Final = {
+    "CAP_CHOWN": 0,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_SYS_PTRACE": CAP_SYS_PTRACE,
+    "CAP_SYS_ADMIN": CAP_SYS_ADMIN,
+}
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
@@ -40,6 +50,18 @@ def _prctl(option: int, value: int = 0) -> int:
     return _call("prctl", ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero)
 
 
+def effective_capabilities() -> int:
+    """The effective set of this thread, as a mask."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
+def missing_as_root() -> list[str]:
+    """The names of NEEDED_AS_ROOT that this process lacks, such as in a container."""
+    held = effective_capabilities()
+    return [name for name, number in NEEDED_AS_ROOT.items() if not held >> number & 1]
+
+
 def _set_capabilities(kept: frozenset[int]) -> None:
     low = sum(1 << cap for cap in kept if cap < 32)
     high = sum(1 << (cap - 32) for cap in kept if cap >= 32)
@@ -63,10 +85,9 @@ def drop(uid: int, gid: int, keep: Iterable[int] = ()) -> None:
     no_new_privileges()
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid) or os.getgroups():
         raise PrivilegeError("the user did not change")
-    status = open("/proc/self/status", encoding="ascii").read()
-    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    if int(effective.split()[1], 16) != sum(1 << cap for cap in kept):
-        raise PrivilegeError(f"capabilities left: {effective}")
+    left = effective_capabilities()
+    if left != sum(1 << cap for cap in kept):
+        raise PrivilegeError(f"capabilities left: {left:016x}")
 
 
 def no_new_privileges() -> None:
