@@ -1,0 +1,171 @@
+"""The tables in the documents that are made from the code; run as a program it writes them where they stand.
+
+A document holds a table between `<!-- table NAME -->` and `<!-- end -->`. `tests/docs/test_docs.py` compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ironbound.core import statement
+from ironbound.core.profile import LIMITS, SETTINGS
+from ironbound.core.reasons import REASONS
+from ironbound.core.statement import ACTS, SHAPES, VOICES, predicate_type
+from ironbound.verifier.claims import CLAIMS
+from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"<!-- table ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+NAMED = {
+    statement.digest: "SHA-256",
+    statement.identifier: "id",
+    statement.name: "name",
+    statement.agent: "agent's id",
+    statement.tool: "tool's name",
+    statement.printable: "printable ASCII ≤ 200",
+    statement.moment: "time (ms)",
+    statement.index: "index",
+    statement.count: "count",
+    statement.pid: "pid",
+    statement.document: "object",
+    statement.boolean: "true or false",
+    statement.anything: "any JSON",
+}
+
+
+def inside(shape: Callable[..., None]) -> dict[str, Any]:
+    """What a shape was made with."""
+    return dict(inspect.getclosurevars(shape).nonlocals)
+
+
+def fields(shape: Callable[..., None]) -> dict[str, Callable[..., None]]:
+    """The fields of a record's shape."""
+    return dict(inside(shape)["fields"])
+
+
+def describe(shape: Callable[..., None]) -> str:
+    """A field's shape in a few words."""
+    if shape in NAMED:
+        return NAMED[shape]
+    made = inside(shape)
+    maker = shape.__qualname__.partition(".")[0]
+    if maker == "text":
+        return f"text ≤ {made['limit']}"
+    if maker == "integer":
+        return f"{made['low']}" if made["low"] == made["high"] else f"{made['low']} to {made['high']}"
+    if maker == "choice":
+        return " / ".join(made["values"])
+    if maker == "maybe":
+        return f"{describe(made['inner'])}, or null"
+    if maker == "each":
+        return f"list of {made['least']} to {made['most']}: {describe(made['inner'])}"
+    if maker == "mapping":
+        return f"object of ≤ {made['most']}: {describe(made['inner'])}"
+    if maker == "record":
+        return "{" + ", ".join(f"{key}: {describe(one)}" for key, one in made["fields"].items()) + "}"
+    if maker == "_matches":
+        return str(made["expected"])
+    raise AssertionError(f"a shape without a description: {maker}")
+
+
+def speaker(kind: str) -> str:
+    """Who may say a kind."""
+    services = sorted(role for role, kinds in VOICES.items() if kind in kinds)
+    if services:
+        return ", ".join(services)
+    if kind in ACTS:
+        act = ACTS[kind]
+        return f"operators: quorum `{act}`" if act else "operators: one human"
+    return {"trust-root": "operators: its own highest quorum", "approval": "an operator, inside `admitted`"}[kind]
+
+
+def kinds() -> Iterable[str]:
+    yield "| kind | who may say it |\n|---|---|\n"
+    for kind in SHAPES:
+        yield f"| [`{kind}`](#{kind}) | {speaker(kind)} |\n"
+
+
+def shapes() -> Iterable[str]:
+    for kind, shape in SHAPES.items():
+        yield f"#### {kind}\n`{predicate_type(kind)}`, said by {speaker(kind)}\n\n| field | what |\n|---|---|\n"
+        for key, one in fields(shape).items():
+            yield f"| `{key}` | {describe(one)} |\n"
+        yield "\n"
+
+
+def codes(table: dict[str, str]) -> Callable[[], Iterable[str]]:
+    def rows() -> Iterable[str]:
+        yield "| code | what it means |\n|---|---|\n"
+        for code, text in table.items():
+            yield f"| `{code}` | {text} |\n"
+
+    return rows
+
+
+def claims() -> Iterable[str]:
+    yield "| claim | says | controls (NIST SP 800-53 rev 5) |\n|---|---|---|\n"
+    for claim, (says, controls) in CLAIMS.items():
+        yield f"| {claim} | {says} | {', '.join(controls)} |\n"
+
+
+def limits() -> Iterable[str]:
+    yield "| key | unit | least | most | what it limits |\n|---|---|---|---|---|\n"
+    for key, one in LIMITS.items():
+        yield f"| `{key}` | {one.unit} | {one.minimum:,} | {one.maximum:,} | {one.meaning} |\n"
+
+
+def settings() -> Iterable[str]:
+    yield "| key | what it says |\n|---|---|\n"
+    for key, text in SETTINGS.items():
+        yield f"| `{key}` | {text} |\n"
+
+
+
+def commands() -> Iterable[str]:
+    from ironbound.terminal.main import USAGE
+
+    yield f"```\n{USAGE.rstrip()}\n```\n"
+
+
+TABLES: dict[str, Callable[[], Iterable[str]]] = {
+    "kinds": kinds,
+    "shapes": shapes,
+    "reasons": codes(dict(REASONS)),
+    "integrity": codes(dict(INTEGRITY)),
+    "refuting": codes(dict(REFUTING)),
+    "open": codes(dict(OPEN)),
+    "claims": claims,
+    "limits": limits,
+    "settings": settings,
+    "commands": commands,
+}
+
+
+def made(name: str) -> str:
+    """The table of that name, as it should stand."""
+    return "".join(TABLES[name]()).rstrip("\n") + "\n"
+
+
+def refreshed(text: str) -> str:
+    """A document with its tables made anew."""
+    return BLOCK.sub(lambda found: f"<!-- table {found[1]} -->\n{made(found[1])}<!-- end -->", text)
+
+
+def documents() -> list[Path]:
+    """The documents that hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+if __name__ == "__main__":
+    for document in documents():
+        before = document.read_text("utf-8")
+        after = refreshed(before)
+        if after != before:
+            document.write_text(after, "utf-8")
+            sys.stdout.write(f"{document.relative_to(ROOT)}\n")
