@@ -1,0 +1,189 @@
+"""Each seeded bug in kernel, consent or fold is caught by the tests of this folder: a test that can't fail is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import ironbound
+
+PACKAGE = Path(ironbound.__file__).parent
+HERE = Path(__file__).resolve().parent
+SUITE = ("test_authority.py", "test_request.py", "test_replay.py")
+
+#: file, what stands there, what a careless hand could have written instead.
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "a guard is dropped": (
+        "authority",
+        '    yield "module-not-approved", L.same(_get(L, s, "module", m["module"]), AGENT_MODULE)\n'
+        '    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
+        '    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
+    ),
+    "a request lives a moment too long": (
+        "authority", '"request-expired", L.less(now, m["expires"])', '"request-expired", L.at_most(now, m["expires"])',
+    ),
+    "a grant lives a moment too long": (
+        "authority", '"grant-expired", L.less(now, _get(', '"grant-expired", L.at_most(now, _get(',
+    ),
+    "one call too many": (
+        "authority", '"calls-exhausted", L.less(0, _get(', '"calls-exhausted", L.at_most(0, _get(',
+    ),
+    "calls are not counted": (
+        "authority", 'L.plus(_get(L, s, "grant_left", m["grant"]), -1)', '_get(L, s, "grant_left", m["grant"])',
+    ),
+    "the quorum of another act": (
+        "authority", '_giving(L, s, m, "grant")', '_giving(L, s, m, "launch")',
+    ),
+    "the quorum is read the wrong way round": (
+        "authority",
+        'L.at_most(_get(L, s, "quorum", act), m["consents"])', 'L.at_most(1, m["consents"])',
+    ),
+    "a revocation that can be undone": (
+        "authority",
+        '    yield "grant-id-used", L.same(_get(L, s, "grant_state", m["id"]), ABSENT)\n', "",
+    ),
+    "a revocation that does nothing": (
+        "authority", '("grant_state", m["grant"], REVOKED)', '("grant_state", m["grant"], LIVE)',
+    ),
+    "a revocation that needs a live grant": (
+        "authority",
+        '    yield "quorum-not-met", L.at_most(1, m["consents"])\n',
+        '    yield "quorum-not-met", L.at_most(1, m["consents"])\n'
+        '    yield "grant-revoked", L.same(_get(L, s, "grant_state", m.get("grant", "")), LIVE)\n',
+    ),
+    "replays are let in": (
+        "authority", '    yield "request-replayed", L.neg(_get(L, s, "used", m["id"]))\n    yield "request-too',
+        '    yield "request-too',
+    ),
+    "a stale head will do": (
+        "authority", 'L.at_most(_get(L, s, "agent_changed", m["agent"]), m["head"])',
+        'L.at_most(0, m["head"])',
+    ),
+    "a grant is not bound to its code": (
+        "authority", '_get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch)',
+        '_get(L, s, "grant_module", grant), _get(L, s, "grant_module", grant)',
+    ),
+    "a grant is not bound to its cage": (
+        "authority", '_get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch)',
+        '_get(L, s, "launch_config", launch), _get(L, s, "launch_config", launch)',
+    ),
+    "anybody's grant will do": (
+        "authority", 'L.same(_get(L, s, "grant_agent", grant), m["agent"])',
+        'L.same(_get(L, s, "launch_agent", launch), m["agent"])',
+    ),
+    "canaries act": (
+        "authority", '    yield "canary-holds-nothing", L.neg(_get(L, s, "launch_canary", launch))\n', "",
+    ),
+    "a canary is taken for an agent": (
+        "authority", 'L.when(m["canary"], CANARY_MODULE, AGENT_MODULE)',
+        'L.when(m["canary"], AGENT_MODULE, AGENT_MODULE)',
+    ),
+    "a stopped launch starts": (
+        "authority", 'yield "launch-stopped", L.neg(_get(L, s, "launch_stopped", launch))\n    yield "request-expired"',
+        'yield "request-expired"',
+    ),
+    "an admission lasts for ever": (
+        "authority",
+        '    yield "request-expired", L.less(_now(L, s, m), _get(L, s, "launch_expires", launch))\n', "",
+    ),
+    "the clock can be turned back": (
+        "authority", 'return L.when(L.less(clock, m["now"]), m["now"], clock)', 'return m["now"]',
+    ),
+    "a refusal changes something": (
+        "authority", "        reason = self.check(rule, message)\n        if reason is not None:\n            raise",
+        '        reason = self.check(rule, message)\n        self._state["clock"][""] = message["now"]\n'
+        "        if reason is not None:\n            raise",
+    ),
+    "a truthy condition will do": (
+        "authority", "L.at_most(m[\"not_before\"], now)", 'L.disj(m["head_known"])',
+    ),
+    "the quorum counts keys": (
+        "request", '        if human in humans:\n            raise Refused("same-human-twice")\n', "",
+    ),
+    "the initiator approves": (
+        "request",
+        '        if human == initiator:\n            raise Refused("initiator-approves")\n        if human in humans:',
+        "        if human in humans and human != initiator:",
+    ),
+    "an approval binds the id": (
+        "request", 'said["request_sha256"] != request.digest or approval.subjects != (', "approval.subjects == (",
+    ),
+    "an approval never expires": (
+        "request", '        if said["expires_ms"] <= now_ms:\n            raise Refused("approval-expired")\n', "",
+    ),
+    "any known key signs": (
+        "request", "if keyid not in trust.humans:", "if keyid not in trust.keys:",
+    ),
+    "signatures are not checked": (
+        "request", "verify_envelope(envelope, {keyid: trust.keys[keyid]})", "pass",
+    ),
+    "another deployment's request": (
+        "request",
+        '    if predicate["deployment"] != trust.deployment:\n        raise Refused("other-deployment")\n', "",
+    ),
+    "what was shown is not checked": (
+        "request", '        raise Refused("shown-differs")\n    humans', "        pass\n    humans",
+    ),
+    "any service says anything": (
+        "replay", "if kind not in VOICES[role]:", "if kind not in _HANDLERS:",
+    ),
+    "a word is said twice": (
+        "replay", '        if (role, said["id"]) in self._ids:', '        if (role, "") in self._ids:',
+    ),
+    "the head is not checked": (
+        "replay", 'and b64decode(head["root"]) == self.tree.root_at(size)', "and True",
+    ),
+    "the capability shown is not checked": (
+        "replay", 'if asked["capability"] != {"before": before, "after": sorted(before + gained)}:', "if False:",
+    ),
+    "the monitor uses up requests' ids": (
+        "replay", 'message = {"id": agent,', 'message = {"id": said["nonce"],',
+    ),
+    "an approval is revived by an old date": (
+        "replay", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",
+    ),
+}  # fmt: skip
+
+UNCHANGED = ("authority", "ABSENT", "ABSENT")
+
+
+def _survives(name: str, folder: Path) -> str | None:
+    """The mutant's name if the suite stays green with it, else None."""
+    file, old, new = MUTANTS.get(name, UNCHANGED)
+    package = folder / "ironbound"
+    shutil.copytree(PACKAGE / "core", package / "core", ignore=shutil.ignore_patterns("__pycache__"))
+    for child in PACKAGE.iterdir():
+        if child.name not in ("core", "__pycache__"):
+            (package / child.name).symlink_to(child)
+    source = package / "core" / f"{file}.py"
+    text = source.read_text()
+    assert text.count(old) >= 1, f"{name}: the line that it changes is no longer there"
+    source.write_text(text.replace(old, new))
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    files = [str(HERE / one) for one in SUITE]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode in (0, 1, 2), done.stdout[-2000:] + done.stderr[-2000:]
+    if done.returncode == 2:  # the mutant already breaks the honest history that the tests begin with
+        assert "AssertionError" in done.stdout or "Refused" in done.stdout, done.stdout[-2000:]
+    return name if done.returncode == 0 else None
+
+
+@pytest.mark.slow
+def test_every_seeded_bug_is_caught(tmp_path: Path) -> None:
+    names = list(MUTANTS)
+    assert len(names) >= 15
+    folders = [tmp_path / str(number) for number in range(len(names))]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        survivors = [one for one in pool.map(_survives, names, folders) if one is not None]
+    assert not survivors, f"not caught: {survivors}"
+
+
+def test_the_same_tests_are_green_on_a_copy_without_a_bug(tmp_path: Path) -> None:
+    assert _survives("none", tmp_path) == "none"
