@@ -10,6 +10,7 @@ from pathlib import Path
 import doc_tables
 import pytest
 
+from ironbound.canary.probes import load_probes
 from ironbound.core.constraint import covers, parse_where
 from ironbound.core.profile import LIMITS, SETTINGS
 from ironbound.core.reasons import REASONS
@@ -189,6 +190,13 @@ def test_the_readmes_transcript_has_the_demos_steps_in_order() -> None:
     shown = re.findall(r"^ ?\d+\. (.+)$", page, re.MULTILINE)
     assert len(titles) == len(shown) >= 10
     assert set(shown) == set(titles)
+
+
+def test_the_number_of_hostile_agents_is_that_of_the_package() -> None:
+    count = len(load_probes())
+    assert f"{count} hostile ones" in text(ROOT / "README.md")
+    assert f"{count} of {count} refused" in text(ROOT / "README.md")
+    assert f"- {count} hostile agents" in text(ROOT / "CHANGELOG.md")
 
 
 def test_the_readme_names_the_claims_that_are_not_built() -> None:
