@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from stand import Stand, folder  # noqa: E402
+from stand import Stand, folder
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ latest answer as its report.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import wasmtime
@@ -70,6 +69,7 @@ def puppet(*script: bytes) -> bytes:
                 (then
                   (if (i32.eqz (call $waits)) (then (return (i64.const 0))))
                   (global.set $n (i32.add (global.get $n) (i32.const 1)))
+                  (if (call $waits) (then (return (i64.const 0))))
                   (return (call $next))))
               (global.set $kept (select (i32.const 4000) (local.get $size)
                 (i32.gt_u (local.get $size) (i32.const 4000))))

@@ -219,7 +219,7 @@ class Stand:
         """Fold everything that the log holds now; its size."""
         return self.log.with_state(lambda replay: replay.size)
 
-    def entries(self, kind: str | None = None, start: int = 0, **said: Any) -> list[Entry]:
+    def entries(self, kind: str | None = None, start: int = 0, /, **said: Any) -> list[Entry]:
         """Entries as folded, void ones too, that say these things."""
         self.sync()
         return list(self._matching(kind, start, said))
@@ -229,7 +229,7 @@ class Stand:
             if kind in (None, entry.kind) and all(entry.predicate.get(key) == value for key, value in said.items()):
                 yield entry
 
-    def await_entry(self, kind: str, start: int = 0, **said: Any) -> Entry:
+    def await_entry(self, kind: str, start: int = 0, /, **said: Any) -> Entry:
         """The first such entry from index `start` on."""
         try:
             return until(f"{kind} {said}", lambda: next(self._matching(kind, start, said), None))
@@ -267,6 +267,15 @@ class Stand:
         transport = httpx.HTTPTransport(uds=self.deployment.socket("controller"))
         with httpx.Client(transport=transport, timeout=60, trust_env=False) as client:
             return client.request(method, f"http://controller{path}", content=body)
+
+    def post_within(self, body: bytes, seconds: float) -> httpx.Response | None:
+        """The same; None where there is no answer in time."""
+        transport = httpx.HTTPTransport(uds=self.deployment.socket("controller"))
+        with httpx.Client(transport=transport, timeout=seconds, trust_env=False) as client:
+            try:
+                return client.post("http://controller/requests", content=body)
+            except httpx.ReadTimeout:
+                return None
 
     def approve_profile(self, override: str = "") -> Digest:
         """Approve the strict profile, with an override if there is one."""

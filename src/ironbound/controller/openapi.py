@@ -48,7 +48,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
                     "400": _answer("Malformed; the refusal is logged.", "Problem"),
                     "403": _answer("Refused; the refusal is logged.", "Problem"),
                     "409": _answer("The log changed in between; ask anew.", "Problem"),
-                    "503": _answer("The log is away, so nothing was admitted.", "Problem"),
+                    "503": _answer("The log is away; only the log can tell what became of it.", "Problem"),
                 },
             }
         },

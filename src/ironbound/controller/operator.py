@@ -95,7 +95,9 @@ class Operators:
                 {"request": asked.as_value(), "approvals": [one.as_value() for one in approvals]},
             )
         except (LogUnavailable, AppendRefused, OSError) as error:
-            return _problem(503, "log-unavailable", f"not admitted: {error}", None)
+            # An entry on its way may still arrive, once the log is back; only the log can tell.
+            text = f"not known to be admitted; look at the log before you ask again: {error}"
+            return _problem(503, "log-unavailable", text, None)
         if entry.void is not None:  # the log changed between the look and the entry
             return _problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
         return JSONResponse(
@@ -141,7 +143,8 @@ class Operators:
             try:
                 entry = await self._log.append("refused", (Subject("submission", digest),), fields)
             except (LogUnavailable, AppendRefused) as error:
-                return _problem(503, "log-unavailable", f"refused ({reason}), and not logged: {error}", None)
+                text = f"refused ({reason}), and not known to be logged: {error}"
+                return _problem(503, "log-unavailable", text, None)
         return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
 
 

@@ -20,10 +20,10 @@ from ironbound.core.canonical import Digest, FormatError, Value, canonical, pars
 from ironbound.core.constraint import covers, render_args
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import Grant, Launch
+from ironbound.core.replay import Entry, Grant, Launch
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError, read_file
-from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
+from ironbound.wire.log import AppendRefused, Log, LogUnavailable, fresh_id, now_ms
 
 from .action import ArgumentsRefused, Performed
 from .credentials import Credential
@@ -33,18 +33,109 @@ from .tools import ToolGrant
 
 #: Bytes of the input that an agent is given to work on.
 MAX_INPUT: Final = 262_144
+#: Seconds that an agent's call waits for the log before it is answered that nothing was done.
+INTENT_TIMEOUT_S: Final = 10.0
+#: Seconds that an outcome waits for the log; after that the gateway starts anew and closes the intent as unknown.
+OUTCOME_TIMEOUT_S: Final = 120.0
+
+
+class Intents:
+    """Says intents and outcomes in the log, for all agents, and sees to it that each intent gets its outcome.
+
+    An intent whose call has given up may still arrive in the log: then nothing was done, and that is said. `begin`
+    closes what an earlier life left open. `failed` fails when an outcome could not be logged: the gateway must not
+    go on, since only its next life can close that intent.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._awaited: set[str] = set()
+        self._closing: set[int] = set()
+        self._live = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def entered(self, entry: Entry) -> None:
+        """Close an intent of ours that came too late."""
+        if self._live and entry.kind == "action-intent" and entry.void is None:
+            if entry.predicate["id"] not in self._awaited:
+                self._nothing_done(entry.index, entry.predicate)
+
+    async def begin(self) -> None:
+        """Close the intents that an earlier life left open: their outcome is unknown, and said to be."""
+        self._live = True
+        text = "the gateway was restarted before the outcome was logged"
+        for index, said in list(self._log.replay.books.open_intents.items()):
+            self.close(index, self._log.replay.books.grants[said["grant"]], Performed("unknown", text, ""))
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def intend(self, grant: Grant, fields: Mapping[str, Any]) -> Entry:
+        """Say an intent. LogUnavailable, AppendRefused or FormatError where it is not known to be in the log."""
+        statement = fresh_id()
+        self._awaited.add(statement)
+        entry = None
+        try:
+            entry = await self._log.append(
+                "action-intent", _subjects(grant), fields, statement_id=statement, timeout_s=INTENT_TIMEOUT_S
+            )
+            return entry
+        finally:
+            self._awaited.discard(statement)
+            if entry is None:
+                for index, said in list(self._log.replay.books.open_intents.items()):
+                    if said["id"] == statement:
+                        self._nothing_done(index, said)
+
+    def close(self, intent: int, grant: Grant, performed: Performed) -> asyncio.Task[None] | None:
+        """Log an outcome, once; nobody needs to wait for it."""
+        if intent in self._closing:
+            return None
+        self._closing.add(intent)
+        fields = {
+            "intent": intent,
+            "status": performed.status,
+            "detail": performed.detail[:1000],
+            "result_sha256": performed.result_sha256 if performed.text else None,
+            "result_bytes": performed.result_bytes,
+        }
+
+        async def say() -> None:
+            await self._log.append("action-outcome", _subjects(grant), fields, timeout_s=OUTCOME_TIMEOUT_S)
+
+        task = asyncio.create_task(say())
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._over(intent, done))
+        return task
+
+    def _nothing_done(self, intent: int, said: Mapping[str, Any]) -> None:
+        text = "log-unavailable: the intent came into the log after its call had been answered; nothing was done"
+        self.close(intent, self._log.replay.books.grants[said["grant"]], Performed("not-performed", text, ""))
+
+    def _over(self, intent: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._closing.discard(intent)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            self.failed.set_exception(error)
 
 
 class Mediator:
     """The authority behind one agent's session."""
 
     def __init__(
-        self, deployment: Deployment, log: Log, launch: Launch, credentials: Mapping[str, Credential]
+        self,
+        deployment: Deployment,
+        log: Log,
+        launch: Launch,
+        credentials: Mapping[str, Credential],
+        intents: Intents,
     ) -> None:
         self._deployment = deployment
         self._log = log
         self._launch = launch
         self._credentials = credentials
+        self._intents = intents
         self._outcomes: set[asyncio.Task[None]] = set()
         self._counts = {"calls": 0, "denied": 0, "performed": 0, "failed": 0}
         data = deployment.artifact(launch.config)
@@ -99,7 +190,10 @@ class Mediator:
         if reason is not None:
             text = f"no live grant for {tool[:64]!r}: {REASONS[reason]}"
             return await self._denied(agent, tool, reason, text, digest)
-        entry = await self._say("action-intent", grant, fields | {"args_sha256": digest})
+        try:
+            entry = await self._intents.intend(grant, fields | {"args_sha256": digest})
+        except (LogUnavailable, AppendRefused, FormatError) as error:
+            raise AuthorityUnavailable(f"not done: the intent could not be logged: {error}") from error
         if entry.void is not None:
             self._close(entry.index, grant, Performed("not-performed", entry.void, ""))
             return Denied(entry.void, REASONS.get(entry.void, entry.void))
@@ -170,20 +264,10 @@ class Mediator:
 
     def _close(self, intent: int, grant: Grant, performed: Performed) -> None:
         """Log the outcome; the agent's answer need not wait for it."""
-        fields = {
-            "intent": intent,
-            "status": performed.status,
-            "detail": performed.detail[:1000],
-            "result_sha256": performed.result_sha256 if performed.text else None,
-            "result_bytes": performed.result_bytes,
-        }
-
-        async def say() -> None:
-            await self._log.append("action-outcome", _subjects(grant), fields, timeout_s=120.0)
-
-        task = asyncio.create_task(say())
-        self._outcomes.add(task)
-        task.add_done_callback(self._outcomes.discard)
+        task = self._intents.close(intent, grant, performed)
+        if task is not None:
+            self._outcomes.add(task)
+            task.add_done_callback(self._outcomes.discard)
 
     async def _denied(self, agent: str, what: str, reason: str, text: str, digest: Digest | None) -> Denied:
         self._counts["denied"] += 1
@@ -200,12 +284,6 @@ class Mediator:
         except (LogUnavailable, AppendRefused, FormatError) as error:
             raise AuthorityUnavailable(f"refused, and the refusal could not be logged: {error}") from error
         return Denied(reason, text)
-
-    async def _say(self, kind: str, grant: Grant, fields: Mapping[str, Any]) -> Any:
-        try:
-            return await self._log.append(kind, _subjects(grant), fields)
-        except (LogUnavailable, AppendRefused, FormatError) as error:
-            raise AuthorityUnavailable(f"not done: the intent could not be logged: {error}") from error
 
 
 def input_path(deployment: Deployment, agent: str) -> Path:

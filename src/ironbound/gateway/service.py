@@ -18,7 +18,6 @@ from ironbound.core.authority import STARTED
 from ironbound.core.canonical import FormatError, Value, canonical
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
-from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.frames import decode_body
 from ironbound.wire.log import Log, LogUnavailable
@@ -26,7 +25,7 @@ from ironbound.wire.service import announce, ready, until_stopped
 
 from .credentials import Credential, read_credentials
 from .mcp import ChannelLimits, Session
-from .mediate import Mediator, input_path
+from .mediate import Intents, Mediator, input_path
 
 ATTACH_TIMEOUT_S: Final = 5.0
 MAX_ATTACH: Final = 4096
@@ -58,11 +57,13 @@ class Gateway:
         self._credentials = credentials
         self._sessions: dict[int, Attached] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.intents = Intents(log)
 
     def entered(self, entry: Entry) -> None:
         """Pass on what concerns an agent: its grants changed, it is to stop, it is over."""
         if entry.void is not None:
             return
+        self.intents.entered(entry)
         if entry.kind == "admitted" and entry.consent is not None:
             asked = entry.consent.statement
             agent = asked.predicate["agent"]
@@ -73,23 +74,6 @@ class Gateway:
                     one.session.close("stopped", "an operator stopped the agent")
         elif entry.kind == "stop-order" and entry.predicate["launch"] in self._sessions:
             self._sessions[entry.predicate["launch"]].session.close("stop-order", "the monitor ordered a stop")
-
-    async def recover(self) -> None:
-        """Close the intents that an earlier life left open: their outcome is unknown, and said to be."""
-        for index in list(self._log.replay.books.open_intents):
-            said = self._log.replay.books.open_intents[index]
-            grant = self._log.replay.books.grants[said["grant"]]
-            await self._log.append(
-                "action-outcome",
-                (Subject("module", grant.module),),
-                {
-                    "intent": index,
-                    "status": "unknown",
-                    "detail": "the gateway was restarted before the outcome was logged",
-                    "result_sha256": None,
-                    "result_bytes": 0,
-                },
-            )
 
     async def listen(self, listener: socket.socket) -> None:
         """Take hand-overs for ever."""
@@ -170,7 +154,7 @@ class Gateway:
                 one.close()
 
     async def _serve(self, pipe: socket.socket, launch: Launch) -> None:
-        mediator = Mediator(self._deployment, self._log, launch, self._credentials)
+        mediator = Mediator(self._deployment, self._log, launch, self._credentials, self.intents)
         limits = ChannelLimits(mediator.channel["max_message"], mediator.channel["max_messages_per_second"])
         pipe.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=pipe)
@@ -209,7 +193,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     log.listen(gateway.entered)
     await log.start()
     await announce(log, "gateway", {"credentials": sorted(credentials)})
-    await gateway.recover()
+    await gateway.intents.begin()
     path = deployment.socket("gateway")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -220,7 +204,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
         listener.listen(64)
         ready()
         try:
-            await until_stopped(log.broken(), gateway.listen(listener), gateway.watch_inputs())
+            await until_stopped(log.broken(), gateway.listen(listener), gateway.watch_inputs(), gateway.intents.failed)
         finally:
             await gateway.close()
             await log.close()

@@ -67,13 +67,17 @@ class Launches:
         self._workers: dict[int, Worker] = {}
         self._stopped: dict[int, str] = {}
         self._slots: set[int] = set()
-        self._observed: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._begun: set[int] = set()
+        self._observed: dict[int, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: Fails when a launch could not be carried through to its last entry: the node must not go on.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def admitted(self, launch: Launch) -> None:
-        """Begin a launch that the log admits."""
+        """Begin a launch that the log admits, once."""
+        if launch.index in self._begun:
+            return
+        self._begun.add(launch.index)
         task = asyncio.create_task(self._whole(launch))
         self._tasks.add(task)
         task.add_done_callback(self._over)
@@ -85,7 +89,8 @@ class Launches:
 
     def observed(self, entry: Entry) -> None:
         """The monitor saw a held sandbox."""
-        waiting = self._observed.get(entry.predicate["started"])
+        started = self._log.replay.books.started.get(entry.predicate["started"])
+        waiting = None if started is None else self._observed.get(started["launch"])
         if waiting is not None and not waiting.done():
             waiting.set_result(entry.predicate)
 
@@ -95,6 +100,9 @@ class Launches:
         worker = self._workers.get(launch)
         if worker is not None:
             worker.kill()
+        waiting = self._observed.get(launch)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)  # nobody will see it any more
 
     def stop_agent(self, agent: str, why: str) -> None:
         """The same for all launches of an agent that are not over."""
@@ -140,6 +148,7 @@ class Launches:
         finally:
             self._slots.discard(slot)
             self._workers.pop(launch.index, None)
+            self._observed.pop(launch.index, None)
 
     def _slot(self) -> int:
         for slot in range(SANDBOX_SLOTS):
@@ -177,13 +186,15 @@ class Launches:
             worker.kill()
             await worker.ended()
             raise failure
+        # From before the start is said, since the monitor may answer before we hear of our own entry.
+        self._observed[launch.index] = asyncio.get_running_loop().create_future()
         entry = await self._say_started(launch, worker, slot, config, word)  # (4)
         if entry.void is not None:
             worker.kill()
             await worker.ended()
             raise LaunchFailed("admission", entry.void, "the log does not let it start")
-        why = await self._seen(entry.index)  # (5)
-        if why is None:
+        why = await self._seen(launch.index)  # (5)
+        if why is None and launch.index not in self._stopped:
             why = await self._connect(launch, entry.index, channel)  # (6)
         channel.close()
         if why is not None:
@@ -244,18 +255,16 @@ class Launches:
             },
         )
 
-    async def _seen(self, started: int) -> str | None:
-        """None once the monitor saw the held sandbox as it should be, else why not."""
-        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._observed[started] = waiting
+    async def _seen(self, launch: int) -> str | None:
+        """None once the monitor saw the held sandbox as it should be, or once it was stopped; else why not."""
         try:
             async with asyncio.timeout(OBSERVE_TIMEOUT_S):
-                said = await waiting
+                said = await self._observed[launch]
         except TimeoutError:
             return "not-observed"
         finally:
-            del self._observed[started]
-        return "observed-differs" if said["differences"] else None
+            del self._observed[launch]
+        return "observed-differs" if said is not None and said["differences"] else None
 
     async def _connect(self, launch: Launch, started: int, channel: socket.socket) -> str | None:
         """Hand our end of the agent's pipe to the gateway. None once it has it, else why not."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,14 +46,11 @@ class Supervisor:
     async def start(self) -> None:
         """Start all services; Stop if one doesn't get ready."""
         for group in ORDER:
-            results = await asyncio.gather(*(self._start(role) for role in group), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            await _all(self._start(role) for role in group)
 
     async def watch(self) -> None:
         """Restart what dies; raises Stop when a service dies too often."""
-        await asyncio.gather(*(self._watch(role) for role in ROLES))
+        await _all(self._watch(role) for role in ROLES)
 
     async def stop(self) -> None:
         """Stop all, last started first; what doesn't stop in time is killed."""
@@ -97,9 +94,11 @@ class Supervisor:
         except TimeoutError:
             line = b""
         if line != b"ready\n":
-            with contextlib.suppress(ProcessLookupError):
+            try:  # what says nothing more is ending by itself, as a rule
+                await asyncio.wait_for(process.wait(), 1.0)
+            except TimeoutError:
                 process.kill()
-            await process.wait()
+                await process.wait()
             raise Stop(f"{role} did not start", f"{_last_line(journal)} (see {journal})")
         self._report(role, f"ready (pid {process.pid})")
 
@@ -117,6 +116,19 @@ class Supervisor:
             except Stop as error:
                 self._report(role, f"{error.cause}: {error.hint}")
                 await asyncio.sleep(0.2 * len(deaths))
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all; the first failure cancels the others and is raised once they have ended."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _last_line(journal: Path) -> str:

@@ -16,6 +16,8 @@ from ironbound.core.canonical import Digest, FormatError, parse_canonical, sha25
 from ironbound.core.keys import PrivateKey
 from ironbound.core.trust import TrustRoot, parse_trust_root
 
+from .durable import sync_directory
+
 ROLES: Final = ("ledger", "controller", "node", "gateway", "monitor")
 #: Numeric users that a deployment takes as root, and those of them that are for sandboxes, one each.
 USERS_EACH: Final = 1000
@@ -90,6 +92,7 @@ class Deployment:
                 os.fsync(file.fileno())
             os.chmod(draft, 0o644)
             os.replace(draft, final)
+            sync_directory(str(folder))
         return digest
 
 

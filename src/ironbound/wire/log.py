@@ -6,7 +6,8 @@ decides. Source: 3-formats, "Log before act".
 
 Rule 1: `append` returns only when the statement came back in the followed log, under a witnessed checkpoint.
 Rule 2: entries are handed on in order, each once, and only after Rule 1 holds for them.
-Rule 3: a log that contradicts what was folded ends the service (`LogBroken`); there is no going on.
+Rule 3: a log that contradicts what was folded ends the service (`LogBroken`); there is no going on. A stream that
+        ends is no contradiction: it is followed again from where it ended, within a batch too.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Log:
         self._listeners: list[Callable[[Entry], None]] = []
         self._waiting: dict[bytes, asyncio.Future[Entry]] = {}
         self._verified = 0
+        self._fresh: list[Entry] = []  # folded, but not yet under a checkpoint
         self.checkpoint: Checkpoint | None = None
         self._grown = asyncio.Condition()
         self._link: _Link | None = None
@@ -211,24 +213,17 @@ class Log:
         )
         try:
             await send_frame(writer, {"op": "follow", "seq": 1, "from": self.replay.size})
-            fresh: list[Entry] = []
             while True:
                 try:
                     frame = await receive_frame(reader, limit=MAX_FOLLOW_FRAME)
-                except FormatError as error:
-                    if fresh or self.replay.size != self._verified:
-                        raise LogBroken(f"follow stream: {error}") from error
+                except FormatError:
+                    return  # cut within a frame, as a killed ledger does
+                if frame is None or "entries" not in frame:
                     return
-                if frame is None:
-                    if self.replay.size != self._verified:
-                        raise LogBroken("the follow stream ended inside a batch")
-                    return
-                if "entries" not in frame:
-                    return
-                fresh += self._fold(frame)
+                self._fresh += self._fold(frame)
                 if await self._verify(frame):
+                    fresh, self._fresh = self._fresh, []
                     await self._hand_on(fresh)
-                    fresh = []
         finally:
             writer.close()
 
@@ -296,8 +291,8 @@ class _Link:
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._asked[seq] = answer
         try:
-            await send_frame(self._writer, question | {"seq": seq})
             async with asyncio.timeout_at(deadline):
+                await send_frame(self._writer, question | {"seq": seq})
                 return await answer
         except TimeoutError as error:
             raise ConnectionError("no answer in time") from error
