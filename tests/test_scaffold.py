@@ -25,7 +25,6 @@ PACKAGES = (
     "ledger",
     "monitor",
     "node",
-    "supply",
     "terminal",
     "verifier",
     "wire",

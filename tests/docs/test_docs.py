@@ -17,7 +17,8 @@ from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES
 from ironbound.gateway.providers import http, scratch
 from ironbound.gateway.tools import ACTIONS
-from ironbound.terminal import demo, main
+from ironbound.terminal import main
+from ironbound.terminal.demo import run as demo
 from ironbound.terminal.voice import Stop
 from ironbound.verifier.__main__ import UsageError, _arguments
 from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING

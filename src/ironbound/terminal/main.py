@@ -524,7 +524,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .demo import demo
+    from .demo.run import demo
 
     return demo(arguments.out)
 

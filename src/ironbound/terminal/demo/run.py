@@ -28,18 +28,19 @@ from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
+from ironbound.terminal import operators
+from ironbound.terminal.canaries import challenge_all
+from ironbound.terminal.credential import keep
+from ironbound.terminal.init import initialise
+from ironbound.terminal.up import Supervisor
+from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, paint, say
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import Report, verify_bundle
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable
 from ironbound.wire.log import Log, now_ms
 
-from . import forgery, operators
-from .canaries import challenge_all
-from .credential import keep
-from .init import initialise
+from . import forgery
 from .records import RECORDS
-from .up import Supervisor
-from .voice import FAILED, OK, UNPROVEN, Stop, paint, say
 
 OPERATORS: Final = ("ada", "bo", "cy")
 QUORUM: Final = 2
@@ -210,7 +211,7 @@ class Demo:
     # The steps
 
     async def _records_service(self) -> int:
-        service = await self._child("ironbound.terminal.records", feed=self._token.encode() + b"\n")
+        service = await self._child("ironbound.terminal.demo.records", feed=self._token.encode() + b"\n")
         if service.stdout is None:
             raise StepFailed("the records service has no output")
         return int(await asyncio.wait_for(service.stdout.readline(), WAIT_S))
@@ -360,7 +361,7 @@ class Demo:
         self._step("Somebody attaches a debugger to the running sandbox, from outside")
         start = len(self._entries)
         began = next(one for one in reversed(self._entries) if self._said("started", agent=AGENT)(one))
-        tamperer = await self._child("ironbound.terminal.tamper", str(began.predicate["pid"]))
+        tamperer = await self._child("ironbound.terminal.demo.tamper", str(began.predicate["pid"]))
         if tamperer.stdout is None or await tamperer.stdout.readline() != b"attached\n":
             raise StepFailed("the kernel did not let the debugger attach, so there is no drift to see")
         attached = now_ms()

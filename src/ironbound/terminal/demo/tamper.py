@@ -1,7 +1,7 @@
 """The demo's tamperer: attaches a debugger to a process, as somebody with rights on the host could.
 
-Run as a process of its own: `python -I -m ironbound.terminal.tamper PID`. It says `attached` and holds on until its
-standard input ends. Belongs to the demo; the product never starts it.
+Run as a process of its own: `python -I -m ironbound.terminal.demo.tamper PID`. It says `attached` and holds on until
+its standard input ends. Belongs to the demo; the product never starts it.
 """
 
 from __future__ import annotations
