@@ -1,8 +1,8 @@
 """The demo's records service: a small HTTP service on loopback that demands a bearer token.
 
 Run as a process of its own: `python -I -m ironbound.terminal.demo.records`, the token on standard input; it prints its
-port. GET /records?page=N gives fifty customer messages a page, made anew from a fixed seed; POST /reports takes a summary.
-GET /reports shows what was posted. Belongs to the demo, not to the product.
+port. GET /records?page=N gives fifty customer messages a page, made anew from a fixed seed; POST /reports takes a
+summary, GET /reports shows what was posted. Belongs to the demo, not to the product.
 """
 
 from __future__ import annotations
