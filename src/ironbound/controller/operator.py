@@ -25,7 +25,7 @@ from ironbound.core.envelope import Envelope, envelope_from_value
 from ironbound.core.profile import ProfileRefused, parse_configuration
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
-from ironbound.core.statement import MAX_STATEMENT, Subject
+from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
 from ironbound.core.wasm import parse_module
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
@@ -36,6 +36,8 @@ from .openapi import DESCRIPTION
 MAX_SUBMISSION: Final = MAX_ARTIFACT * 4 // 3 + 4 * MAX_STATEMENT
 #: Seconds that a submission's body may take to arrive.
 BODY_TIMEOUT_S: Final = 30.0
+#: What a request's and an approval's validity must exceed when they arrive.
+MARGIN_MS: Final = 2_000
 #: Refusals answered at once; more wait, so that a flood is slow instead of lost.
 REFUSALS_AT_ONCE: Final = 4
 
@@ -79,7 +81,9 @@ class Operators:
         except Malformed as error:
             return await self._refuse(400, body, "submission-malformed", str(error), None)
         try:
-            consent = self._log.replay.consider(asked, approvals, now_ms())
+            now = now_ms()
+            consent = self._log.replay.consider(asked, approvals, now)
+            _still_valid(consent, approvals, now + MARGIN_MS)
             self._check_artifacts(consent, artifacts)
         except Refused as refusal:
             return await self._refuse(403, body, refusal.reason, "", None)
@@ -146,6 +150,16 @@ class Operators:
                 text = f"refused ({reason}), and not known to be logged: {error}"
                 return _problem(503, "log-unavailable", text, None)
         return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
+
+
+def _still_valid(consent: Consent, approvals: list[Envelope], at_ms: int) -> None:
+    """What gives power must outlive its way into the log: an admission that expired on the way would be void."""
+    if ACTS[consent.statement.kind] is None:
+        return
+    if consent.statement.predicate["expires_ms"] <= at_ms:
+        raise Refused("request-expired")
+    if any(parse_statement(one.payload).predicate["expires_ms"] <= at_ms for one in approvals):
+        raise Refused("approval-expired")
 
 
 def _problem(status: int, reason: str, text: str, index: int | None) -> Response:
