@@ -1,4 +1,4 @@
-"""An agent acts under grants, against a real HTTP service: what it may, what it may not, and what the log says of it."""
+"""An agent acts under grants, against a real HTTP service: what it may, what it may not, what the log says of it."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_scratch_files_stay_within_the_profile_and_the_area(stand: Stand) -> Non
     over(stand, entry)
     found = {str(path.relative_to(stand.root / "scratch")) for path in (stand.root / "scratch").rglob("*.txt")}
     assert any(name.endswith("note.txt") for name in found)
-    assert not [path for path in stand.root.rglob("*escape*")]
+    assert not list(stand.root.rglob("*escape*"))
     assert "name-invalid" in denials(stand, entry)
 
 

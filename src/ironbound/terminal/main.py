@@ -279,11 +279,9 @@ def _log(arguments: argparse.Namespace) -> int:
     lines: list[dict[str, Any]] = []
 
     async def collect() -> None:
-        from ironbound.wire.log import Log
-
-        log = Log(deployment, None)
-        log.listen(lambda entry: lines.append(show.entry_line(entry.index, entry.data, entry.void)))
-        await log.start(timeout_s=20.0)
+        log = await operators.folded(
+            deployment, lambda entry: lines.append(show.entry_line(entry.index, entry.data, entry.void))
+        )
         await log.close()
 
     asyncio.run(collect())
@@ -545,7 +543,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stop as error:
         return complain(error)
     except ProfileRefused as error:
-        return complain(Stop(str(error), error.hint))
+        return complain(Stop(str(error).removesuffix(f" (hint: {error.hint})"), error.hint))
     except (DeploymentError, FormatError, Refused, OSError) as error:
         return complain(Stop(str(error)))
     except KeyboardInterrupt:

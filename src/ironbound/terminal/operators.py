@@ -6,7 +6,7 @@ Decides nothing: the operator does, by signing what `core.request.shown_text` sh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from ironbound.core.canonical import Digest, FormatError, Value, b64encode, cano
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import Replay
+from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
 from ironbound.core.statement import parse_statement
 from ironbound.wire.deployment import Deployment, DeploymentError, read_file
@@ -29,6 +29,9 @@ from .voice import Stop, passphrases
 REQUEST_LIFE_MS: Final = 15 * 60_000
 MAX_SUBMISSION_FILE: Final = 96 << 20
 CONTROLLER_TIMEOUT_S: Final = 60.0
+#: Seconds that a ledger has to answer at all (it may be starting anew), and to hand out the whole log.
+ANSWER_S: Final = 4.0
+FOLD_TIMEOUT_S: Final = 300.0
 _PIECE: Final = 1 << 16
 
 
@@ -50,11 +53,13 @@ class Submission:
         return canonical(value)
 
 
-async def folded(deployment: Deployment) -> Log:
-    """The whole log, followed and folded; the caller closes it."""
+async def folded(deployment: Deployment, listener: Callable[[Entry], None] | None = None) -> Log:
+    """The whole log, followed and folded, each entry shown to `listener`; the caller closes it."""
     log = Log(deployment, None)
+    if listener is not None:
+        log.listen(listener)
     try:
-        await log.start(timeout_s=20.0)
+        await log.start(timeout_s=FOLD_TIMEOUT_S, answer_s=ANSWER_S)
     except (LogUnavailable, LogBroken) as error:
         await log.close()
         raise Stop(str(error), f"start the services: `ironbound up -d {deployment.root}`") from error

@@ -89,10 +89,14 @@ class Log:
         """Call `listener` with each entry from now on, in order; it must not block."""
         self._listeners.append(listener)
 
-    async def start(self, timeout_s: float = 60.0) -> None:
-        """Follow the log and return once everything that it holds now is folded. LogUnavailable after `timeout_s`."""
+    async def start(self, timeout_s: float = 60.0, answer_s: float = 60.0) -> None:
+        """Follow the log and return once everything that it holds now is folded.
+
+        LogUnavailable if no ledger answers within `answer_s`, or all is not folded after `timeout_s`.
+        """
         self._follower = asyncio.create_task(self._follow_always())
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        began = asyncio.get_running_loop().time()
+        deadline = began + timeout_s
         while True:
             try:
                 answer = await self._ask({"op": "head"}, deadline)
@@ -102,7 +106,7 @@ class Log:
             except ConnectionError:
                 pass
             self._check_follower()
-            if asyncio.get_running_loop().time() > deadline:
+            if asyncio.get_running_loop().time() > min(deadline, began + answer_s):
                 raise LogUnavailable("no ledger answers; is it running?")
             await asyncio.sleep(RETRY_S)
         if type(size) is not int:

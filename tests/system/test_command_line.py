@@ -1,0 +1,184 @@
+"""The command line against a running deployment: its verbs, its errors with cause and hint, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from puppet import WAIT, puppet
+from stand import PEOPLE, STRICT, Stand, folder
+
+from ironbound.terminal.main import USAGE
+
+IDLE = puppet(WAIT)
+TWO = PEOPLE[:2]
+COMMANDS = [
+    ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
+    ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
+    ("canary", "run"), ("evidence", "export"), ("verify",), ("demo",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(stand: Stand, words: tuple[str, ...]) -> None:
+    shown = stand.command(*words, "--help", where=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "ironbound " + " ".join(words) in re.sub(r"\s+", " ", shown.stdout), shown.stdout
+
+
+def test_the_screen_of_usage_names_exactly_the_commands_that_exist(stand: Stand) -> None:
+    named = set()
+    for line in re.findall(r"^  ironbound (.+?)(?:  |\n|$)", USAGE, re.MULTILINE):
+        named |= {part.split()[0] for part in line.split(" | ")}
+    assert named == {words[0] for words in COMMANDS}
+    shown = stand.command(where=False)
+    assert shown.returncode == 0 and shown.stdout.strip() == USAGE.strip()
+    unknown = stand.command("destroy", where=False)
+    assert unknown.returncode == 2 and "hint" in unknown.stderr
+
+
+def test_the_whole_life_of_an_agent_from_the_command_line(stand: Stand, tmp_path: Path) -> None:
+    module = tmp_path / "agent.wasm"
+    module.write_bytes(puppet(WAIT, WAIT, WAIT))
+    done = stand.command("approve", "module", str(module), "--json", names=TWO)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["humans"] == list(TWO)
+    done = stand.command("run", str(module), "--as", "cli", "--profile", "strict", "--ticket", "T-1", names=TWO)
+    assert done.returncode == 0, done.stderr
+    assert "launch of cli admitted" in done.stdout and "ticket       \"T-1\"" in done.stderr
+    entry = stand.await_entry("started", agent="cli")
+    agents = json.loads(stand.command("agents", "--json").stdout)
+    assert agents[-1]["agent"] == "cli" and agents[-1]["state"] == "running" and agents[-1]["humans"] == list(TWO)
+    done = stand.command(
+        "grant", "cli", "http.request", "--tool", "fetch", "--where", "host=127.0.0.1", "--where", "method=GET|HEAD",
+        "--where", "path=/records/*", "--calls", "5", "--for", "8h", "--json", names=TWO,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    grant = json.loads(done.stdout)["id"]
+    listed = json.loads(stand.command("grants", "--json").stdout)
+    mine = next(one for one in listed if one["grant"] == grant)
+    assert (mine["tool"], mine["calls_left"], mine["state"]) == ("fetch", 5, "live")
+    assert mine["where"]["method"] == {"one_of": ["GET", "HEAD"]}
+    assert stand.command("revoke", grant, names=("cy",)).returncode == 0
+    listed = json.loads(stand.command("grants", "--json").stdout)
+    assert next(one for one in listed if one["grant"] == grant)["state"] == "revoked"
+    status = json.loads(stand.command("status", "--json").stdout)
+    assert "cli" in status["running"] and status["quorum"]["launch"] == 2
+    assert stand.command("stop", "cli", names=("bo",)).returncode == 0
+    stand.await_entry("exited", entry.index, started=entry.index, reason="stopped")
+    log = json.loads(stand.command("log", "--last", "0", "--json").stdout)
+    assert [one["index"] for one in log] == list(range(len(log)))
+    assert "trust-root" in stand.command("log", "--last", "0").stdout
+    for name in ("status", "agents", "grants", "log"):
+        shown = stand.command(name)
+        assert shown.returncode == 0 and shown.stdout and not shown.stderr, name
+
+
+def test_two_operators_on_two_machines_sign_one_after_the_other(stand: Stand, tmp_path: Path) -> None:
+    module, paper = tmp_path / "agent.wasm", tmp_path / "request.json"
+    module.write_bytes(puppet(WAIT, WAIT, WAIT, WAIT))
+    size = stand.sync()
+    done = stand.command("approve", "module", str(module), "--out", str(paper), names=("ada",))
+    assert done.returncode == 0 and stand.sync() == size, "nothing was sent"
+    early = stand.command("submit", str(paper))
+    assert early.returncode == 1 and "quorum-not-met" in early.stderr and "hint" in early.stderr
+    same = tmp_path / "same.json"
+    same.write_bytes(paper.read_bytes())
+    assert stand.command("sign", str(same), names=("ada",)).returncode == 0
+    refused = stand.command("submit", str(same))
+    assert refused.returncode == 1 and "initiator-approves" in refused.stderr
+    signed = stand.command("sign", str(paper), names=("cy",))
+    assert signed.returncode == 0 and "approve a module" in signed.stderr
+    done = stand.command("submit", str(paper), "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["humans"] == ["ada", "cy"]
+    again = stand.command("submit", str(paper))
+    assert again.returncode == 1 and "request-replayed" in again.stderr
+    reasons = [one.predicate["reason"] for one in stand.entries("refused", size)]
+    assert reasons == ["quorum-not-met", "initiator-approves", "request-replayed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[agent\n", ("line 1",)),
+        ("profile = \"x\"\n[agent.runtime]\nmax_memmory = 12\n", ("max_memmory", "max_memory")),
+        ("profile = \"x\"\n[agent.runtime]\nmax_memory = -1\n", ("max_memory", "-1")),
+        ("profile = \"x\"\n[agent.runtime]\nmax_fuel = 0\n", ("max_fuel",)),
+        ("profile = \"x\"\n[agent.runtime]\nmax_stack = \"512\"\n", ("max_stack",)),
+        ("profile = \"x\"\n[agent.runtime]\nmax_stack = true\n", ("max_stack",)),
+        ("profile = \"x\"\n[agent.runtime]\nstrict_security = false\n", ("strict_security", "there is no other mode")),
+        ("profile = \"x\"\n[agent.runtime]\ndisallowed_imports = []\n", ("disallowed_imports",)),
+        ("profile = \"x\"\n[agent.network]\nallow = [\"*\"]\n", ("network",)),
+    ],
+)
+def test_a_profile_with_a_mistake_is_refused_with_cause_and_hint(
+    stand: Stand, tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(text)
+    before, size = stand.snapshot(), stand.sync()
+    done = stand.command("approve", "profile", str(STRICT), str(site), names=TWO)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "ironbound: error:" in done.stderr and "ironbound: hint:" in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert stand.snapshot() == before and stand.sync() == size
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "code", "said"),
+    [
+        (("run", "/no/such/agent.wasm", "--as", "x", "--profile", "strict"), TWO, 1, "No such file"),
+        (("run", "{strict}", "--as", "x", "--profile", "none-such"), TWO, 1, "no approved profile"),
+        (("run", "{strict}", "--as", "x", "--profile", "strict"), TWO, 1, "module-not-approved"),
+        (("run", "{strict}", "--as", "Bad Name", "--profile", "strict"), TWO, 1, "agent"),
+        (("approve", "module", "{strict}"), TWO, 1, "module-malformed"),
+        (("approve", "module", "{strict}"), (), 2, "nobody signs"),
+        (("stop", "nobody"), TWO, 1, "ever launched"),
+        (("grant", "nobody", "http.request"), TWO, 1, "ever launched"),
+        (("revoke", "00" * 16), TWO, 1, "no grant"),
+        (("grant", "x", "http.request", "--for", "1y"), TWO, 2, "length of time"),
+        (("grant", "x", "http.request", "--where", "host"), TWO, 2, "ARG=VALUE"),
+        (("submit", "{strict}"), (), 1, "--out"),
+        (("log", "--las", "3"), (), 2, "unrecognized"),
+        (("run", "{strict}", "--as", "x"), TWO, 2, "--profile"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_with_its_exit_code(
+    stand: Stand, words: tuple[str, ...], names: tuple[str, ...], code: int, said: str
+) -> None:
+    before = stand.snapshot()
+    done = stand.command(*(word.format(strict=STRICT) for word in words), names=names)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and said in done.stderr, done.stderr
+    assert stand.snapshot() == before
+
+
+def test_a_wrong_passphrase_and_an_unknown_operator_are_told(stand: Stand) -> None:
+    stand.phrases["ada"], kept = "wrong", stand.phrases["ada"]
+    try:
+        done = stand.command("approve", "module", str(STRICT), names=TWO)
+    finally:
+        stand.phrases["ada"] = kept
+    assert done.returncode == 1 and "is the passphrase right?" in done.stderr
+    stand.phrases["eve"] = "x"
+    done = stand.command("approve", "module", str(STRICT), names=("eve",))
+    del stand.phrases["eve"]
+    assert done.returncode == 1 and "eve" in done.stderr and "--keys" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("status",), ("agents",), ("grants",), ("log",), ("canary", "run")], ids=" ".join)
+def test_without_services_a_command_says_what_to_start(tmp_path: Path, words: tuple[str, ...]) -> None:
+    still = Stand(folder(tmp_path, "d"))
+    done = still.command(*words)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "ironbound up" in done.stderr, done.stderr
+
+
+def test_what_is_no_deployment_is_told(stand: Stand, tmp_path: Path) -> None:
+    done = stand.command("status", "-d", str(tmp_path), where=False)
+    assert done.returncode == 1 and "ironbound init" in done.stderr
+    done = stand.command("init", str(stand.root), "--passphrase-fd", "0", where=False)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
