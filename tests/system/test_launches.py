@@ -47,7 +47,7 @@ def test_a_stop_right_after_the_launch_wins_and_the_agent_never_runs(stand: Stan
     stand.stop_agent("hasty")
     end = until(
         "the launch is over",
-        lambda: next((one for one in stand.entries(start=launch) if one.kind in ("exited", "launch-refused")), None),
+        lambda: next((one for one in stand.entries(None, launch) if one.kind in ("exited", "launch-refused")), None),
         8.0,
     )
     assert end.predicate["reason"] in ("launch-stopped", "stopped")
