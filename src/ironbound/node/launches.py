@@ -15,6 +15,7 @@ Rule 1: no step is skipped, for canaries neither; what fails ends the launch, wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from ironbound.core.replay import Entry, Launch
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
-from ironbound.wire.log import Log, now_ms
+from ironbound.wire.log import Log, LogUnavailable, now_ms
 
 from .sandbox.launcher import Ended, Ready, Refused, SpawnFailed, Worker, Zygote, ZygoteFacts, ZygoteLost
 
@@ -292,6 +293,10 @@ class Launches:
         return None if answer is not None and answer.get("ok") is True else "gateway-refused"
 
     async def _say_exited(self, launch: Launch, started: int, ended: Ended) -> None:
+        if ended.reason == "eof":
+            # The gateway may have heard of a stop before us, and closed the pipe: look whether there is one.
+            with contextlib.suppress(LogUnavailable):
+                await self._log.refresh()
         why = self._stopped.get(launch.index)
         entry = await self._log.append(
             "exited",

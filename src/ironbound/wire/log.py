@@ -124,6 +124,19 @@ class Log:
         except TimeoutError as error:
             raise LogUnavailable(f"the log did not reach size {size} in {timeout_s:.0f} s") from error
 
+    async def refresh(self, timeout_s: float = APPEND_TIMEOUT_S) -> None:
+        """Fold everything that the log holds by now. LogUnavailable if the ledger is away."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        try:
+            answer = await self._ask({"op": "head"}, deadline)
+        except ConnectionError as error:
+            raise LogUnavailable(str(error)) from error
+        size = answer.get("size")
+        if answer.get("ok") is not True or type(size) is not int:
+            raise LogUnavailable(f"no head: {str(answer.get('code'))[:50]}")
+        await self.caught_up(size, deadline - loop.time())
+
     async def append(
         self,
         kind: str,
