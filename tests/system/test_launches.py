@@ -111,10 +111,10 @@ def test_fifty_launches_leave_no_descriptor_and_no_zombie_behind(stand: Stand) -
 
     for number in range(5):
         once(number)
-    before = open_descriptors()
+    before, start = open_descriptors(), stand.sync()
     for number in range(50):
         once(number)
-    assert not stand.entries("drift")
+    assert not stand.entries("drift", start)
     until("no descriptor more than before", lambda: all(
         after <= before[role] + 1 for role, after in open_descriptors().items()
     ), 10.0)

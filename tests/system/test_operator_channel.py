@@ -268,7 +268,7 @@ def _module(stand: Stand, data: bytes, **body: Any) -> bytes:
 def test_bytes_that_the_request_does_not_name_are_refused_and_not_kept(stand: Stand) -> None:
     store = stand.root / "artifacts" / "controller" / "sha256"
     before = sorted(os.listdir(store))
-    other = puppet(WAIT, WAIT, WAIT)
+    other = puppet(WAIT, b"never approved\n")
     payload = _module(stand, IDLE + b"\x00\x05\x04more")
     for artifacts in ((), (other,)):
         refused(stand, stand.sign(payload, artifacts=artifacts).encode(), "artifact-differs")
