@@ -59,6 +59,13 @@ def age_ms(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]] * 1000
 
 
+def count(text: str) -> int:
+    """A whole number from 0 on, in plain digits."""
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
 def constraint(text: str) -> tuple[str, Any]:
     """ARG=VALUE, ARG=a|b|c, ARG=/pre/fix/*, ARG=1..10 or ARG=* as a grant's constraint."""
     name, found, value = text.partition("=")
@@ -141,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         placed(command(name, _shower(printer), about, f"ironbound {name} -d prod"))
     log = placed(command("log", _log, "The log's entries.", "ironbound log -d prod --last 20"))
-    log.add_argument("--last", type=int, default=50, metavar="N", help="how many (default 50; 0: all)")
+    log.add_argument("--last", type=count, default=50, metavar="N", help="how many (default 50; 0: all)")
 
     approve = command(
         "approve", _never, "Approve a profile, a module or the canaries.", "ironbound approve module agent.wasm"
@@ -186,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     grant.add_argument("action", metavar="ACTION")
     grant.add_argument("--tool", metavar="NAME", help="what the agent calls it (default: the action)")
     grant.add_argument("--where", action="append", default=[], type=constraint, metavar="ARG=…", help="what is allowed")
-    grant.add_argument("--calls", type=int, default=1, metavar="N", help="how often (default: once)")
+    grant.add_argument("--calls", type=count, default=1, metavar="N", help="how often (default: once)")
     grant.add_argument(
         "--for", dest="life", type=age_ms, default=age_ms("1h"), metavar="8h", help="how long (default 1h)"
     )
