@@ -166,8 +166,7 @@ def parse_canonical(data: bytes, *, limit: int) -> Value:
     text = _text(data, limit, MAX_DEPTH)
     # No hook for duplicate keys here: one of them gets lost, so the re-encoding is shorter and differs.
     value: Value = _decode(_CANONICAL_DECODER, text)
-    astral = not text.isascii() and max(text) > "\uffff"
-    if _encode(value, astral) != text:
+    if _encode(value, _has_astral(text)) != text:
         parse_json(data, limit=limit)
         raise FormatError("not-canonical", "the document is not its own RFC 8785 form")
     return value
@@ -188,6 +187,11 @@ def _encode(value: Value, astral: bool) -> str:
     if astral:
         return _ORDERED_ENCODER.encode(_in_utf16_order(value))
     return _SORTING_ENCODER.encode(value)
+
+
+def _has_astral(text: str) -> bool:
+    # A character beyond U+FFFF takes two UTF-16 code units. A proof or a checkpoint is never ASCII: "—" is in it.
+    return not text.isascii() and len(text.encode("utf-16-le", "surrogatepass")) != 2 * len(text)
 
 
 def _in_utf16_order(value: Any) -> Any:
@@ -227,7 +231,7 @@ def canonical(value: Value) -> bytes:
     """The RFC 8785 form of a value. Fractions, integers beyond 2^53 - 1 and lone surrogates are refused."""
     _check(value, MAX_DEPTH)
     text = _SORTING_ENCODER.encode(value)
-    if not text.isascii() and max(text) > "\uffff":
+    if _has_astral(text):
         text = _encode(value, True)
     try:
         return text.encode("utf-8", "strict")
