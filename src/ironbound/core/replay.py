@@ -347,7 +347,7 @@ class Replay:
         self.books.launches[launch.index] = replace(launch, ended=index)
 
     def _intent(self, index: int, said: Mapping[str, Any]) -> None:
-        self._authority.apply("invoke", said | {"now": said["at_ms"]})  # type: ignore[operator]
+        self._authority.apply("invoke", {**said, "now": said["at_ms"]})
         self.books.open_intents[index] = said
 
     def _outcome(self, index: int, said: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-from ironbound.core.canonical import FormatError
+from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment
@@ -63,7 +63,7 @@ class Challenges:
         """Run one canary and wait for its result. LogUnavailable, AppendRefused or TimeoutError if there is none."""
         async with self._turn:
             nonce = fresh_id()
-            subjects = (Subject("module", module), Subject("profile", config))  # type: ignore[arg-type]
+            subjects = (Subject("module", Digest(module)), Subject("profile", Digest(config)))
             fields = {"nonce": nonce, "probe": probe, "module_sha256": module, "config_sha256": config}
             entry = await self._log.append("canary-challenge", subjects, fields)
             if entry.void is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ironbound.core.canonical import Digest, FormatError, parse_canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, parse_canonical, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.trust import TrustRoot, parse_trust_root
 
@@ -126,6 +126,12 @@ def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     return data
 
 
+def _port(value: Value) -> int:
+    if type(value) is not int or not 0 < value < 65536:
+        raise FormatError("deployment-shape", "a port is 1 to 65535")
+    return value
+
+
 def load(root: Path) -> Deployment:
     """The deployment in a directory; DeploymentError if it isn't one."""
     if not (root / "deployment.json").is_file():
@@ -135,9 +141,9 @@ def load(root: Path) -> Deployment:
         trust = parse_trust_root(read_file(root / "trust-root.json"))
         if type(settings) is not dict or settings.keys() != {"version", "read_port", "witness_port"}:
             raise FormatError("deployment-shape", "expected version, read_port and witness_port")
-        ports = [settings["read_port"], settings["witness_port"]]
-        if settings["version"] != 1 or not all(type(port) is int and 0 < port < 65536 for port in ports):
-            raise FormatError("deployment-shape", "a version or a port is out of range")
+        if settings["version"] != 1:
+            raise FormatError("deployment-shape", "expected version 1")
+        ports = [_port(settings["read_port"]), _port(settings["witness_port"])]
     except FormatError as error:
         raise DeploymentError(f"{root}: {error}") from error
-    return Deployment(root, trust, ports[0], ports[1])  # type: ignore[arg-type]
+    return Deployment(root, trust, *ports)
