@@ -41,17 +41,18 @@ def test_a_stopped_agent_can_be_launched_anew_and_a_running_one_not_twice(stand:
     assert _ended(stand, second.index) == "stopped"
 
 
-def test_a_stop_right_after_the_launch_wins_and_the_agent_never_runs(stand: Stand) -> None:
+def test_a_stop_that_is_in_the_log_before_the_monitor_s_look_wins_and_the_agent_never_runs(stand: Stand) -> None:
     module = stand.approve_module(IDLE)
     launch = stand.launch("hasty", module)
-    stand.stop_agent("hasty")
+    stopped = stand.stop_agent("hasty")
     end = until(
         "the launch is over",
         lambda: next((one for one in stand.entries(None, launch) if one.kind in ("exited", "launch-refused")), None),
         8.0,
     )
     assert end.predicate["reason"] in ("launch-stopped", "stopped")
-    if end.kind == "exited":
+    looks = [one.index for one in stand.entries("observed", launch, agent="hasty")]
+    if end.kind == "exited" and not (looks and looks[0] < stopped):  # on a busy machine the stop may come too late
         assert end.predicate["usage"]["messages"] == 0
     assert not stand.workers()
 
