@@ -54,7 +54,7 @@ class Watched:
     index: int
     said: Mapping[str, Any]
     expected: Value
-    spoken: float = 0.0
+    spoken: float | None = None
     gone_since: float | None = None
     drifted: bool = False
 
@@ -138,9 +138,10 @@ class Watch:
         )
 
     async def _look(self, watched: Watched) -> None:
-        said, loop = watched.said, asyncio.get_running_loop()
         if watched.drifted:
             return
+        said, now = watched.said, asyncio.get_running_loop().time()
+        is_first = watched.spoken is None
         try:
             if watched.expected is None:
                 watched.expected = self._expected(said)
@@ -149,7 +150,7 @@ class Watch:
                     observe, said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated
                 )
             differences = list(compare_postures(watched.expected, sample))
-            differences += compare_postures(watched.expected, said["posture"]) if watched.spoken == 0.0 else ()
+            differences += compare_postures(watched.expected, said["posture"]) if is_first else ()
             differences += self._misplaced(said)
         except ProcessGone:
             await self._gone(watched)
@@ -158,10 +159,9 @@ class Watch:
             sample = {}
             differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
         listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
-        if watched.spoken == 0.0 or loop.time() - watched.spoken > REPEAT_S or differences:
-            watched.spoken = loop.time()
-            if not differences or watched.expected is None or sample:
-                await self._say_observed(watched, sample, listed)
+        if watched.spoken is None or now - watched.spoken > REPEAT_S or differences:
+            watched.spoken = now
+            await self._say_observed(watched, sample, listed)
         if differences:
             await self._drift(watched, "posture-differs", listed)
 

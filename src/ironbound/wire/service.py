@@ -10,7 +10,6 @@ Rule 2: it says `ready` on its standard output only when it serves.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -107,9 +106,7 @@ async def until_stopped(*work: Awaitable[None]) -> None:
     finally:
         for task in [waiter, *tasks]:
             task.cancel()
-        for task in [waiter, *tasks]:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await asyncio.gather(waiter, *tasks, return_exceptions=True)
 
 
 def run(role: str, main: Main, keep: Iterable[int] = ()) -> None:
