@@ -18,11 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from bench.floor import HashAndVerify, percentile
 from ironbound.core.authority import Authority
 from ironbound.core.constraint import covers_rendered, parse_where
-from ironbound.core.envelope import PAYLOAD_TYPE, pae, parse_envelope
-from ironbound.core.keys import verify_signature
-from ironbound.core.merkle import leaf_hash
 from verifier.lab import honest
 
 GRANTS = (10, 1_000, 100_000)
@@ -35,10 +33,6 @@ WHERE = {
     "body": {"any": True},
 }
 ARGS = {"path": "/api/v1/records/17", "method": "GET", "body": {"sha256": "0" * 64}}
-
-
-def _percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def _kernel(grants: int) -> tuple[Authority, list[dict[str, Any]]]:
@@ -100,12 +94,12 @@ def _decisions(rounds: int) -> list[dict[str, Any]]:
 
 
 def _row(name: str, unit: str, took: list[float], base: list[float]) -> dict[str, Any]:
-    p50, floor = _percentile(took, 0.5), _percentile(base, 0.5)
+    p50, floor = percentile(took, 0.5), percentile(base, 0.5)
     return {
         "name": name,
         "unit": unit,
         "p50": round(p50, 2),
-        "p99": round(_percentile(took, 0.99), 2),
+        "p99": round(percentile(took, 0.99), 2),
         "floor": round(floor, 2),
         "ratio": round(p50 / floor, 2),
     }
@@ -119,20 +113,11 @@ def _fold(rounds: int) -> dict[str, Any]:
         intent = lab.expect(lab.intent("clerk", scene.launch, scene.grant))
         lab.expect(lab.outcome(intent))
     entries = lab.entries[first:]
-    keys = {one.public.keyid: one.public for one in lab.services.values()}
-    work = []
-    for entry in entries:
-        envelope = parse_envelope(entry)
-        signature = envelope.signatures[0]
-        work.append((entry, keys[signature.keyid], signature.sig, pae(PAYLOAD_TYPE, envelope.payload)))
+    base_work = HashAndVerify(entries, [one.public for one in lab.services.values()])
     took: list[float] = []
     floor: list[float] = []
     for _ in range(rounds):
-        begin = time.perf_counter()
-        for entry, key, signed, message in work:
-            leaf_hash(entry)
-            verify_signature(key, signed, message)
-        floor.append((time.perf_counter() - begin) / len(work) * 1e6)
+        floor.append(base_work.microseconds())
         replay = copy.deepcopy(before)
         begin = time.perf_counter()
         for entry in entries:

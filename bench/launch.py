@@ -36,6 +36,7 @@ import httpx
 import wasmtime
 from stand import Stand, folder
 
+from bench.floor import percentile
 from ironbound.core.canonical import Digest
 from ironbound.node.sandbox.launcher import Ready, Zygote
 from ironbound.wire.durable import DurableRecord
@@ -51,20 +52,16 @@ MODULE = bytes(
 )
 
 
-def _percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
 def _row(name: str, took: list[float], floor: list[float] | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": name,
         "unit": "ms",
-        "p50": round(_percentile(took, 0.5), 2),
-        "p99": round(_percentile(took, 0.99), 2),
+        "p50": round(percentile(took, 0.5), 2),
+        "p99": round(percentile(took, 0.99), 2),
     }
     if floor is not None:
-        base = _percentile(floor, 0.5)
-        row |= {"floor": round(base, 2), "ratio": round(_percentile(took, 0.5) / base, 2)}
+        base = percentile(floor, 0.5)
+        row |= {"floor": round(base, 2), "ratio": round(percentile(took, 0.5) / base, 2)}
     return row
 
 

@@ -15,9 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from ironbound.core.envelope import PAYLOAD_TYPE, pae, parse_envelope
-from ironbound.core.keys import verify_signature
-from ironbound.core.merkle import leaf_hash
+from bench.floor import HashAndVerify, percentile
 from ironbound.verifier.verify import verify_bundle
 from verifier.lab import Honest, honest
 
@@ -40,41 +38,28 @@ def _log(actions: int) -> Honest:
     return scene
 
 
-def _percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
 def run(quick: bool) -> list[dict[str, Any]]:
     """One row: µs per entry of a whole verification, p50 and p99 over the rounds, and the floor's p50."""
     scene = _log(400 if quick else 2000)
     lab, rounds = scene.lab, 5 if quick else 11
     data, pin, size = lab.bundle(), lab.pin, len(lab.entries)
-    keys = {one.public.keyid: one.public for one in lab.services.values()}
-    work = []
-    for entry in lab.entries[1:]:
-        envelope = parse_envelope(entry)
-        signature = envelope.signatures[0]
-        work.append((entry, keys[signature.keyid], signature.sig, pae(PAYLOAD_TYPE, envelope.payload)))
+    base_work = HashAndVerify(lab.entries[1:], [one.public for one in lab.services.values()])
     took: list[float] = []
     floor: list[float] = []
     for _ in range(rounds):
-        begin = time.perf_counter()
-        for entry, key, signature_bytes, message in work:
-            leaf_hash(entry)
-            verify_signature(key, signature_bytes, message)
-        floor.append((time.perf_counter() - begin) / len(work) * 1e6)
+        floor.append(base_work.microseconds())
         begin = time.perf_counter()
         report = verify_bundle(io.BytesIO(data), pin)
         took.append((time.perf_counter() - begin) / size * 1e6)
         if report.exit_code != 4:
             raise RuntimeError(f"the log should verify, got exit {report.exit_code}")
-    p50, base = _percentile(took, 0.5), _percentile(floor, 0.5)
+    p50, base = percentile(took, 0.5), percentile(floor, 0.5)
     return [
         {
             "name": f"verify a bundle of {size} entries, per entry",
             "unit": "µs",
             "p50": round(p50, 1),
-            "p99": round(_percentile(took, 0.99), 1),
+            "p99": round(percentile(took, 0.99), 1),
             "floor": round(base, 1),
             "ratio": round(p50 / base, 2),
         }

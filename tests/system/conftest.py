@@ -10,19 +10,13 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from stand import Stand, folder
+from stand import Stand, folder, running
 
 
 @pytest.fixture(scope="session")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """A running deployment of three operators, two of whom must agree, with an approved profile."""
-    made = Stand(folder(tmp_path_factory.mktemp("system"), "d"))
-    try:
-        made.start()
-        made.config = made.approve_profile()
-        yield made
-    finally:
-        made.stop()
+    yield from running(tmp_path_factory.mktemp("system"))
 
 
 @pytest.fixture

@@ -370,3 +370,14 @@ def folder(base: Path, name: str) -> Path:
         if parent == base or parent.name.startswith("pytest-"):
             parent.chmod(parent.stat().st_mode | 0o711)
     return base / name
+
+
+def running(base: Path) -> Iterator[Stand]:
+    """A running deployment of three operators, two of whom must agree, with an approved profile; stopped at the end."""
+    made = Stand(folder(base, "d"))
+    try:
+        made.start()
+        made.config = made.approve_profile()
+        yield made
+    finally:
+        made.stop()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from puppet import WAIT, call, puppet
-from stand import Stand, descendants, folder, is_alive, process_state, until
+from stand import Stand, descendants, is_alive, process_state, running, until
 from world import World
 
 from ironbound.core.canonical import sha256_hex
@@ -30,13 +30,7 @@ def world() -> Iterator[World]:
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """A deployment whose services are killed; each test leaves it running."""
-    made = Stand(folder(tmp_path_factory.mktemp("crashes"), "d"))
-    try:
-        made.start()
-        made.config = made.approve_profile()
-        yield made
-    finally:
-        made.stop()
+    yield from running(tmp_path_factory.mktemp("crashes"))
 
 
 def _end(stand: Stand, agent: str, started: int) -> None:

@@ -22,7 +22,7 @@ from .envelope import Envelope, envelope_from_value, parse_envelope, verify_enve
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
 from .request import Consent, verify_consent
-from .statement import VOICES, Statement, parse_statement
+from .statement import VOICES, parse_statement
 from .trust import TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
@@ -421,4 +421,4 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "stop-order": Replay._stop_order,
 }
 
-__all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay", "Statement"]
+__all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay"]

@@ -31,7 +31,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _AGENT = re.compile(r"(canary:[0-9a-f]{32}|[a-z0-9][a-z0-9._-]{0,63})")
 _TOOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_CAPS = re.compile(r"[\x20-\x7e]{0,200}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]{0,200}")
 
 
 def _refuse(path: str, expected: str, got: Value) -> FormatError:
@@ -148,7 +148,7 @@ identifier = _matches(_ID, "32 hexadecimal digits")
 name = _matches(_NAME, "a name of a-z 0-9 . _ -")
 agent = _matches(_AGENT, "an agent's id")
 tool = _matches(_TOOL, "a tool's name")
-printable = _matches(_CAPS, "at most 200 printable ASCII characters")
+printable = _matches(_PRINTABLE, "at most 200 printable ASCII characters")
 moment = integer(0, MAX_TIME_MS)
 index = integer(0, 1 << 52)
 count = integer(0, 1 << 52)

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -356,7 +356,7 @@ class Launches:
             },
         )
 
-    async def recover(self, kill_stray: Any) -> None:
+    async def recover(self, kill_stray: Callable[[Launch], None]) -> None:
         """After a restart: what ran is gone with the node that died; what waits is launched if it still may be."""
         read = self._log.replay.authority.read
         for launch in list(self._log.replay.books.launches.values()):

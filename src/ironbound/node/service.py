@@ -9,7 +9,7 @@ import os
 import signal
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.keys import PrivateKey
@@ -109,10 +109,10 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     orders = Orders(deployment, log, launches, facts.pid)
     try:
         await log.start()
-        await announce(log, "node", _host(host))
+        await announce(log, "node", runtime_facts(host))
 
         def kill_stray(launch: Launch) -> None:
-            said = _started(log, launch)
+            said = log.replay.books.started[launch.started]
             kill_sandboxed(said["pid"], said["pid_start"], facts.pid, deployment.sandbox_uids)
 
         log.listen(orders.obey)
@@ -123,12 +123,3 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
         await launches.close()
         await zygote.close()
         await log.close()
-
-
-def _host(host: Host) -> dict[str, Any]:
-    return dict(runtime_facts(host))
-
-
-def _started(log: Log, launch: Launch) -> dict[str, Any]:
-    """What the node said when it started that launch."""
-    return dict(log.replay.books.started[launch.started])

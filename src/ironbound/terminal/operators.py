@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import httpx
 
-from ironbound.core.canonical import Digest, FormatError, Value, b64encode, canonical, parse_json
+from ironbound.core.canonical import Digest, FormatError, Value, b64decode, b64encode, canonical, parse_json
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.reasons import REASONS
@@ -156,8 +156,6 @@ def sign(payload: bytes, deployment: str, keys: Sequence[PrivateKey], artifacts:
 
 def read_submission(path: Path) -> Submission:
     """A submission kept in a file; Stop if it isn't one."""
-    from ironbound.core.canonical import b64decode
-
     try:
         value = parse_json(read_file(path, MAX_SUBMISSION_FILE), limit=MAX_SUBMISSION_FILE, depth=16)
         if type(value) is not dict or value.keys() != {"request", "approvals", "artifacts"}:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ironbound.core.authority import ABSENT, ADMITTED, ENDED, LIVE, REVOKED, STARTED
 from ironbound.core.canonical import FormatError
-from ironbound.core.envelope import parse_envelope
+from ironbound.core.envelope import envelope_from_value, parse_envelope
 from ironbound.core.replay import Replay
 from ironbound.core.statement import parse_statement
 
@@ -101,8 +101,6 @@ def entry_line(index: int, data: bytes, void: str | None) -> dict[str, Any]:
 
 
 def _inner(request: Any) -> bytes:
-    from ironbound.core.envelope import envelope_from_value
-
     return envelope_from_value(request).payload
 
 

@@ -5,6 +5,7 @@ Decides no matter of substance. An error is lower case, without a full stop, pre
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -90,8 +91,6 @@ def passphrases(descriptor: int | None, names: Sequence[str], *, new: bool = Fal
         return lines[: len(names)]
     if not sys.stdin.isatty():
         usage("no terminal to ask for a passphrase on", "give it with --passphrase-fd N")
-    import getpass
-
     phrases = []
     for name in names:
         phrase = getpass.getpass(f"{'new ' if new else ''}passphrase of {name}: ")

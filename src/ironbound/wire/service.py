@@ -13,7 +13,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,7 @@ def start_time(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
-async def announce(log: Log, role: str, host: dict[str, Any]) -> Entry:
+async def announce(log: Log, role: str, host: Mapping[str, Any]) -> Entry:
     """Say who this service is: user, process, version, kernel. The first thing that it says."""
     pid = os.getpid()
     kernel = kernel_digest()
@@ -79,7 +79,7 @@ async def announce(log: Log, role: str, host: dict[str, Any]) -> Entry:
             "separation": "user" if log.deployment.separated else "process",
             "version": __version__,
             "kernel_sha256": kernel,
-            "host": host,
+            "host": dict(host),
         },
     )
 
