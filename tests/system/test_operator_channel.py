@@ -21,7 +21,7 @@ import wasmtime
 from puppet import WAIT, puppet
 from stand import DEADLINE_S, PEOPLE, Stand
 
-from ironbound.controller.operator import MAX_SUBMISSION
+from ironbound.controller.operator import MAX_CONSENT, MAX_SUBMISSION
 from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, Signature, sign_envelope
 from ironbound.core.keys import PrivateKey
@@ -231,6 +231,40 @@ def test_an_expired_a_too_early_and_a_too_long_request_are_refused(stand: Stand,
     request = sign_envelope(a_request(stand), [stand.keys["ada"]])
     late = approval(stand, request, "bo", expires_ms=at - 1)
     refused(stand, shape(request, [late]), "approval-expired")
+
+
+def test_a_request_at_the_end_of_its_life_is_refused_as_it_might_expire_on_its_way_into_the_log(
+    stand: Stand, agent: str
+) -> None:
+    refused(stand, stand.sign(a_request(stand, expires_ms=now() + 1_500)).encode(), "request-expired")
+
+
+def test_a_request_that_is_too_large_to_stand_in_the_log_with_its_approvals_is_refused_and_logged(
+    stand: Stand, agent: str
+) -> None:
+    def signed(alternatives: int) -> Submission:
+        launch = stand.latest(agent)
+        body = {
+            "tool": "big",
+            "action": "scratch.write",
+            "where": {"name": {"one_of": [f"{number:03}" + "x" * 1000 for number in range(alternatives)]}},
+            "calls": 1,
+            "expires_ms": now() + 600_000,
+            "credential": None,
+        }
+        payload = stand.build("grant", agent=agent, module=launch.module, config=launch.config, body=body)
+        return stand.sign(payload)
+
+    def size(submission: Submission) -> int:
+        return sum(len(one.encode()) for one in (submission.request, *submission.approvals))
+
+    least = next(count for count in range(20, 60) if size(signed(count)) > MAX_CONSENT)
+    refused(stand, signed(least).encode(), "request-too-large")
+    fits = signed(least - 1)  # the control: the largest that is let through does stand in the log
+    assert size(fits) > MAX_CONSENT - 2_000
+    index = operators.submit(stand.deployment, fits)["index"]
+    stand.sync()
+    assert stand.log.entries[index].void is None
 
 
 def test_a_replayed_request_is_refused(stand: Stand, agent: str) -> None:

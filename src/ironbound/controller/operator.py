@@ -34,6 +34,9 @@ from .openapi import DESCRIPTION
 
 #: Bytes of one submission: an artifact in base64 and the signed envelopes.
 MAX_SUBMISSION: Final = MAX_ARTIFACT * 4 // 3 + 4 * MAX_STATEMENT
+#: Bytes of a request's and its approvals' envelopes together. As a statement in an envelope they grow by a third, and
+#: an entry has at most 65,535 bytes.
+MAX_CONSENT: Final = 47_000
 #: Seconds that a submission's body may take to arrive.
 BODY_TIMEOUT_S: Final = 30.0
 #: What a request's and an approval's validity must exceed when they arrive.
@@ -84,6 +87,7 @@ class Operators:
             now = now_ms()
             consent = self._log.replay.consider(asked, approvals, now)
             _still_valid(consent, approvals, now + MARGIN_MS)
+            _check_size(asked, approvals)
             self._check_artifacts(consent, artifacts)
         except Refused as refusal:
             return await self._refuse(403, body, refusal.reason, "", None)
@@ -150,6 +154,12 @@ class Operators:
                 text = f"refused ({reason}), and not known to be logged: {error}"
                 return _problem(503, "log-unavailable", text, None)
         return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
+
+
+def _check_size(asked: Envelope, approvals: list[Envelope]) -> None:
+    """A request stands in the log whole, with its approvals, so they must fit in one entry together."""
+    if sum(len(one.encode()) for one in (asked, *approvals)) > MAX_CONSENT:
+        raise Refused("request-too-large")
 
 
 def _still_valid(consent: Consent, approvals: list[Envelope], at_ms: int) -> None:

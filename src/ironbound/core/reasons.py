@@ -26,6 +26,7 @@ REASONS: Final[Mapping[str, str]] = {
     "subject-differs": "the statement's subject is not what its body speaks of",
     "capability-differs": "the capability before or after is not what the log says; look again and sign anew",
     "body-malformed": "the request's body is malformed for its kind",
+    "request-too-large": "a request and its approvals must fit in one entry of the log; constrain less in one grant",
     "artifact-differs": "the bytes that the request names must come with it, and only those",
     "module-malformed": "the module is no core Wasm binary that the parser accepts",
     "module-imports": "an agent's module imports nothing; this one does",
