@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from agent_stand import CANARY, MIB, MODULES, NONCE, Ended, StrictPeer, Weakening, ending, lifted
 
-from ironbound.core.canary import MAX_REPORT, MAX_TEXT, parse_probes, verdict
+from ironbound.core.canary import MAX_REPORT, MAX_TEXT, family_of, parse_probes, verdict
 from ironbound.core.canonical import FormatError
 from ironbound.core.wasm import parse_module
 
 TABLE = (CANARY / "probes.json").read_bytes()
-ROWS: dict[str, Any] = {row["probe"]: row for row in json.loads(TABLE)}
+ROWS: dict[str, Any] = {row["probe"]: row for row in json.loads(TABLE) if row["family"] == "wasm"}
 CHANNEL = sorted(name for name, row in ROWS.items() if row["stage"] == "channel")
 RUNTIME = sorted(name for name, row in ROWS.items() if row["stage"] != "channel")
 
@@ -57,7 +57,7 @@ def one_gap(name: str) -> Callable[[str, Any], bool]:
 def test_the_table_names_each_committed_module_and_nothing_else() -> None:
     assert {f"{name}.wasm" for name in ROWS} == {path.name for path in MODULES.glob("*.wasm")}
     assert len(ROWS) >= 14
-    assert len(parse_probes(TABLE)) == len(ROWS)
+    assert sum(probe.family == "wasm" for probe in parse_probes(TABLE)) == len(ROWS)
 
 
 def test_each_module_imports_only_what_its_probe_is_about() -> None:
@@ -207,10 +207,21 @@ def test_a_row_of_the_table_that_is_not_exactly_right_proves_nothing() -> None:
         row | {"attempts": 0},
         row | {"attempts": True},
         row | {"module": "../../other.wasm"},
+        row | {"family": "native"},
+        row | {"family": "microvm"},
+        row | {"family": None},
+        {key: value for key, value in row.items() if key != "family"},
         row | {"controls": [1]},
     )
     for wrong in wrongs:
         assert verdict(wrong, NONCE, "fuel", words, "")[0] == "INCONCLUSIVE", wrong
+
+
+def test_a_native_probe_is_made_by_the_one_program_and_needs_a_native_sandbox() -> None:
+    row = ROWS["fuel-loop"] | {"family": "native", "module": "probe"}
+    assert verdict(row, NONCE, "fuel", "wasm trap: all fuel consumed by WebAssembly", "")[0] == "REFUSED"
+    families = [family_of(one) for one in ("wasmtime", "runc", "firecracker", "docker")]
+    assert families == ["wasm", "native", "native", None]
 
 
 def test_a_table_with_a_doubled_probe_is_refused() -> None:

@@ -25,7 +25,9 @@ from ironbound.gateway.mcp import CallOutcome, ChannelLimits, Denied, Session
 from ironbound.gateway.tools import ToolGrant
 from ironbound.node.sandbox.launcher import Ended, Ready, Refused
 
-ROWS: dict[str, Any] = {row["probe"]: row for row in json.loads((CANARY / "probes.json").read_bytes())}
+ROWS: dict[str, Any] = {
+    row["probe"]: row for row in json.loads((CANARY / "probes.json").read_bytes()) if row["family"] == "wasm"
+}
 STRICT = Path(ironbound.__file__).parent / "data" / "profiles" / "strict.toml"
 SETTINGS = merge([Layer("strict.toml", STRICT.read_bytes())]).encoded
 INPUT: dict[str, Value] = {

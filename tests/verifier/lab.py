@@ -113,6 +113,7 @@ def probe(name: str) -> dict[str, Any]:
     """A canary's probe document."""
     return {
         "probe": name,
+        "family": "wasm",
         "module": f"{name}.wasm",
         "about": "tries what it may not",
         "stage": "channel",

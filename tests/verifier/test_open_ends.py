@@ -105,6 +105,7 @@ def importing_canary(lab: Lab, cage: str, text: str, verdict: str) -> None:
     """A canary that the runtime refuses before it starts."""
     request: dict[str, Any] = {
         "probe": "import-exec",
+        "family": "wasm",
         "module": "import-exec.wasm",
         "about": "imports exec",
         "stage": "imports",

@@ -18,6 +18,7 @@ Rule 4: patterns are matched in linear time: literals, alternatives, classes and
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -34,13 +35,32 @@ MAX_PATTERN: Final = 300
 MAX_REFUSAL: Final = 512
 """Characters of the refusal that is returned."""
 
-STAGES: Final = ("imports", "instantiate", "run", "channel")
+FAMILIES: Final = ("wasm", "native")
+"""What kind of sandbox a probe is for. A native probe serves containers and microVMs alike."""
+
+RUNTIME_FAMILIES: Final[Mapping[str, str]] = {
+    "wasmtime": "wasm",
+    "bubblewrap": "native",
+    "runc": "native",
+    "crun": "native",
+    "gvisor": "native",
+    "qemu-microvm": "microvm",
+    "firecracker": "microvm",
+}
+"""`runtime.type` of a profile -> the family of its sandboxes."""
+
+STAGES: Final = ("module", "compile", "imports", "instantiate", "run", "channel")
 """Where the sandbox is to stop the agent."""
+
+NATIVE_MODULE: Final = "probe"
+"""The one static program that makes every native attempt; its argument is the probe's name."""
 
 FINISHED: Final = "finished"
 """The exit reason of an agent that ended itself with a report."""
 
-_FIELDS: Final = frozenset(("probe", "module", "about", "stage", "reasons", "attempts", "refusal", "controls"))
+_FIELDS: Final = frozenset(
+    ("probe", "family", "module", "about", "stage", "reasons", "attempts", "refusal", "controls")
+)
 _REPORT_FIELDS: Final = frozenset(("nonce", "probe", "verdict", "refusal", "tried", "refused"))
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){0,6}")
 _REPETITION: Final = re.compile(r"[*+{}]|\(\?|\\[0-9]")
@@ -51,6 +71,7 @@ class Probe:
     """A row of the table of probes. `attempts` is how many attempts the agent makes if nothing stops it."""
 
     name: str
+    family: str
     module: str
     about: str
     stage: str
@@ -103,15 +124,18 @@ def parse_probe(value: Value) -> Probe:
     if not isinstance(value, dict) or value.keys() != _FIELDS:
         raise FormatError("probe-invalid", f"expected an object of {', '.join(sorted(_FIELDS))}")
     name, module = _string(value, "probe", 64), _string(value, "module", 80)
-    stage, attempts = _string(value, "stage", 16), value["attempts"]
-    if _NAME.fullmatch(name) is None or module != f"{name}.wasm":
-        raise FormatError("probe-invalid", "probe, module: expected a lower-case name and its .wasm")
+    family, stage, attempts = _string(value, "family", 16), _string(value, "stage", 16), value["attempts"]
+    if family not in FAMILIES:
+        raise FormatError("probe-invalid", f"family: expected one of {', '.join(FAMILIES)}")
+    if _NAME.fullmatch(name) is None or module != (NATIVE_MODULE if family == "native" else f"{name}.wasm"):
+        raise FormatError("probe-invalid", f"probe, module: expected a name and its .wasm, or {NATIVE_MODULE}")
     if stage not in STAGES:
         raise FormatError("probe-invalid", f"stage: expected one of {', '.join(STAGES)}")
     if type(attempts) is not int or not 1 <= attempts <= 1000:
         raise FormatError("probe-invalid", "attempts: expected 1 to 1000")
     return Probe(
         name=name,
+        family=family,
         module=module,
         about=_string(value, "about", 500),
         stage=stage,
@@ -131,6 +155,15 @@ def parse_probes(data: bytes) -> tuple[Probe, ...]:
     if len({probe.name for probe in probes}) != len(probes):
         raise FormatError("probe-invalid", "two probes of one name")
     return probes
+
+
+def family_of(runtime_type: str) -> str | None:
+    """The family of the probes that a profile with this `runtime.type` has to refuse; None for an unknown type.
+
+    A microVM runs the native probes: what they try is tried inside of it.
+    """
+    family = RUNTIME_FAMILIES.get(runtime_type)
+    return "native" if family == "microvm" else family
 
 
 def _count(value: Value) -> int:
