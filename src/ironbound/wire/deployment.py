@@ -19,6 +19,8 @@ from ironbound.core.trust import TrustRoot, parse_trust_root
 from .durable import sync_directory
 
 ROLES: Final = ("ledger", "controller", "node", "gateway", "monitor")
+#: Who keeps artifacts: each service, and the command line for what it loads itself (the images' listings).
+KEEPERS: Final = (*ROLES, "terminal")
 #: Numeric users that a deployment takes as root, and those of them that are for sandboxes, one each.
 USERS_EACH: Final = 1000
 SANDBOX_SLOTS: Final = 800
@@ -70,8 +72,8 @@ class Deployment:
         return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/socket"
 
     def artifact(self, digest: str) -> bytes:
-        """The bytes with that SHA-256, from any role's store; DeploymentError if nobody has them."""
-        for role in ROLES:
+        """The bytes with that SHA-256, from any keeper's store; DeploymentError if nobody has them."""
+        for role in KEEPERS:
             path = self.root / "artifacts" / role / "sha256" / digest
             if path.is_file():
                 data = read_file(path, limit=MAX_ARTIFACT)
@@ -80,7 +82,7 @@ class Deployment:
         raise DeploymentError(f"no artifact with SHA-256 {digest}")
 
     def keep_artifact(self, role: str, data: bytes) -> Digest:
-        """Keeps bytes in a role's own store under their SHA-256, durably, once."""
+        """Keeps bytes in a keeper's own store under their SHA-256, durably, once."""
         digest = sha256_hex(data)
         folder = self.root / "artifacts" / role / "sha256"
         final = folder / digest
