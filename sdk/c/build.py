@@ -1,10 +1,13 @@
-"""Builds every WebAssembly module that this repository commits, from the source beside it, byte for byte.
+"""Builds every WebAssembly module and native program that this repository commits, from the source beside it, byte for
+byte.
 
-Decides the compiler's flags: here, and nowhere else. It does not run the modules and approves nothing.
+Decides the compiler's flags: here, and nowhere else. It does not run what it builds and approves nothing.
 C needs the `ziglang` package (0.17.1), WAT the `wasmtime` package (50.0.1); the bytes depend on both versions.
 
 Rule 1: the same source gives the same bytes: fixed flags, no names, no debug information, no paths.
 Rule 2: nothing beyond the first version of WebAssembly, so that a module needs no feature switched on.
+Rule 3: a native program needs nothing but the kernel: no C library, no loader, the first version of x86-64. No page of
+        it is both writable and executable, and its stack is not executable.
 
     python sdk/c/build.py            builds all of them in place
     python sdk/c/build.py --check    builds them elsewhere and compares; exits with 1 if one differs
@@ -24,6 +27,10 @@ REPOSITORY = SDK.parents[1]
 EXAMPLES = SDK / "examples"
 CANARIES = REPOSITORY / "src" / "ironbound" / "canary" / "modules"
 
+NATIVE = SDK / "native"
+PROGRAMS = (REPOSITORY / "src" / "ironbound" / "node" / "native" / "guard" / "guard.c",)
+"""The native programs: each source includes what else it needs and becomes the file of its own name without a suffix."""
+
 FLAGS = (
     "--target=wasm32-freestanding",
     "-mcpu=mvp",
@@ -41,26 +48,64 @@ FLAGS = (
     "-Wl,--no-entry",
     "-Wl,-z,stack-size=65536",
 )
+NATIVE_FLAGS = (
+    "--target=x86_64-linux-none",
+    "-mcpu=x86_64",
+    "-std=c11",
+    "-Os",
+    "-s",
+    "-static",
+    "-fno-pie",
+    "-nostdlib",
+    "-ffreestanding",
+    "-fno-builtin",
+    "-fno-sanitize=undefined",
+    "-fno-stack-protector",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-fomit-frame-pointer",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wl,-z,noexecstack",
+    "-Wl,--build-id=none",
+)
 EXTRA = {"initial-memory.c": ("-Wl,--initial-memory=4294901760",)}
 """Flags beyond FLAGS, by the source's name."""
 
 
 def sources() -> list[Path]:
-    """Every source that has a committed module: the examples and the canaries."""
-    return sorted(path for folder in (EXAMPLES, CANARIES) for path in folder.iterdir() if path.suffix in (".c", ".wat"))
+    """Every source that has a committed module or program: the examples, the canaries, the native programs."""
+    folders = (EXAMPLES, CANARIES)
+    modules = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".c", ".wat"))
+    return [*modules, *PROGRAMS]
 
 
-def compile_c(source: Path, target: Path, caches: Path) -> None:
-    """Compile one agent with the SDK. CalledProcessError carries the compiler's words on standard error."""
+def name_of(source: Path) -> str:
+    """The name of what the source becomes."""
+    return source.stem if source in PROGRAMS else f"{source.stem}.wasm"
+
+
+def compiler(arguments: Sequence[str], folder: Path, caches: Path) -> None:
+    """Run the C compiler. CalledProcessError carries its words on standard error."""
     environment = {
         **os.environ,
         "ZIG_GLOBAL_CACHE_DIR": str(caches / "global"),
         "ZIG_LOCAL_CACHE_DIR": str(caches / "local"),
     }
+    subprocess.run([sys.executable, "-m", "ziglang", "cc", *arguments], cwd=folder, env=environment, check=True)
+
+
+def compile_c(source: Path, target: Path, caches: Path) -> None:
+    """Compile one agent with the SDK."""
     sdk_source = os.path.relpath(SDK / "ironbound.c", source.parent)
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *EXTRA.get(source.name, ())]
-    command += [f"-I{SDK}", "-o", str(target), source.name, sdk_source]
-    subprocess.run(command, cwd=source.parent, env=environment, check=True)
+    flags = [*FLAGS, *EXTRA.get(source.name, ()), f"-I{SDK}"]
+    compiler([*flags, "-o", str(target), source.name, sdk_source], source.parent, caches)
+
+
+def compile_native(source: Path, target: Path, caches: Path) -> None:
+    """Compile one native program."""
+    compiler([*NATIVE_FLAGS, f"-I{NATIVE}", "-o", str(target), source.name], source.parent, caches)
 
 
 def compile_wat(source: Path, target: Path) -> None:
@@ -75,8 +120,11 @@ def build(chosen: Iterable[Path], folder: Path | None) -> list[Path]:
     built = []
     with tempfile.TemporaryDirectory(prefix="ironbound-build-") as caches:
         for source in chosen:
-            target = (folder or source.parent).resolve() / f"{source.stem}.wasm"
-            if source.suffix == ".c":
+            target = (folder or source.parent).resolve() / name_of(source)
+            if source in PROGRAMS:
+                compile_native(source, target, Path(caches))
+                target.chmod(0o755)
+            elif source.suffix == ".c":
                 compile_c(source, target, Path(caches))
                 target.chmod(0o644)
             else:
@@ -86,14 +134,15 @@ def build(chosen: Iterable[Path], folder: Path | None) -> list[Path]:
 
 
 def differing() -> list[str]:
-    """The committed modules that the sources no longer give, and those without a source."""
+    """The committed modules and programs that the sources no longer give, and modules without a source."""
     known = sources()
     with tempfile.TemporaryDirectory(prefix="ironbound-check-") as folder:
         fresh = build(known, Path(folder))
         wrong = [
-            f"{source.stem}.wasm"
-            for source, module in zip(known, fresh, strict=True)
-            if not (committed := source.with_suffix(".wasm")).is_file() or committed.read_bytes() != module.read_bytes()
+            name_of(source)
+            for source, built in zip(known, fresh, strict=True)
+            if not (committed := source.with_name(name_of(source))).is_file()
+            or committed.read_bytes() != built.read_bytes()
         ]
     stems = {(source.parent, source.stem) for source in known}
     for folder_of_modules in (EXAMPLES, CANARIES):
@@ -106,9 +155,9 @@ def differing() -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """The command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description="Build agents in C for Ironbound.")
-    parser.add_argument("--check", action="store_true", help="compare the committed modules with fresh ones")
+    parser.add_argument("--check", action="store_true", help="compare what is committed with fresh builds")
     parser.add_argument("--to", type=Path, help="the folder for the modules; default: beside each source")
-    parser.add_argument("source", nargs="*", type=Path, help="default: every example and canary")
+    parser.add_argument("source", nargs="*", type=Path, help="default: everything that is committed")
     chosen = parser.parse_args(arguments)
     if chosen.check:
         wrong = differing()
