@@ -230,7 +230,7 @@ def make_rootfs(folder: Path, programs: Iterable[Path] = ()) -> Path:
 def bubblewrap(root: Path, *extra: str, without: Iterable[str] = ()) -> list[str]:
     """bubblewrap with every wall of the product's runtime; `without` leaves options out, with what follows them."""
     options = [("--unshare-all",), ("--die-with-parent",), ("--cap-drop", "ALL"), ("--ro-bind", str(root), "/"),
-               ("--proc", "/proc"), ("--dev", "/dev"), ("--remount-ro", "/dev"), ("--size", "1048576", "--tmpfs", "/tmp"),
-               ("--hostname", "ironbound")]  # fmt: skip
+               ("--proc", "/proc"), ("--dev", "/dev"), ("--remount-ro", "/dev"),
+               ("--size", "1048576", "--tmpfs", "/tmp"), ("--hostname", "ironbound")]  # fmt: skip
     kept = [word for option in options if option[0] not in set(without) for word in option]
     return ["bwrap", *kept, *extra, "--", "/.ironbound/guard"]
