@@ -311,7 +311,7 @@ class History:
             wrong is None and launch["state"] == "admitted" and not launch["stopped"] and now < launch["expires"]
         )
         entry = self.lab.say("node", "started", launch=index, runtime_sha256=digest_of("r"), pid=9, pid_start=1,
-                             boot_id="b", uid=1, posture={}, probes=[], **fields)  # fmt: skip
+                             boot_id="b", uid=1, posture={}, probes=[], quote=None, **fields)  # fmt: skip
         if self.expect("start", entry, may):
             self.ghost.time = now
             launch |= {"state": "started", "started": entry.index}
@@ -358,8 +358,7 @@ class History:
         nonce = nonce or self.lab.fresh()
         may = self.ghost.modules.get(module) == "canary" and cage in self.ghost.profiles
         may = may and all(one["agent"] != f"canary:{nonce}" for one in self.ghost.launches.values())
-        entry = self.lab.say("monitor", "canary-challenge", nonce=nonce, probe="p", module_sha256=module,
-                             config_sha256=cage)  # fmt: skip
+        entry = self.lab.say_challenge(module, cage, "p", nonce=nonce)
         if self.expect("challenge", entry, may):
             self.ghost.time = max(self.ghost.time, at)
             self.ghost.admit(entry.index, f"canary:{nonce}", module, cage, at + 60_000, canary=True)

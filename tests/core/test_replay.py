@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import Replay
+from ironbound.core.replay import CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
 from verifier.lab import ROLES, Honest, Lab, digest_of, honest, key, wasm
 
 SCENE = honest()
@@ -74,7 +74,21 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
     exited = {"launch": scene.launch, "agent": "clerk", "reason": "r", "text": "", "report": "", "usage": usage}
     drift = {"kind": "k", "pid": 1, "differences": [], "detected_ms": 1}
     order = {"pid": 1, "pid_start": 1, "reason": "r"}
-    canary = {"probe": "p", "verdict": "REFUSED", "refusal": ""}
+    answered = max(lab.replay.books.challenges)
+    asked = lab.replay.books.challenges[answered]
+    ended = lab.replay.books.launches[answered].ended
+    here = {"environment": "production", "node": lab.services["node"].public.keyid}
+    canary = {
+        "challenge": answered, "nonce": asked["nonce"], "evidence": ended, "checkpoint": asked["checkpoint"],
+        "probe": "p", "verdict": "REFUSED", "refusal": "", "boot_id": "b", "runtime": "wasmtime",
+        "runtime_sha256": digest_of("r"), "release_sha256": digest_of("r"), "quote": None,
+    } | here  # fmt: skip
+    challenge = {
+        "nonce": "ab" * 16, "probe": "p", "module_sha256": scene.canary, "config_sha256": scene.cage,
+        "checkpoint": lab.head(),
+    } | here  # fmt: skip
+    other_head = lab.head() | {"size": lab.replay.size - 1}
+    elsewhere = {"node": key("another node").public.keyid}
     tampered = json.loads(said("gateway", "action-outcome", intent=intent, **outcome))
     tampered["payload"] = json.loads(said("gateway", "action-outcome", intent=intent, **outcome))["payload"]
     valid = said("gateway", "action-outcome", intent=intent, **outcome)
@@ -102,8 +116,16 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
         ("reference-unknown", said("monitor", "stop-order", launch=scene.launch, drift=1, **order)),
         ("reference-unknown", said("monitor", "observed", started=scene.launch, agent="clerk", pid=1, posture={},
                                    differences=[])),
-        ("reference-unknown", said("node", "canary-result", challenge=scene.launch, nonce="ab" * 16, evidence=1,
-                                   **canary)),
+        ("reference-unknown", said("node", "canary-result", **canary | {"challenge": scene.launch})),
+        ("reference-unknown", said("node", "canary-result", **canary | {"evidence": 1})),
+        ("nonce-differs", said("node", "canary-result", **canary | {"nonce": "ab" * 16})),
+        ("checkpoint-differs", said("node", "canary-result", **canary | {"checkpoint": lab.head()})),
+        ("environment-differs", said("node", "canary-result", **canary | {"environment": "test"})),
+        ("node-differs", said("node", "canary-result", **canary | elsewhere)),
+        ("challenge-answered", said("node", "canary-result", **canary)),
+        ("environment-differs", said("monitor", "canary-challenge", **challenge | {"environment": "test"})),
+        ("node-differs", said("monitor", "canary-challenge", **challenge | elsewhere)),
+        ("checkpoint-unknown", said("monitor", "canary-challenge", **challenge | {"checkpoint": other_head})),
         ("intent-closed", said("gateway", "action-outcome", intent=intent, **outcome)),
         ("intent-unknown", said("gateway", "action-outcome", intent=scene.launch, **outcome)),
         ("intent-unknown", said("gateway", "action-outcome", intent=size + 9, **outcome)),
@@ -140,6 +162,7 @@ def _start(scene: Honest, launch: int) -> dict[str, Any]:
     return {
         "launch": launch, "agent": "late", "module_sha256": scene.module, "config_sha256": scene.cage, "uid": 1,
         "runtime_sha256": digest_of("r"), "pid": 1, "pid_start": 1, "boot_id": "b", "posture": {}, "probes": [],
+        "quote": None,
     }  # fmt: skip
 
 
@@ -161,10 +184,33 @@ def test_the_monitor_can_not_use_up_the_id_of_a_request_on_its_way() -> None:
     lab = scene.lab
     request = lab.request("launch-request", agent="x", module_sha256=scene.module, config_sha256=scene.cage)
     nonce = json.loads(request.payload)["predicate"]["id"]
-    challenge = {"nonce": nonce, "probe": "p", "module_sha256": scene.canary, "config_sha256": scene.cage}
-    lab.expect(lab.say("monitor", "canary-challenge", **challenge))
-    assert lab.say("monitor", "canary-challenge", **challenge).void == "request-replayed"
+    lab.challenge(scene.canary, scene.cage, "p", nonce=nonce)
+    assert lab.say_challenge(scene.canary, scene.cage, "p", nonce=nonce).void == "request-replayed"
     lab.expect(lab.admit(request, [lab.approval(request, "bob")]))
+
+
+def test_a_challenge_is_bound_to_a_checkpoint_that_was_fresh() -> None:
+    scene = honest()
+    lab = scene.lab
+    lab.now += 10 * CHECKPOINT_LAG_MS
+    old = lab.head()
+    lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)  # old, but nothing was said since
+    lab.now += CHECKPOINT_LAG_MS - 3 * lab.step_ms
+    lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
+    lab.now += 2 * lab.step_ms
+    assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
+    lab.challenge(scene.canary, scene.cage, "p")
+
+
+def test_a_challenge_whose_checkpoint_lacks_too_many_entries_is_stale() -> None:
+    scene = honest(step_ms=0)
+    lab = scene.lab
+    old = lab.head()
+    for _ in range(CHECKPOINT_LAG):
+        lab.append(b"noise")
+    lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
+    assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
+    lab.challenge(scene.canary, scene.cage, "p")
 
 
 def test_a_canary_holds_nothing_whatever_the_gateway_says() -> None:

@@ -32,15 +32,17 @@ SUBJECT = (Subject("it", digest_of("it")),)  # type: ignore[arg-type]
 NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
     "trust-root": [
         ("operators", 0), ("operators", 0, "keys", 0), ("quorum",), ("services",), ("services", "node"), ("log",),
-        ("separation",), ("bounds",),
+        ("separation",), ("bounds",), ("tpm",),
     ],
-    "started": [("probes", 0)],
+    "started": [("probes", 0), ("quote",)],
+    "canary-challenge": [("checkpoint",)],
+    "canary-result": [("checkpoint",), ("quote",)],
     "exited": [("usage",)],
     "drift": [("differences", 0)],
 } | {kind: [("capability",), ("log_head",), ("body",)] for kind in ACTS}  # fmt: skip
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
-    "args_sha256", "started", "launch",
+    "args_sha256", "started", "launch", "tpm", "quote",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
 OPEN = {"expected", "got"}
@@ -68,6 +70,9 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 EXAMPLES: dict[str, dict[str, Any]] = dict(_predicates(honest()))
+for _kind in ("started", "canary-result"):
+    EXAMPLES[_kind]["quote"] = {"attest": "AAAA", "signature": "AAAA", "before": "0" * 64}
+EXAMPLES["trust-root"]["tpm"] = {"root": "software", "public": "AAAA", "qualified_name": "000b" + "0" * 64}
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Any:

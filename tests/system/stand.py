@@ -131,7 +131,11 @@ class Stand:
         self.root = root
         self.phrases = {name: f"phrase of {name}" for name in people}
         self.deployment = initialise(
-            root, f"test-{os.urandom(4).hex()}", [(name, text.encode()) for name, text in self.phrases.items()], quorum
+            root,
+            f"test-{os.urandom(4).hex()}",
+            [(name, text.encode()) for name, text in self.phrases.items()],
+            quorum,
+            environment="test",
         )
         self.keys = {
             name: PrivateKey.from_pem((root / "operators" / f"{name}.key").read_bytes(), text.encode())

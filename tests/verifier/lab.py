@@ -131,6 +131,8 @@ class Lab:
     now: int = 1_800_000_000_000
     step_ms: int = 10
     separation: str = "user"
+    environment: str = "production"
+    tpm: dict[str, Any] | None = None
     canary_interval_ms: int = DAY
     drift_stop_ms: int = 5_000
     replay: Replay = field(default_factory=Replay)
@@ -153,6 +155,7 @@ class Lab:
         body = {
             "version": 1,
             "deployment": "lab",
+            "environment": self.environment,
             "created_ms": self.now,
             "operators": [{"name": name, "keys": [public(one)]} for name, one in self.humans.items()],
             "quorum": {"module": 2, "profile": 2, "launch": 2, "grant": 2},
@@ -161,6 +164,7 @@ class Lab:
             "witness_policy": self.policy,
             "separation": {"mode": self.separation, "users": {}},
             "bounds": {"drift_stop_ms": self.drift_stop_ms, "canary_interval_ms": self.canary_interval_ms},
+            "tpm": self.tpm,
         }
         payload = encode_statement("trust-root", (Subject("lab", digest_of("lab")),), body)
         return sign_envelope(payload, list(self.humans.values()))
@@ -281,6 +285,7 @@ class Lab:
                     separation=self.separation,
                     version="0.1.0",
                     kernel_sha256=digest_of("kernel"),
+                    release_sha256=digest_of("release"),
                     host={},
                 )
             )
@@ -315,6 +320,7 @@ class Lab:
             "uid": 61_100,
             "posture": None if "posture" in fields else self.posture(module, cage),
             "probes": [{"name": "socket", "verdict": "REFUSED", "refusal": "EPERM"}],
+            "quote": None,
         }
         return self.say("node", "started", **(base | fields))
 
@@ -384,12 +390,45 @@ class Lab:
     def stop_order(self, drift: int, launch: int | None, pid: int = 4242) -> Entry:
         return self.say("monitor", "stop-order", launch=launch, pid=pid, pid_start=5, drift=drift, reason="drift")
 
-    def challenge(self, module: str, cage: str, name: str) -> int:
-        nonce = self.fresh()
-        entry = self.say(
-            "monitor", "canary-challenge", nonce=nonce, probe=name, module_sha256=module, config_sha256=cage
-        )
-        return self.expect(entry)
+    def head(self) -> dict[str, Any]:
+        """The log's checkpoint as of now, as challenges name it."""
+        return head_of(self.replay.size, self.replay.tree.root())
+
+    def challenge(self, module: str, cage: str, name: str, **fields: Any) -> int:
+        return self.expect(self.say_challenge(module, cage, name, **fields))
+
+    def say_challenge(self, module: str, cage: str, name: str, **fields: Any) -> Entry:
+        base = {
+            "nonce": self.fresh(),
+            "probe": name,
+            "module_sha256": module,
+            "config_sha256": cage,
+            "environment": self.environment,
+            "node": self.services["node"].public.keyid,
+            "checkpoint": self.head(),
+        }
+        return self.say("monitor", "canary-challenge", **(base | fields))
+
+    def result(self, answers: int, name: str, evidence: int, **fields: Any) -> Entry:
+        """What the node says of a canary that came to an end."""
+        asked = self.replay.books.challenges[answers]
+        base = {
+            "challenge": answers,
+            "nonce": asked["nonce"],
+            "probe": name,
+            "verdict": "REFUSED",
+            "refusal": "-32601 method not found",
+            "evidence": evidence,
+            "environment": self.environment,
+            "node": self.services["node"].public.keyid,
+            "checkpoint": asked["checkpoint"],
+            "boot_id": "b",
+            "runtime": "wasmtime",
+            "runtime_sha256": digest_of("wasmtime"),
+            "release_sha256": digest_of("release"),
+            "quote": None,
+        }
+        return self.say("node", "canary-result", **(base | fields))
 
     def canary(
         self,
@@ -400,6 +439,7 @@ class Lab:
         report: Mapping[str, Any] | None = None,
         verdict: str = "REFUSED",
         say: bool = True,
+        result: Mapping[str, Any] | None = None,
         **start: Any,
     ) -> Entry | None:
         """One hostile run, observed, with its end and what the node says of it."""
@@ -418,16 +458,8 @@ class Lab:
         ended = self.expect(self.exit(started, report=canonical(dict(told) | dict(report or {})).decode()))
         if not say:
             return None
-        return self.say(
-            "node",
-            "canary-result",
-            challenge=challenge,
-            nonce=nonce,
-            probe=name,
-            verdict=verdict,
-            refusal="-32601 method not found",
-            evidence=ended,
-        )
+        same = {field: start[field] for field in ("runtime_sha256", "boot_id") if field in start}
+        return self.result(challenge, name, ended, verdict=verdict, **(same | dict(result or {})))
 
     # Evidence
 

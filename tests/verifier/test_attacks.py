@@ -579,16 +579,9 @@ def test_a_gap_between_two_canaries_stays_a_gap() -> None:
 
 
 def test_a_result_for_no_challenge_of_the_monitor_refutes_b2(scene: Honest) -> None:
-    scene.lab.say(
-        "node",
-        "canary-result",
-        challenge=scene.launch,
-        nonce="0" * 32,
-        probe=scene.probe,
-        verdict="REFUSED",
-        refusal="no",
-        evidence=scene.started,
-    )
+    lab = scene.lab
+    answered = max(lab.replay.books.challenges)
+    lab.result(answered, scene.probe, scene.started, challenge=scene.launch)
     assert refuted(scene.lab) == {"B2": {"canary-result-void"}}
 
 
@@ -668,6 +661,7 @@ def _announcement(**fields: object) -> dict[str, object]:
         "separation": "user",
         "version": "0.1.0",
         "kernel_sha256": digest_of("kernel"),
+        "release_sha256": digest_of("release"),
         "host": {},
     } | fields
 

@@ -90,14 +90,7 @@ def test_a_stray_process_that_was_ordered_to_stop_has_no_witnessed_end(scene: Ho
 
 
 def test_a_challenge_that_had_no_effect_is_shown(scene: Honest) -> None:
-    scene.lab.say(
-        "monitor",
-        "canary-challenge",
-        nonce="0" * 32,
-        probe=scene.probe,
-        module_sha256=scene.module,
-        config_sha256=scene.cage,
-    )
+    scene.lab.say_challenge(scene.module, scene.cage, scene.probe)
     assert scene.lab.falling() == {"B2": {"canary-void"}}
 
 
@@ -119,20 +112,8 @@ def importing_canary(lab: Lab, cage: str, text: str, verdict: str) -> None:
     body = {"kind": "canary", "size": len(module), "probe": request}
     lab.expect(lab.ask("module-approval", module_sha256=digest, body=body))
     challenge = lab.challenge(digest, cage, "import-exec")
-    nonce = lab.replay.books.launches[challenge].nonce
     evidence = refuse(lab, challenge, "imports", text)
-    lab.expect(
-        lab.say(
-            "node",
-            "canary-result",
-            challenge=challenge,
-            nonce=nonce,
-            probe="import-exec",
-            verdict=verdict,
-            refusal="",
-            evidence=evidence,
-        )
-    )
+    lab.expect(lab.result(challenge, "import-exec", evidence, verdict=verdict, refusal=""))
 
 
 def test_a_canary_refused_before_it_started_counts_by_the_runtimes_own_words(scene: Honest) -> None:

@@ -66,6 +66,14 @@ REASONS: Final[Mapping[str, str]] = {
     "action-differs": "the grant is for another action",
     "calls-exhausted": "the grant's calls are used up",
     "arguments-not-covered": "the grant's constraints don't allow these arguments",
+    # challenges and their results
+    "environment-differs": "it names another environment than the one that the trust root enrols",
+    "node-differs": "it names another node than the one that the trust root enrols",
+    "checkpoint-unknown": "the checkpoint in the challenge is none that this log ever had",
+    "checkpoint-stale": "the checkpoint in the challenge is too old; the nonce is drawn after a fresh one",
+    "checkpoint-differs": "the result names another checkpoint than its challenge",
+    "nonce-differs": "the result's nonce is that of another challenge",
+    "challenge-answered": "the challenge has its result already",
     # the agent channel
     "method-unknown": "the agent channel has no such method; its table is closed",
     "resource-unknown": "the agent channel has no such resource",

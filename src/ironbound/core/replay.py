@@ -11,6 +11,7 @@ Rule 3: a void entry changes nothing but the tree and, if its voice was entitled
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -28,6 +29,9 @@ from .trust import TrustRoot, parse_trust_root
 CANARY_PREFIX: Final = "canary:"
 #: How long after its challenge a canary may be started.
 CHALLENGE_LIFE_MS: Final = 60_000
+#: A challenge's checkpoint may lack this many entries, the oldest of which was said this long before the challenge.
+CHECKPOINT_LAG: Final = 4096
+CHECKPOINT_LAG_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ class Approved:
 class Books:
     """What was said, indexed for reading. The authority decides; these only remember.
 
-    `started` holds what the node said of the launches that run now, by the index of that entry.
+    `started` holds what the node said of the launches that run now, by the index of that entry; `challenges` what the
+    monitor asked, by the index of the challenge, and `answered` which of them have a result.
     """
 
     launches: dict[int, Launch] = field(default_factory=dict)
@@ -104,6 +109,8 @@ class Books:
     modules: dict[str, Approved] = field(default_factory=dict)
     profiles: dict[str, Approved] = field(default_factory=dict)
     started: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    challenges: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
@@ -118,6 +125,7 @@ class Replay:
         self._trust: TrustRoot | None = None
         self._authority = Authority({})
         self._ids: set[tuple[str, str]] = set()
+        self._times: deque[int] = deque([0], maxlen=CHECKPOINT_LAG + 1)  # when each of the last entries was said
 
     @property
     def size(self) -> int:
@@ -150,6 +158,7 @@ class Replay:
         else:
             entry = self._voiced(index, data)
         self.tree.append(leaf_hash(data))
+        self._times.append(self._times[-1] if entry.void else entry.predicate.get("at_ms", 0))
         self.books.kinds.append("" if entry.void else entry.kind)
         if entry.void:
             self.books.void[index] = entry.void
@@ -310,6 +319,12 @@ class Replay:
             self.books.grants_of.setdefault(asked["agent"], {})[asked["id"]] = None
 
     def _challenge(self, index: int, said: Mapping[str, Any]) -> None:
+        self._enrolled(said)
+        if not self._head_known(said["checkpoint"]):
+            raise Refused("checkpoint-unknown")
+        lacks = index - said["checkpoint"]["size"]
+        if lacks > CHECKPOINT_LAG or (lacks and said["at_ms"] - self._times[-lacks] > CHECKPOINT_LAG_MS):
+            raise Refused("checkpoint-stale")
         agent = CANARY_PREFIX + said["nonce"]
         module, config = said["module_sha256"], said["config_sha256"]
         expires = said["at_ms"] + CHALLENGE_LIFE_MS
@@ -317,6 +332,14 @@ class Replay:
         message = {"id": agent, "agent": agent, "module": module, "config": config, "expires": expires}
         self._authority.apply("challenge", message | {"index": index, "now": said["at_ms"]})
         self.books.launches[index] = Launch(index, agent, module, config, said["nonce"], (), expires)
+        self.books.challenges[index] = said
+
+    def _enrolled(self, said: Mapping[str, Any]) -> None:
+        """Monitor and node both name the environment and the node that the trust root enrols."""
+        if said["environment"] != self.trust.environment:
+            raise Refused("environment-differs")
+        if said["node"] != self.trust.services["node"].keyid:
+            raise Refused("node-differs")
 
     def _launch(self, index: int) -> Launch:
         launch = self.books.launches.get(index)
@@ -381,8 +404,17 @@ class Replay:
 
     def _canary_result(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["challenge"])
-        if launch.nonce != said["nonce"] or launch.ended != said["evidence"]:
+        challenge = self.books.challenges.get(launch.index)
+        if challenge is None or launch.ended != said["evidence"]:
             raise Refused("reference-unknown")
+        self._enrolled(said)
+        if launch.nonce != said["nonce"]:
+            raise Refused("nonce-differs")
+        if challenge["checkpoint"] != said["checkpoint"]:
+            raise Refused("checkpoint-differs")
+        if launch.index in self.books.answered:
+            raise Refused("challenge-answered")
+        self.books.answered.add(launch.index)
 
     def _nothing(self, index: int, said: Mapping[str, Any]) -> None:
         """Said for the record; changes nothing."""

@@ -31,6 +31,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _AGENT = re.compile(r"(canary:[0-9a-f]{32}|[a-z0-9][a-z0-9._-]{0,63})")
 _TOOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_QUALIFIED = re.compile(r"000b[0-9a-f]{64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,200}")
 
 
@@ -154,11 +155,18 @@ index = integer(0, 1 << 52)
 count = integer(0, 1 << 52)
 pid = integer(1, 1 << 22)
 
+_qualified = _matches(_QUALIFIED, "a TPM name in hexadecimal")
+#: A node's TPM: its attestation key as TPMT_PUBLIC in base64, and the name that it signs quotes with.
+_attestation_key = record(root=choice("hardware", "software"), public=text(2048), qualified_name=_qualified)
 _difference = record(path=text(200), expected=anything, got=anything)
 _probe_result = record(
     name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000)
 )
 _key = record(scheme=choice("ed25519"), public=text(64))
+#: A checkpoint of this log, by its size and its root in base64.
+_head = record(size=index, root=text(64))
+#: A TPM's quote: TPMS_ATTEST and TPMT_SIGNATURE in base64, and the PCR's value before it was extended.
+_quote = record(attest=text(2048), signature=text(2048), before=digest)
 _roles = ("controller", "node", "gateway", "monitor")
 
 
@@ -179,7 +187,7 @@ def _asked(**body: Shape) -> Shape:
         capability=record(before=each(identifier, 256), after=each(identifier, 256)),
         not_before_ms=moment,
         expires_ms=moment,
-        log_head=record(size=index, root=text(64)),
+        log_head=_head,
         proposal=maybe(digest),
         shown_sha256=digest,
         ticket=text(200),
@@ -192,6 +200,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "trust-root": record(
         version=integer(1, 1),
         deployment=name,
+        environment=name,
         created_ms=moment,
         operators=each(record(name=name, keys=each(_key, 8, 1)), 64, 1),
         quorum=record(
@@ -202,6 +211,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         witness_policy=text(8192),
         separation=record(mode=choice("user", "process"), users=mapping(integer(0, 1 << 31), 8)),
         bounds=record(drift_stop_ms=integer(1, 3_600_000), canary_interval_ms=integer(1000, 1 << 40)),
+        tpm=maybe(_attestation_key),
     ),
     "module-approval": _asked(kind=choice("agent", "canary"), size=count, probe=maybe(document)),
     "profile-approval": _asked(profile=name),
@@ -240,6 +250,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         uid=count,
         posture=document,
         probes=each(_probe_result, 128),
+        quote=maybe(_quote),
     ),
     "launch-refused": _said(
         launch=index,
@@ -266,6 +277,14 @@ SHAPES: Final[Mapping[str, Shape]] = {
         verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"),
         refusal=text(),
         evidence=index,
+        environment=name,
+        node=digest,
+        checkpoint=_head,
+        boot_id=text(64),
+        runtime=name,
+        runtime_sha256=digest,
+        release_sha256=digest,
+        quote=maybe(_quote),
     ),
     "action-intent": _said(
         agent=agent, launch=index, grant=identifier, tool=tool, action=name, args=document, args_sha256=digest
@@ -291,7 +310,15 @@ SHAPES: Final[Mapping[str, Shape]] = {
         detected_ms=moment,
     ),
     "stop-order": _said(launch=maybe(index), pid=pid, pid_start=count, drift=index, reason=printable),
-    "canary-challenge": _said(nonce=identifier, probe=printable, module_sha256=digest, config_sha256=digest),
+    "canary-challenge": _said(
+        nonce=identifier,
+        probe=printable,
+        module_sha256=digest,
+        config_sha256=digest,
+        environment=name,
+        node=digest,
+        checkpoint=_head,
+    ),
     "service-started": _said(
         role=choice(*_roles),
         pid=pid,
@@ -302,6 +329,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         separation=choice("user", "process"),
         version=printable,
         kernel_sha256=digest,
+        release_sha256=digest,
         host=document,
     ),
 }

@@ -19,17 +19,24 @@ from .envelope import Envelope, parse_envelope, verify_envelope
 from .keys import KeyId, PublicKey, SignatureInvalid
 from .policy import Policy, parse_policy
 from .statement import parse_statement
+from .tpm import AttestationKey, enrolled_key
 
 #: A human's name on the roster; thresholds count these, never keys.
 Human = NewType("Human", str)
 MAX_PIN: Final = 1024
+#: The environment whose evidence is about real agents; evidence from any other says so first.
+PRODUCTION: Final = "production"
 
 
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
-    """A verified trust root. `humans` maps each operator key to its human, `voices` each service key to its role."""
+    """A verified trust root. `humans` maps each operator key to its human, `voices` each service key to its role.
+
+    `environment` is what this deployment is for, such as production; `tpm` the node's attestation key, if it has one.
+    """
 
     deployment: str
+    environment: str
     digest: Digest
     envelope: Envelope
     keys: Mapping[KeyId, PublicKey]
@@ -45,6 +52,7 @@ class TrustRoot:
     users: Mapping[str, int]
     drift_stop_ms: int
     canary_interval_ms: int
+    tpm: AttestationKey | None
 
     @property
     def pin(self) -> Pin:
@@ -122,6 +130,7 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         raise FormatError("trust-root-witness", "the witness policy is met without any witness")
     return TrustRoot(
         deployment=body["deployment"],
+        environment=body["environment"],
         digest=envelope.digest,
         envelope=envelope,
         keys=keys,
@@ -137,4 +146,5 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         users=body["separation"]["users"],
         drift_stop_ms=body["bounds"]["drift_stop_ms"],
         canary_interval_ms=body["bounds"]["canary_interval_ms"],
+        tpm=None if body["tpm"] is None else enrolled_key(body["tpm"]),
     )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.replay import Entry
+from ironbound.core.request import head_of
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.frames import receive_frame, send_frame
@@ -62,9 +63,21 @@ class Challenges:
     async def challenge(self, config: str, module: str, probe: str) -> Mapping[str, Any]:
         """Run one canary and wait for its result. LogUnavailable, AppendRefused or TimeoutError if there is none."""
         async with self._turn:
-            nonce = fresh_id()
+            await self._log.refresh()
+            checkpoint = self._log.checkpoint
+            if checkpoint is None:
+                raise LogUnavailable("no witnessed checkpoint is known yet")
             subjects = (Subject("module", Digest(module)), Subject("profile", Digest(config)))
-            fields = {"nonce": nonce, "probe": probe, "module_sha256": module, "config_sha256": config}
+            trust = self._deployment.trust
+            fields = {
+                "nonce": fresh_id(),  # drawn after the checkpoint that it is bound to
+                "probe": probe,
+                "module_sha256": module,
+                "config_sha256": config,
+                "environment": trust.environment,
+                "node": trust.services["node"].keyid,
+                "checkpoint": head_of(checkpoint.size, checkpoint.root),
+            }
             entry = await self._log.append("canary-challenge", subjects, fields)
             if entry.void is not None:
                 return _result(probe, config, "INCONCLUSIVE", entry.void, entry.index)

@@ -47,6 +47,7 @@ class Host:
     runtime_sha256: Digest
     facts: ZygoteFacts
     boot: str
+    release: Digest
 
 
 class LaunchFailed(Exception):
@@ -253,6 +254,7 @@ class Launches:
                 "probes": [
                     {"name": one.name, "verdict": one.verdict, "refusal": one.refusal[:1000]} for one in word.probes
                 ],
+                "quote": None,
             },
         )
 
@@ -353,6 +355,14 @@ class Launches:
                 "verdict": word,
                 "refusal": refusal,
                 "evidence": evidence,
+                "environment": self._deployment.trust.environment,
+                "node": self._deployment.trust.services["node"].keyid,
+                "checkpoint": self._log.replay.books.challenges[launch.index]["checkpoint"],
+                "boot_id": self._host.boot,
+                "runtime": "wasmtime",
+                "runtime_sha256": self._host.runtime_sha256,
+                "release_sha256": self._host.release,
+                "quote": None,
             },
         )
 

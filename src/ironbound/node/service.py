@@ -16,7 +16,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import Log
-from ironbound.wire.service import announce, boot_id, ready, start_time, until_stopped
+from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
 
 from .launches import Host, Launches, runtime_facts
 from .sandbox.launcher import Zygote, ZygoteLost
@@ -104,7 +104,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     except ZygoteLost as error:
         raise DeploymentError(f"zygote: {error}") from error
     log = Log(deployment, key)
-    host = Host(runtime, facts, boot_id())
+    host = Host(runtime, facts, boot_id(), release_digest())
     launches = Launches(deployment, log, zygote, host)
     orders = Orders(deployment, log, launches, facts.pid)
     try:

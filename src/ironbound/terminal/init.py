@@ -17,7 +17,7 @@ from ironbound.core.envelope import sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.statement import Subject, encode_statement
-from ironbound.core.trust import parse_trust_root
+from ironbound.core.trust import PRODUCTION, parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
 from ironbound.wire.log import now_ms
@@ -30,7 +30,7 @@ VOICED: Final = ("controller", "node", "gateway", "monitor")
 #: A drift ends in a stop within this time, or claim B3 falls.
 DRIFT_STOP_MS: Final = 5_000
 #: Every probe bites at least this often on every profile in use, or claim B2 is stale.
-CANARY_INTERVAL_MS: Final = 24 * 3_600_000
+CANARY_INTERVAL_MS: Final = 15 * 60_000
 #: Who owns what below the deployment directory, as root.
 FOLDERS: Final = {
     "keys": "root",
@@ -89,11 +89,17 @@ def _public(key: PrivateKey) -> dict[str, str]:
 
 
 def initialise(
-    root: Path, name: str, operators: Sequence[tuple[str, bytes]], quorum: int, keys: Path | None = None
+    root: Path,
+    name: str,
+    operators: Sequence[tuple[str, bytes]],
+    quorum: int,
+    keys: Path | None = None,
+    environment: str = PRODUCTION,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names with their keys' passphrases.
 
-    Their encrypted keys go to `keys` (default: `operators/` inside). Raises Stop with cause and hint.
+    Their encrypted keys go to `keys` (default: `operators/` inside). `environment` is what the deployment is for; it
+    is in the trust root, so the pin fixes it. Raises Stop with cause and hint.
     """
     if root.exists() and any(root.iterdir()):
         raise Stop(f"{root} is not empty", "give a directory that doesn't exist yet")
@@ -134,7 +140,7 @@ def initialise(
     if separated:
         (root / "keys").chmod(0o711)
     read_port, witness_port = free_ports(2)
-    root_statement = _trust_root(name, people, services, quorum, witness_port, users if separated else {})
+    root_statement = _trust_root(name, environment, people, services, quorum, witness_port, users if separated else {})
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     envelope = sign_envelope(payload, [person.key for person in people])
     trust = parse_trust_root(envelope.encode())
@@ -162,6 +168,7 @@ def _roster_digest(people: Sequence[Operator]) -> Any:
 
 def _trust_root(
     name: str,
+    environment: str,
     people: Sequence[Operator],
     services: dict[str, PrivateKey],
     quorum: int,
@@ -174,6 +181,7 @@ def _trust_root(
     return {
         "version": 1,
         "deployment": name,
+        "environment": environment,
         "created_ms": now_ms(),
         "operators": [{"name": one.name, "keys": [_public(one.key)]} for one in people],
         "quorum": dict.fromkeys(("module", "profile", "launch", "grant"), quorum),
@@ -187,4 +195,5 @@ def _trust_root(
             "users": users,
         },
         "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": CANARY_INTERVAL_MS},
+        "tpm": None,
     }

@@ -17,6 +17,7 @@ from ironbound.core.authority import Refused
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.profile import Layer, ProfileRefused, merge
 from ironbound.core.replay import Replay
+from ironbound.core.trust import PRODUCTION
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError, load, read_file
 
 from . import operators, show
@@ -134,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     init = command("init", _init, "Make a deployment.", "ironbound init prod --operator ada --operator bo --quorum 2")
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--name", metavar="ID", help="deployment id (default: the folder's name and six random digits)")
+    init.add_argument(
+        "--environment", default=PRODUCTION, metavar="NAME", help=f"what it is for (default: {PRODUCTION})"
+    )
     init.add_argument("--operator", action="append", default=[], metavar="NAME", help="a human (default: you)")
     init.add_argument("--quorum", type=int, default=1, metavar="N", help="how many humans it takes (default 1)")
     init.add_argument("--keys", type=Path, metavar="DIR", help="where the operators' keys go (default: inside)")
@@ -249,12 +253,27 @@ def _init(arguments: argparse.Namespace) -> int:
     base = re.sub(r"[^a-z0-9-]", "-", directory.name.lower()).strip("-") or "ironbound"
     name = arguments.name or f"{base[:40]}-{os.urandom(3).hex()}"
     phrases = passphrases(arguments.passphrase_fd, names, new=True)
-    deployment = initialise(directory, name, list(zip(names, phrases, strict=True)), arguments.quorum, arguments.keys)
+    deployment = initialise(
+        directory,
+        name,
+        list(zip(names, phrases, strict=True)),
+        arguments.quorum,
+        arguments.keys,
+        arguments.environment,
+    )
     pin = str(deployment.trust.pin)
     if arguments.json:
-        emit({"deployment": name, "directory": str(directory), "pin": pin, "separation": deployment.trust.separation})
+        emit(
+            {
+                "deployment": name,
+                "environment": deployment.trust.environment,
+                "directory": str(directory),
+                "pin": pin,
+                "separation": deployment.trust.separation,
+            }
+        )
     else:
-        say(f"deployment {name} in {directory}")
+        say(f"deployment {name}, environment {deployment.trust.environment}, in {directory}")
         say(f"operators  {', '.join(names)}, quorum {arguments.quorum}")
         if deployment.separated:
             say("separation each service has its own user")

@@ -45,6 +45,17 @@ def kernel_digest() -> Digest:
     return sha256_hex("".join(lines).encode())
 
 
+def release_digest() -> Digest:
+    """SHA-256 over the digests of every file of the installed package, one `sha256  path` line each, by path.
+
+    What the interpreter compiles for itself is left out.
+    """
+    root = Path(str(resources.files("ironbound")))
+    files = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    lines = [f"{sha256_hex(path.read_bytes())}  {path.relative_to(root).as_posix()}\n" for path in files]
+    return sha256_hex("".join(lines).encode())
+
+
 def boot_id() -> str:
     """The kernel's random id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -79,6 +90,7 @@ async def announce(log: Log, role: str, host: Mapping[str, Any]) -> Entry:
             "separation": "user" if log.deployment.separated else "process",
             "version": __version__,
             "kernel_sha256": kernel,
+            "release_sha256": await asyncio.to_thread(release_digest),
             "host": dict(host),
         },
     )

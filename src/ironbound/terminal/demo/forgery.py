@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ironbound.core.canonical import b64encode
 from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.keys import PrivateKey
@@ -45,19 +46,18 @@ def rewrite(
 ) -> None:
     """The whole history anew with one statement changed, signed by whoever holds every key of the host.
 
+    What services said of checkpoints afterwards is made to fit. What the humans signed can't be.
+
     `keys` are the services', the log's ("ledger") and the witness's. The humans' are on their own machines.
     """
     members = read_members(path)
     old = tiles_for(_size(members))
     entries = [data for tile in old if tile.level == ENTRIES for data in decode_entries(members[tile.path], tile.width)]
-    envelope = parse_envelope(entries[index])
-    role = trust.voices[envelope.signatures[0].keyid]
-    statement = parse_statement(envelope.payload)
-    payload = encode_statement(statement.kind, statement.subjects, change(dict(statement.predicate)))
-    entries[index] = sign_envelope(payload, [keys[role]]).encode()
     tree = Tree()
-    for data in entries:
-        tree.append(leaf_hash(data))
+    for place, data in enumerate(entries):
+        if place >= index:
+            entries[place] = _said_anew(data, trust, keys, change if place == index else None, tree)
+        tree.append(leaf_hash(entries[place]))
     for tile in tiles_for(tree.size):
         is_bundle = tile.level == ENTRIES
         members[tile.path] = (
@@ -72,6 +72,24 @@ def rewrite(
     members["checkpoint"] = add_lines(signed, [cosign_checkpoint(checkpoint, Signer(witness, keys["witness"]), when)])
     with open(out, "wb") as file:
         write_members(file, members)
+
+
+def _said_anew(
+    data: bytes, trust: TrustRoot, keys: dict[str, PrivateKey], change: Callable[[Said], Said] | None, tree: Tree
+) -> bytes:
+    """An entry with its change, or with the checkpoint in it made to fit the new history; else as it was."""
+    envelope = parse_envelope(data)
+    statement = parse_statement(envelope.payload)
+    said = dict(statement.predicate)
+    if change is not None:
+        said = change(said)
+    elif "checkpoint" in said:
+        size = said["checkpoint"]["size"]
+        said["checkpoint"] = {"size": size, "root": b64encode(tree.root_at(size))}
+    else:
+        return data
+    role = trust.voices[envelope.signatures[0].keyid]
+    return sign_envelope(encode_statement(statement.kind, statement.subjects, said), [keys[role]]).encode()
 
 
 def _size(members: dict[str, bytes]) -> int:

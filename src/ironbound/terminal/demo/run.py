@@ -231,7 +231,7 @@ class Demo:
         self._step("A deployment: three operators, two of whom must agree; the trust root is entry 0 of the log")
         passphrases = [(name, os.urandom(16).hex().encode()) for name in OPERATORS]
         name = f"demo-{os.urandom(3).hex()}"
-        self._deployment = initialise(self._root, name, passphrases, QUORUM)
+        self._deployment = initialise(self._root, name, passphrases, QUORUM, environment="demo")
         for person, passphrase in passphrases:
             pem = (self._deployment.root / "operators" / f"{person}.key").read_bytes()
             self._keys[person] = PrivateKey.from_pem(pem, passphrase)
