@@ -92,10 +92,16 @@ def require_path(path: str) -> str:
     return path
 
 
+def require_target(path: str, target: str) -> str:
+    """The target of the link at `path`, if it may stand in a listing."""
+    _require_text(target, f"the target of {path!a}")
+    return target
+
+
 def _require(entry: Entry) -> None:
     require_path(entry.path)
     if isinstance(entry, Link):
-        _require_text(entry.target, f"the target of {entry.path!a}")
+        require_target(entry.path, entry.target)
         return
     if not 0 <= entry.mode <= 0o777:
         raise _fail("mode", f"{entry.path!a}: expected permission bits only, got {entry.mode:o}")

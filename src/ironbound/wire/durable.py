@@ -93,9 +93,7 @@ class DurableRecord:
         except BlockingIOError as error:
             os.close(descriptor)
             raise RecordLost(f"{path} is in use by another process") from error
-        whole = [
-            slot for at in (0, SLOT_SIZE) if (slot := _read_slot(blocks[at : at + SLOT_SIZE])) is not None
-        ]
+        whole = [slot for at in (0, SLOT_SIZE) if (slot := _read_slot(blocks[at : at + SLOT_SIZE])) is not None]
         if not whole:
             os.close(descriptor)
             raise RecordLost(f"{path} holds no whole record")

@@ -28,9 +28,7 @@ def encode_frame(frame: Frame, *, limit: int = MAX_FRAME) -> bytes:
     """The frame's bytes on the wire; FormatError if its body is over `limit` bytes."""
     body = canonical(frame)
     if len(body) > limit:
-        raise FormatError(
-            "frame-invalid", f"a frame has at most {limit} bytes, this one would have {len(body)}"
-        )
+        raise FormatError("frame-invalid", f"a frame has at most {limit} bytes, this one would have {len(body)}")
     return len(body).to_bytes(_HEADER, "big") + body
 
 
@@ -126,9 +124,7 @@ async def receive_frame(reader: asyncio.StreamReader, *, limit: int = MAX_FRAME)
         body = await reader.readexactly(size)
     except asyncio.IncompleteReadError as error:
         got = len(error.partial)
-        raise FormatError(
-            "frame-invalid", f"the stream ended after {got} of a frame's {size} bytes"
-        ) from error
+        raise FormatError("frame-invalid", f"the stream ended after {got} of a frame's {size} bytes") from error
     return decode_body(body, limit=limit)
 
 

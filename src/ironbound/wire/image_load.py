@@ -40,11 +40,24 @@ from ironbound.core.tree import (
     encode_tree,
     in_order,
     require_path,
+    require_target,
     tree_digest,
 )
 
 from .deployment import Deployment, DeploymentError
-from .images import DIRECTORY, FOLDER, ImageRefused, Images, no_such_kind, opened, reading, walk
+from .images import (
+    CAPABILITY,
+    DIRECTORY,
+    FOLDER,
+    REGULAR,
+    ImageRefused,
+    Images,
+    attributes,
+    no_such_kind,
+    opened,
+    reading,
+    walk,
+)
 
 _DRAFT: Final = ".draft."
 OWN: Final = GUARD.partition("/")[0]
@@ -57,17 +70,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing of a source, parents before children. Exactly one of `chunks` and `target` for a file and a link."""
+    """One thing of a source, parents before children: a file has `chunks`, a link a `target`, a folder neither.
+
+    `raised`: a file with a setuid or setgid bit, or with capabilities.
+    """
 
     path: str
     mode: int
     chunks: Iterable[bytes] | None = None
     target: str | None = None
+    raised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An image in the deployment. `dropped`: files that lost their setuid or setgid bit. `fresh`: written just now."""
+    """An image in the deployment. `dropped`: files that lost a setuid or setgid bit or capabilities. `fresh`: new."""
 
     digest: Digest
     entries: tuple[Entry, ...]
@@ -152,7 +169,10 @@ class _Draft:
 
 
 def _remove(images: int, name: str) -> None:
-    """Removes a draft, whose folders may be read-only already."""
+    """Removes a draft, whose folders may be read-only already, or a layer's file that was still to lose its name."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=images, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=images)
+        return
     for _, _, _, folder in os.fwalk(name, dir_fd=images):
         os.fchmod(folder, 0o700)
     shutil.rmtree(name, dir_fd=images)
@@ -245,7 +265,7 @@ def _write(draft: _Draft, pieces: Iterable[Piece], guard: bytes, tell: Tell) -> 
             continue
         if len(draft.entries) >= MAX_ENTRIES:
             raise ImageRefused(f"more than {MAX_ENTRIES} entries")
-        if piece.chunks is not None and piece.mode & (stat.S_ISUID | stat.S_ISGID):
+        if piece.raised:
             dropped.append(piece.path)
         _write_piece(draft, piece)
         tell(len(draft.entries), draft.size)
@@ -255,11 +275,19 @@ def _write(draft: _Draft, pieces: Iterable[Piece], guard: bytes, tell: Tell) -> 
 
 def _write_piece(draft: _Draft, piece: Piece) -> None:
     if piece.target is not None:
-        draft.link(piece.path, piece.target)
+        draft.link(piece.path, require_target(piece.path, piece.target))
     elif piece.chunks is not None:
         draft.file(piece.path, piece.mode, piece.chunks)
     else:
         draft.folder(piece.path)
+
+
+def _is_raised(folder: int, name: str, status: os.stat_result) -> bool:
+    """Whether a file would give its caller another user or capabilities."""
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    with opened(name, REGULAR, folder) as descriptor:
+        return CAPABILITY in attributes(descriptor)
 
 
 def _pieces(source: int) -> Iterator[Piece]:
@@ -270,7 +298,7 @@ def _pieces(source: int) -> Iterator[Piece]:
             yield Piece(path, status.st_mode, target=os.readlink(name, dir_fd=parent))
         elif stat.S_ISREG(status.st_mode):
             with reading(path, parent, name, status) as chunks:
-                yield Piece(path, status.st_mode, chunks=chunks)
+                yield Piece(path, status.st_mode, chunks=chunks, raised=_is_raised(parent, name, status))
         else:
             raise no_such_kind(path, status.st_mode)
 

@@ -51,8 +51,9 @@ CHUNK: Final = 1 << 20
 #: A stat key whose ctime is younger than this, in ns, doesn't prove that nothing changed since.
 SETTLED_NS: Final = 2_000_000_000
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_REGULAR: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_ATTRIBUTES: Final = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+REGULAR: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+CAPABILITY: Final = "security.capability"
+_ATTRIBUTES: Final = (CAPABILITY, "system.posix_acl_access", "system.posix_acl_default")
 _NAMES: Final = {
     stat.S_IFBLK: "a block device",
     stat.S_IFCHR: "a character device",
@@ -110,7 +111,7 @@ def walk(folder: int, prefix: str = "", depth: int = 1) -> Iterator[tuple[str, i
 @contextmanager
 def reading(path: str, folder: int, name: str, status: os.stat_result) -> Iterator[Iterator[bytes]]:
     """The bytes of a regular file; ImageRefused if it is not the one looked at, or changes meanwhile."""
-    with opened(name, _REGULAR, folder) as descriptor:
+    with opened(name, REGULAR, folder) as descriptor:
         if _key(os.fstat(descriptor)) != _key(status):
             raise ImageRefused(f"{path!a} was exchanged while it was read")
         if status.st_size > MAX_FILE_SIZE:
@@ -138,6 +139,16 @@ def no_such_kind(path: str, mode: int) -> ImageRefused:
     )
 
 
+def attributes(descriptor: int) -> list[str]:
+    """The names of an open file's extended attributes; none where the file system has none."""
+    try:
+        return os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return []
+
+
 def _require_plain(path: str, folder: int, name: str, status: os.stat_result, owner: int) -> None:
     """Rule 4, and the owner, for one thing in an image."""
     if status.st_uid != owner:
@@ -146,13 +157,8 @@ def _require_plain(path: str, folder: int, name: str, status: os.stat_result, ow
         return
     if stat.S_ISREG(status.st_mode) and status.st_nlink != 1:
         raise ImageRefused(f"{path!a} has a second name, through which it could be written")
-    with opened(name, DIRECTORY if stat.S_ISDIR(status.st_mode) else _REGULAR, folder) as descriptor:
-        try:
-            carried = os.listxattr(descriptor)
-        except OSError as error:
-            if error.errno != errno.ENOTSUP:
-                raise
-            carried = []
+    with opened(name, DIRECTORY if stat.S_ISDIR(status.st_mode) else REGULAR, folder) as descriptor:
+        carried = attributes(descriptor)
     for attribute in _ATTRIBUTES:
         if attribute in carried:
             raise ImageRefused(f"{path!a} carries {attribute}")

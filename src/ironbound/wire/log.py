@@ -225,9 +225,7 @@ class Log:
             await asyncio.sleep(RETRY_S)  # the ledger was restarted: connect again, go on where we were
 
     async def _follow_once(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(
-            self.deployment.socket("ledger"), limit=MAX_FOLLOW_FRAME
-        )
+        reader, writer = await asyncio.open_unix_connection(self.deployment.socket("ledger"), limit=MAX_FOLLOW_FRAME)
         try:
             await send_frame(writer, {"op": "follow", "seq": 1, "from": self.replay.size})
             while True:
