@@ -10,9 +10,12 @@ from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.profile import (
     LIMITS,
     MAX_LAYER_BYTES,
+    RUNTIMES,
     SETTINGS,
     Layer,
     ProfileRefused,
+    family_of,
+    keys_of,
     merge,
     parse_configuration,
 )
@@ -20,6 +23,7 @@ from ironbound.core.profile import (
 PROFILES = resources.files("ironbound") / "data" / "profiles"
 STRICT = (PROFILES / "strict.toml").read_bytes()
 SITE = (PROFILES / "site.toml").read_bytes()
+NATIVE = (PROFILES / "native.toml").read_bytes()
 
 
 def refused(*layers: bytes) -> ProfileRefused:
@@ -59,7 +63,7 @@ def test_a_later_layer_wins_key_by_key_and_provenance_says_so() -> None:
     assert both.config["runtime"]["max_fuel"] == base.config["runtime"]["max_fuel"]
     assert both.provenance["runtime.max_memory"] == "site.toml"
     assert both.provenance["runtime.max_fuel"] == "strict.toml"
-    assert set(both.provenance) == {"profile", *LIMITS, *SETTINGS}
+    assert set(both.provenance) == {"profile", *keys_of("wasmtime")}
     assert both.digest != base.digest
 
 
@@ -77,10 +81,15 @@ def test_a_profile_without_a_name_is_called_after_its_base_layer() -> None:
     assert caught.value.code == "layer-name"
 
 
+def base_of(key: str) -> bytes:
+    """A whole profile that has this key."""
+    return STRICT if key in keys_of("wasmtime") else NATIVE.replace(b"[agent.runtime]", b'[agent.runtime]\ntype = "runc"')
+
+
 @pytest.mark.parametrize("key", [*LIMITS, *SETTINGS])
 def test_no_setting_has_a_default(key: str) -> None:
     name = key.partition(".")[2]
-    lines = [line for line in STRICT.splitlines() if not line.startswith(name.encode() + b" ")]
+    lines = [line for line in base_of(key).splitlines() if not line.startswith(name.encode() + b" ")]
     refusal = refused(b"\n".join(lines))
     assert (refusal.code, refusal.key) == ("setting-missing", key)
     assert name in refusal.hint
@@ -115,7 +124,7 @@ def test_both_bounds_of_a_limit_are_allowed_and_one_beyond_is_not(key: str) -> N
     limit = LIMITS[key]
     for value in (limit.minimum, limit.maximum):
         layer = f"[agent.{table}]\n{name} = {value}\n".encode()
-        assert merge([Layer("a", STRICT), Layer("b", layer)]).config[table][name] == value
+        assert merge([Layer("a", base_of(key)), Layer("b", layer)]).config[table][name] == value
     assert refused(STRICT, f"[agent.{table}]\n{name} = {limit.maximum + 1}\n".encode()).code == "limit-too-high"
 
 
@@ -143,13 +152,36 @@ def test_disallowed_imports_is_a_list_of_strings(value: str) -> None:
     assert refused(STRICT, f"[agent.runtime]\ndisallowed_imports = {value}\n".encode()).code == "wrong-type"
 
 
-def test_other_runtimes_are_refused_by_name() -> None:
-    for name in ("runc", "gvisor", "bubblewrap"):
-        refusal = refused(STRICT, f'[agent.runtime]\ntype = "{name}"\n'.encode())
-        assert refusal.code == "runtime-not-built"
-        assert refusal.message == f"{name} is not built yet"
+def test_a_runtime_that_ironbound_does_not_have_is_refused_by_name() -> None:
     assert refused(STRICT, b'[agent.runtime]\ntype = "docker"\n').code == "runtime-unknown"
+    assert refused(STRICT, b'[agent.runtime]\ntype = "runsc"\n').hint == "did you mean 'gvisor'?"
     assert refused(STRICT, b"[agent.runtime]\ntype = 1\n").code == "wrong-type"
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "wasmtime"])
+def test_every_runtime_has_a_shipped_profile_and_takes_just_what_it_enforces(runtime: str) -> None:
+    effective = merge([Layer("native.toml", NATIVE), Layer("layer.toml", (PROFILES / f"{runtime}.toml").read_bytes())])
+    assert effective.config["profile"] == runtime
+    assert parse_configuration(effective.encoded) == effective.config
+    assert set(effective.provenance) == {"profile", *keys_of(runtime)}
+    assert family_of(effective.config) != "wasm"
+    refusal = refused(STRICT, f'[agent.runtime]\ntype = "{runtime}"\n'.encode())
+    assert (refusal.code, refusal.key) == ("setting-unenforced", "runtime.disallowed_imports")
+    refusal = refused(NATIVE, b'[agent.runtime]\ntype = "wasmtime"\n')
+    assert refusal.code in ("setting-missing", "setting-unenforced")
+
+
+@pytest.mark.parametrize(
+    ("line", "key"), [("max_cpu = 50", "runtime.max_cpu"), ("max_memory = 255", "runtime.max_memory")]
+)
+def test_bubblewrap_refuses_by_name_what_only_a_cgroup_can_enforce(line: str, key: str) -> None:
+    for runtime in ("runc", "crun", "gvisor"):
+        assert merge([Layer("n", NATIVE), Layer("o", f'[agent.runtime]\ntype = "{runtime}"\n{line}\n'.encode())])
+    refusal = refused(NATIVE, f'[agent.runtime]\ntype = "bubblewrap"\n{line}\n'.encode())
+    assert (refusal.code, refusal.key) == ("setting-unenforced", key)
+    encoded = merge([Layer("n", NATIVE), Layer("o", f'[agent.runtime]\ntype = "runc"\n{line}\n'.encode())]).encoded
+    with pytest.raises(FormatError, match=key):
+        parse_configuration(encoded.replace(b'"runc"', b'"bubblewrap"'))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The kernel limits of a sandbox worker, as data that the node sets and the monitor expects.
+"""The kernel limits of a sandbox, as data that the node sets and the monitor expects.
 
-Decides which RLIMIT_* values a worker of a given effective configuration has, and how many threads it has. It sets
-nothing and reads nothing: `node/sandbox/lockdown.py` applies the table, `core/posture.py` expects it.
+Decides which RLIMIT_* values a Wasm worker or a native agent of a given effective configuration has, and how many
+threads a worker has. It sets nothing and reads nothing: `node/sandbox/lockdown.py` and the guard apply the tables,
+`core/posture.py` and `core/cage.py` expect them. Numbers are those of <asm-generic/resource.h>.
 
 Rule 1: soft equals hard, so that nothing can be raised again.
 Rule 2: there is no RLIMIT_AS: the runtime reserves 4 GiB of address space per memory. Linear memory is bounded by the
@@ -13,7 +14,8 @@ Rule 3: nproc is 0 in every separation. The kernel counts processes per uid but 
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, Value
 
@@ -56,3 +58,43 @@ def worker_rlimits(config: Value) -> dict[str, tuple[int, int]]:
     limits = dict(WORKER_RLIMITS)
     limits["stack"] = max(STACK_FLOOR, max_stack * 1024 + STACK_RESERVE)
     return {name: (limits[name], limits[name]) for name in RLIMIT_NAMES}
+
+
+RLIMIT_NUMBERS: Final[Mapping[str, int]] = {
+    "fsize": 1,
+    "stack": 3,
+    "core": 4,
+    "nproc": 6,
+    "nofile": 7,
+    "memlock": 8,
+    "as": 9,
+    "msgqueue": 12,
+    "nice": 13,
+    "rtprio": 14,
+}
+"""Every limit that a native agent has, by the kernel's number."""
+
+NATIVE_STACK: Final = 8 * 1024 * 1024
+
+
+def native_rlimits(config: Mapping[str, Any]) -> dict[str, int]:
+    """The limits, soft and hard alike, of each process of a native agent, in bytes or counts.
+
+    bubblewrap has no cgroup: there the memory of all processes together is bounded by giving each an equal share of
+    the address space.
+    """
+    runtime, scratch = config["runtime"], config["scratch"]
+    limits = {
+        "fsize": scratch["max_bytes"],
+        "stack": NATIVE_STACK,
+        "core": 0,
+        "nproc": runtime["max_processes"],
+        "nofile": runtime["max_open_files"],
+        "memlock": 0,
+        "msgqueue": 0,
+        "nice": 0,
+        "rtprio": 0,
+    }
+    if runtime["type"] == "bubblewrap":
+        limits["as"] = runtime["max_memory"] * 1024 * 1024 // runtime["max_processes"]
+    return {name: limits[name] for name in RLIMIT_NUMBERS if name in limits}

@@ -5,7 +5,8 @@ they say. It reads no file and enforces nothing: the worker, the gateway and the
 canonical bytes that come out. TOML 1.0.0 in, RFC 8785 out.
 
 Rule 1: there is no default. Every setting stands in some layer, so what is approved is what was written.
-Rule 2: what no runtime enforces is refused, never ignored: unknown keys, other runtimes, open imports.
+Rule 2: what the runtime does not enforce is refused, never ignored, and named: unknown keys, settings of other
+        runtimes, values that it can't hold an agent to, open imports.
 Rule 3: every limit is a positive integer below a stated maximum; nothing is unlimited.
 Rule 4: each layer is checked by itself, so an override cannot hide what a base layer says.
 """
@@ -34,45 +35,71 @@ _IMPORT = re.compile(r"[\x21-\x7e]{1,128}")
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
+#: What isolates an agent: Wasm without imports, a container on the host's kernel, a kernel of its own.
+WASM: Final = "wasm"
+NATIVE: Final = "native"
+MICROVM: Final = "microvm"
+
+RUNTIMES: Final[Mapping[str, str]] = {
+    "wasmtime": WASM,
+    "bubblewrap": NATIVE,
+    "runc": NATIVE,
+    "crun": NATIVE,
+    "gvisor": NATIVE,
+    "qemu-microvm": MICROVM,
+    "firecracker": MICROVM,
+}
+"""Every runtime by its name in `runtime.type`, with its family."""
+
+_ALL: Final = frozenset((WASM, NATIVE, MICROVM))
+_ONLY_WASM: Final = frozenset((WASM,))
+_PROCESSES: Final = frozenset((NATIVE, MICROVM))
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit: where it stands, in which unit, its bounds (both inclusive), and what it means."""
+    """One limit: where it stands, in which unit, its bounds (both inclusive), what it means, and in which families."""
 
     key: str
     unit: str
     minimum: int
     maximum: int
     meaning: str
+    families: frozenset[str] = _ALL
 
 
 LIMITS: Final[Mapping[str, Limit]] = {
     limit.key: limit
     for limit in (
-        Limit("runtime.max_memory", "MiB", 1, 4_096, "linear memory that the agent can ever hold"),
-        Limit("runtime.max_fuel", "instructions", 1, 10**15, "Wasm instructions spent on one message"),
+        Limit("runtime.max_memory", "MiB", 1, 4_096, "memory that the agent can ever hold"),
+        Limit("runtime.max_fuel", "instructions", 1, 10**15, "Wasm instructions spent on one message", _ONLY_WASM),
         Limit("runtime.max_wall_clock", "s", 1, 2_592_000, "life of the agent from start to end"),
-        Limit("runtime.max_stack", "KiB", 16, 2_048, "stack of the agent's own calls"),
-        Limit("runtime.max_instances", "instances", 1, 1, "instances of the module in one sandbox"),
-        Limit("runtime.max_tables", "tables", 1, 100, "tables of function references"),
-        Limit("runtime.max_table_elements", "elements", 1, 1_000_000, "elements in each table"),
-        Limit("runtime.max_module_size", "bytes", 8, 67_108_864, "size of the module's binary"),
+        Limit("runtime.max_stack", "KiB", 16, 2_048, "stack of the agent's own calls", _ONLY_WASM),
+        Limit("runtime.max_instances", "instances", 1, 1, "instances of the module in one sandbox", _ONLY_WASM),
+        Limit("runtime.max_tables", "tables", 1, 100, "tables of function references", _ONLY_WASM),
+        Limit("runtime.max_table_elements", "elements", 1, 1_000_000, "elements in each table", _ONLY_WASM),
+        Limit("runtime.max_module_size", "bytes", 8, 67_108_864, "size of the module's binary", _ONLY_WASM),
+        Limit("runtime.max_cpu", "percent of one core", 1, 6_400, "computing time per time", _PROCESSES),
+        Limit("runtime.max_processes", "processes", 1, 1_024, "processes and threads alive together", _PROCESSES),
+        Limit("runtime.max_open_files", "descriptors", 16, 65_536, "descriptors open in one process", _PROCESSES),
         Limit("channel.max_message", "bytes", 256, 16_777_216, "one line on the agent channel, either way"),
         Limit("channel.max_messages_per_second", "messages/s", 1, 10_000, "lines that the agent may send"),
         Limit("scratch.max_bytes", "bytes", 1, 1_073_741_824, "all files in the scratch area together"),
         Limit("scratch.max_files", "files", 1, 10_000, "files in the scratch area"),
     )
 }
-"""Every limit of a profile; each is mandatory."""
+"""Every limit of a profile; each is mandatory in its families."""
 
 SETTINGS: Final[Mapping[str, str]] = {
-    "runtime.type": "what runs the agent; wasmtime is the one that is built",
+    "runtime.type": f"what runs the agent: {', '.join(RUNTIMES)}",
     "runtime.strict_security": "every protection is on; there is no other mode",
-    "runtime.disallowed_imports": 'what a module may not import; with "*": nothing can be imported',
+    "runtime.disallowed_imports": 'what a module may not import; with "*": nothing can be imported (Wasm only)',
 }
-"""The settings that are no limits; each is mandatory."""
+"""The settings that are no limits; each is mandatory, the last for Wasm alone."""
 
-RUNTIMES: Final = ("wasmtime",)
-PLANNED_RUNTIMES: Final = ("bubblewrap", "runc", "crun", "runsc", "gvisor", "qemu", "microvm", "firecracker")
+MEMORY_SHARE: Final = 16
+"""Least MiB of address space of each process under bubblewrap, which divides `max_memory` among `max_processes`."""
+WHOLE_CORE: Final = 100
 
 _KEYS: Final = (*SETTINGS, *LIMITS)
 _TABLES: Final = ("runtime", "channel", "scratch")
@@ -134,17 +161,72 @@ def merge(layers: Sequence[Layer]) -> Effective:
     if "profile" not in settings:
         settings["profile"] = _name_from(layers[0])
         provenance["profile"] = layers[0].name
+    _require_type(settings)
+    wanted = keys_of(str(settings["runtime.type"]))
     for key in _KEYS:
-        if key not in settings:
+        if key in wanted and key not in settings:
+            raise _missing(key)
+        if key not in wanted and key in settings:
             raise ProfileRefused(
-                "setting-missing",
+                "setting-unenforced",
                 key,
-                "no layer sets it, and there are no defaults",
-                f"add {_example(key)} to [agent.{key.partition('.')[0]}]",
+                f"{settings['runtime.type']} can't enforce it",
+                "take the line out, or name the runtime that it is for",
+                layer=provenance[key],
             )
-    config = _shape(settings)
+    _check_together(settings)
+    config = _shape(settings, wanted)
     encoded = canonical(config)
     return Effective(config, encoded, sha256_hex(encoded), provenance)
+
+
+def keys_of(runtime: str) -> tuple[str, ...]:
+    """The dotted keys that a profile of this runtime has, each of which it enforces. KeyError for no runtime."""
+    family = RUNTIMES[runtime]
+    return tuple(
+        key
+        for key in _KEYS
+        if (family in LIMITS[key].families if key in LIMITS else family == WASM or key != "runtime.disallowed_imports")
+    )
+
+
+def family_of(config: Mapping[str, Any]) -> str:
+    """The family of an effective configuration's runtime."""
+    return RUNTIMES[config["runtime"]["type"]]
+
+
+def _missing(key: str) -> ProfileRefused:
+    hint = f"add {_example(key)} to [agent.{key.partition('.')[0]}]"
+    return ProfileRefused("setting-missing", key, "no layer sets it, and there are no defaults", hint)
+
+
+def _require_type(settings: Mapping[str, Value]) -> None:
+    if "runtime.type" not in settings:
+        raise _missing("runtime.type")
+
+
+def _check_together(settings: Mapping[str, Value]) -> None:
+    """What one runtime can't hold an agent to, although each value is in bounds. bubblewrap has no cgroup: it pins
+    the agent to whole cores and gives each process an equal share of the memory as its address space."""
+    if settings["runtime.type"] != "bubblewrap":
+        return
+    cpu, memory, processes = (settings[f"runtime.max_{name}"] for name in ("cpu", "memory", "processes"))
+    if not (isinstance(cpu, int) and isinstance(memory, int) and isinstance(processes, int)):
+        return
+    if cpu % WHOLE_CORE:
+        raise ProfileRefused(
+            "setting-unenforced",
+            "runtime.max_cpu",
+            f"bubblewrap can't enforce {cpu} percent of a core",
+            f"it enforces whole cores: a multiple of {WHOLE_CORE}; runc, crun and gvisor take any",
+        )
+    if memory // processes < MEMORY_SHARE:
+        raise ProfileRefused(
+            "setting-unenforced",
+            "runtime.max_memory",
+            f"bubblewrap can't enforce {memory} MiB for {processes} processes together",
+            f"it gives each process an equal share, of {MEMORY_SHARE} MiB at least; runc, crun and gvisor take any",
+        )
 
 
 def parse_configuration(data: bytes) -> dict[str, Value]:
@@ -164,21 +246,26 @@ def parse_configuration(data: bytes) -> dict[str, Value]:
         if not isinstance(members, dict):
             raise FormatError("config-invalid", f"{table}: expected an object")
         settings.update({f"{table}.{name}": value for name, value in members.items()})
-    if set(settings) != {"profile", *_KEYS}:
-        odd = sorted(set(settings) ^ {"profile", *_KEYS})[0]
+    runtime = settings.get("runtime.type")
+    if not isinstance(runtime, str) or runtime not in RUNTIMES:
+        raise FormatError("config-invalid", "runtime.type: no runtime of Ironbound")
+    wanted = {"profile", *keys_of(runtime)}
+    if set(settings) != wanted:
+        odd = sorted(set(settings) ^ wanted)[0]
         raise FormatError("config-invalid", f"{odd[:80]}: unknown, or missing")
     try:
         for key, value in settings.items():
             _check(key, value)
+        _check_together(settings)
     except ProfileRefused as refusal:
         raise FormatError("config-invalid", f"{refusal.key}: {refusal.message}") from None
     return config
 
 
-def _shape(settings: Mapping[str, Value]) -> dict[str, Value]:
+def _shape(settings: Mapping[str, Value], keys: Sequence[str]) -> dict[str, Value]:
     config: dict[str, Value] = {"version": 1, "profile": settings["profile"]}
     for table in _TABLES:
-        config[table] = {key.partition(".")[2]: settings[key] for key in _KEYS if key.partition(".")[0] == table}
+        config[table] = {key.partition(".")[2]: settings[key] for key in keys if key.partition(".")[0] == table}
     return config
 
 
@@ -345,11 +432,12 @@ def _check_limit(limit: Limit, value: object) -> None:
 def _check_runtime(key: str, value: object) -> None:
     if not isinstance(value, str):
         raise _wrong_type(key, "a string", value, 'write type = "wasmtime"')
-    if value in PLANNED_RUNTIMES:
-        raise ProfileRefused("runtime-not-built", key, f"{value} is not built yet", 'use type = "wasmtime"')
     if value not in RUNTIMES:
         raise ProfileRefused(
-            "runtime-unknown", key, f"{value[:80]!a} is no runtime of Ironbound", 'use type = "wasmtime"'
+            "runtime-unknown",
+            key,
+            f"{value[:80]!a} is no runtime of Ironbound",
+            "did you mean 'gvisor'?" if value == "runsc" else f"there are: {', '.join(RUNTIMES)}",
         )
 
 
