@@ -83,7 +83,8 @@ def test_a_profile_without_a_name_is_called_after_its_base_layer() -> None:
 
 def base_of(key: str) -> bytes:
     """A whole profile that has this key."""
-    return STRICT if key in keys_of("wasmtime") else NATIVE.replace(b"[agent.runtime]", b'[agent.runtime]\ntype = "runc"')
+    native = NATIVE.replace(b"[agent.runtime]", b'[agent.runtime]\ntype = "runc"')
+    return STRICT if key in keys_of("wasmtime") else native
 
 
 @pytest.mark.parametrize("key", [*LIMITS, *SETTINGS])
