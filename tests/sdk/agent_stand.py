@@ -68,6 +68,9 @@ class Weakening:
 
     limits: runtime.WorkerConfig = LIMITS
     imports: tuple[tuple[str, str], ...] = ()
+    features: tuple[str, ...] = ()
+    unparsed: bool = False
+    memories: int = 1
     whole_memory: bool = False
 
 
@@ -81,21 +84,40 @@ class _RoomyConfig(wasmtime.Config):
         setter(self.ptr(), 256 * MIB)
 
 
-def _engine(max_stack: int) -> wasmtime.Engine:
-    if max_stack <= 2 * MIB:
-        return runtime.make_engine(max_stack)
-    with mock.patch.object(wasmtime, "Config", _RoomyConfig):
+def _featured(features: tuple[str, ...]) -> type[wasmtime.Config]:
+    """A configuration in which these proposals can't be switched off."""
+
+    class Featured(wasmtime.Config):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, True if name in features else value)
+
+    return Featured
+
+
+def _engine(max_stack: int, features: tuple[str, ...]) -> wasmtime.Engine:
+    made = _featured(features) if max_stack <= 2 * MIB else _RoomyConfig
+    with mock.patch.object(wasmtime, "Config", made):
         return runtime.make_engine(max_stack)
 
 
 def _defined(
-    engine: wasmtime.Engine, module: wasmtime.Module, imports: Iterable[tuple[str, str | None]]
+    store: wasmtime.Store, engine: wasmtime.Engine, data: bytes, imports: Iterable[tuple[str, str | None]]
 ) -> wasmtime.InstancePre:
-    linker = wasmtime.Linker(engine)
+    """Compiled without our parser before it, and linked with what is asked for."""
+    module, linker = wasmtime.Module(engine, data), wasmtime.Linker(engine)
     for item in module.imports:
-        if (item.module, item.name) in imports:
-            assert isinstance(item.type, wasmtime.FuncType) and item.name is not None
+        if (item.module, item.name) not in imports:
+            continue
+        assert item.name is not None
+        if isinstance(item.type, wasmtime.FuncType):
             linker.define_func(item.module, item.name, item.type, lambda *_: 0)
+        elif isinstance(item.type, wasmtime.MemoryType):
+            linker.define(store, item.module, item.name, wasmtime.Memory(store, item.type))
+        elif isinstance(item.type, wasmtime.TableType):
+            linker.define(store, item.module, item.name, wasmtime.Table(store, item.type, None))
+        else:
+            assert isinstance(item.type, wasmtime.GlobalType)
+            linker.define(store, item.module, item.name, wasmtime.Global(store, item.type, wasmtime.Val.i32(0)))
     return linker.instantiate_pre(module)
 
 
@@ -106,15 +128,17 @@ class Agent:
         self._weak = weakening or Weakening()
         limits = self._weak.limits
         self.most_fuel = 0
-        engine = _engine(limits.max_stack)
+        engine = _engine(limits.max_stack, self._weak.features)
+        self._store = runtime.bounded_store(engine, limits)
+        if self._weak.memories > 1:
+            self._store.set_limits(memories=self._weak.memories)
         data = module.read_bytes()
         try:
             linked = runtime.compile_module(engine, data, limits.max_module_size)
         except runtime.ModuleRefused as error:
-            if not self._weak.imports:
+            if not (self._weak.imports or self._weak.unparsed):
                 raise Stopped(Ended(error.stage, error.text)) from None
-            linked = _defined(engine, wasmtime.Module(engine, data), self._weak.imports)
-        self._store = runtime.bounded_store(engine, limits)
+            linked = _defined(self._store, engine, data, self._weak.imports)
         try:
             exports = linked.instantiate(self._store).exports(self._store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
@@ -151,7 +175,8 @@ class Agent:
         return int(self._memory.size(self._store))
 
     def _at(self, place: int, size: int) -> int:
-        assert place + size <= self._memory.data_len(self._store)
+        if place + size > self._memory.data_len(self._store):
+            raise Stopped(Ended("protocol", f"{size} bytes at {place} lie outside the memory"))
         return ctypes.addressof(self._memory.data_ptr(self._store).contents) + place
 
 
@@ -226,6 +251,13 @@ def _no_constant(text: str) -> None:
     raise ValueError(text)
 
 
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a doubled key")
+    return value
+
+
 class StrictPeer:
     """A gateway that lets nothing through, with a gap where `lets` says so. Counts what it was asked."""
 
@@ -236,15 +268,21 @@ class StrictPeer:
 
     def __call__(self, line: bytes) -> list[bytes]:
         try:
-            message = json.loads(line.decode("utf-8", "strict"), parse_constant=_no_constant)
+            text = line.decode("utf-8", "strict")
+            message = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
+            encode(message)  # no lone surrogates
         except (ValueError, RecursionError):
             return self._malformed(-32700, "not strict JSON: not-json")
+        closed = {"jsonrpc", "id", "method", "params"}
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or "method" not in message:
+            return self._malformed(-32600, "expected jsonrpc, id, method and params only")
+        if not message.keys() <= closed:
             return self._malformed(-32600, "expected jsonrpc, id, method and params only")
         if "id" not in message:
             return []
         ident, method, params = message["id"], message["method"], message.get("params", {})
-        if not isinstance(ident, str | int) or len(str(ident)) > 100:
+        whole = type(ident) is int and abs(ident) < 2**53
+        if not whole and (not isinstance(ident, str) or len(ident) > 100):
             return self._malformed(-32600, "expected an integer or a short string as id")
         if method == "initialize" and self.requests == 0:
             self.requests += 1

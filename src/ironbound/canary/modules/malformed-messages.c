@@ -16,6 +16,7 @@ static const attempt attempts[] = {
     {LINE, "{\"jsonrpc\":\"2.0\"," GRANT ",\"id\":NaN}", "", 0, ""},
     {LINE, "{\"jsonrpc\":\"1.0\"," GRANT ",\"id\":\"a\"}", "", 0, ""},
     {LINE, "{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"gr\xc0\xafnt\",\"params\":{}}", "", 0, ""},
+    {METHOD, "grant", "{}", 0, 0},
 };
 
 CHANNEL_CANARY("malformed-messages")
