@@ -21,6 +21,7 @@ from ironbound.core.tree import (
     in_order,
     parse_tree,
     require_image,
+    resolve,
     tree_digest,
 )
 
@@ -216,3 +217,43 @@ def test_differences_are_told_in_words() -> None:
     assert differences(IMAGE, found) == ["changed: bin/sh", "added: bin/x", "missing: lib"]
     assert differences(IMAGE, IMAGE) == []
     assert differences(IMAGE, (), most=1)[1:] == ["and 7 more"]
+
+
+LINKED: dict[str, Entry] = {
+    one.path: one
+    for one in [
+        Link("bin", "usr/bin"),
+        Folder("usr", 0o555),
+        Folder("usr/bin", 0o555),
+        File("usr/bin/python3.11", 0o555, 0, EMPTY),
+        Link("usr/bin/python3", "python3.11"),
+        Link("usr/bin/python", "/bin/../../../bin/./python3"),
+        Link("loop", "loop2"),
+        Link("loop2", "loop"),
+        Link("out", "/etc/shadow"),
+        Link("up", "../../usr"),
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/usr/bin/python3.11", "usr/bin/python3.11"),
+        ("/bin/python3", "usr/bin/python3.11"),
+        ("/bin/python", "usr/bin/python3.11"),
+        ("/up/bin", "usr/bin"),
+        ("/", ""),
+        ("/..", ""),
+        ("/usr/..", ""),
+        ("/usr/bin/..", "usr"),
+    ],
+)
+def test_a_path_leads_where_the_sandbox_will_follow_it(path: str, leads: str) -> None:
+    found = resolve(LINKED, path)
+    assert found is not None and found.path == leads
+
+
+@pytest.mark.parametrize("path", ["/loop", "/out", "/usr/bin/python3.11/x", "/usr/bin/python3.11/..", "/nothing"])
+def test_a_path_that_leads_nowhere_inside_is_nothing(path: str) -> None:
+    assert resolve(LINKED, path) is None

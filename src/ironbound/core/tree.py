@@ -11,7 +11,7 @@ Rule 4: an image holds the guard and three empty folders to mount on; nothing in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
@@ -31,6 +31,8 @@ MAX_LISTING: Final = 48 << 20
 FOLDER_MODE: Final = 0o555
 PLAIN_MODE: Final = 0o444
 PROGRAM_MODE: Final = 0o555
+#: Links followed on the way to one path, as the kernel follows them.
+MAX_HOPS: Final = 40
 #: The guard's place in every image, and the folders that a sandbox mounts on.
 GUARD: Final = ".ironbound/guard"
 MOUNT_POINTS: Final = ("dev", "proc", "tmp")
@@ -205,6 +207,36 @@ def require_image(entries: Sequence[Entry]) -> Digest:
     if not isinstance(guard, File) or guard.mode != PROGRAM_MODE:
         raise _fail("image", f"expected the guard at {GUARD}")
     return guard.sha256
+
+
+def resolve(found: Mapping[str, Entry], path: str) -> Entry | None:
+    """The folder or file that an absolute path names inside the tree, links followed as the sandbox will; or None."""
+    steps = path.split("/")[::-1]
+    at: Entry = Folder("", FOLDER_MODE)
+    hops = 0
+    while steps:
+        step = steps.pop()
+        if step in ("", "."):
+            continue
+        if not isinstance(at, Folder):
+            return None
+        above = at.path.rpartition("/")[0]
+        if step == "..":
+            at = found[above] if above else Folder("", FOLDER_MODE)
+            continue
+        entry = found.get(f"{at.path}/{step}" if at.path else step)
+        if entry is None:
+            return None
+        if isinstance(entry, Link):
+            hops += 1
+            if hops > MAX_HOPS:
+                return None
+            if entry.target.startswith("/"):
+                at = Folder("", FOLDER_MODE)
+            steps += entry.target.split("/")[::-1]
+        else:
+            at = entry
+    return at
 
 
 def differences(approved: Sequence[Entry], found: Sequence[Entry], most: int = 5) -> list[str]:

@@ -20,7 +20,7 @@ from ironbound.core.replay import Replay
 from ironbound.core.trust import PRODUCTION
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError, load, read_file
 
-from . import operators, show
+from . import images, operators, show
 from .voice import FAILED, OK, Stop, complain, emit, note, paint, passphrases, say, usage
 
 USAGE: Final = """\
@@ -32,6 +32,8 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve profile FILE...        approve a profile (base, then overrides)
   ironbound approve module FILE            approve an agent's code, by digest
   ironbound approve canaries               approve the hostile agents that test the sandbox
+  ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image
+  ironbound image list                     the images here, each checked
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
@@ -95,6 +97,19 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         return USAGE if self.prog == "ironbound" else super().format_help()
+
+
+class _ProgramParser(_Parser):
+    """For commands with a default for `argv`: what stands behind `--` is a program's, wherever the options stand."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(args or ())
+        if "--" not in words or self.get_default("argv") is None:
+            return super().parse_known_args(words, namespace)
+        at = words.index("--")
+        found, rest = super().parse_known_args(words[:at], namespace)
+        found.argv = words[at + 1 :]
+        return found, rest
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,6 +237,9 @@ def _parser() -> argparse.ArgumentParser:
     credential.add_argument("--header", default="Authorization", metavar="NAME")
     credential.add_argument("--value-fd", type=int, metavar="N", help="the header's value, a line (default: asked)")
 
+    image = command("image", _never, "Root file systems of native agents.", "ironbound image list -d prod")
+    kinds = image.add_subparsers(dest="what", metavar="WHAT", parser_class=_ProgramParser, required=True)
+    images.add_commands(command, placed, kinds)
     canary = command("canary", _never, "The hostile agents.", "ironbound canary run -d prod")
     probes = canary.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
     placed(command("run", _canary_run, "Every probe, now, for real.", "ironbound canary run -d prod --json", probes))

@@ -23,6 +23,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -62,6 +63,11 @@ _NAMES: Final = {
 }
 
 Keys: TypeAlias = dict[str, tuple[int, ...]]
+
+
+def shipped_guard() -> bytes:
+    """The guard that this installation puts into images, and that its node starts."""
+    return (resources.files("ironbound") / "node" / "native" / "guard" / "guard").read_bytes()
 
 
 class ImageRefused(Exception):
