@@ -7,6 +7,7 @@ store limits.
 Rule 1: a limit that is missing, zero or negative is a refusal; no limit has a default.
 Rule 2: the linker is empty and stays so: a module with any import is refused in the runtime's own words.
 Rule 3: proposals beyond what agents are compiled to (threads, 64-bit and several memories, exceptions, GC) are off.
+Rule 4: only bytes whose surface our own parser reads are compiled, and the runtime must see the same surface in them.
 """
 
 from __future__ import annotations
@@ -141,6 +142,9 @@ def make_engine(max_stack: int) -> wasmtime.Engine:
     config.wasm_wide_arithmetic = False
     config.wasm_custom_page_sizes = False
     config.wasm_stack_switching = False
+    # The runtime's Python package has no names for these.
+    bindings.wasmtime_config_wasm_compact_imports_set(config.ptr(), False)
+    bindings.wasmtime_config_wasm_branch_hinting_set(config.ptr(), False)
     # Copy-on-write images need memfd_create, which the filter refuses.
     bindings.wasmtime_config_memory_init_cow_set(config.ptr(), False)
     return wasmtime.Engine(config)
