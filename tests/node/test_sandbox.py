@@ -244,8 +244,10 @@ async def test_a_module_that_is_too_large_is_refused(bench: Bench) -> None:
 
 @in_bench
 async def test_text_components_and_other_bytes_are_refused_as_modules(bench: Bench) -> None:
-    for data in (b"(module)", b"", b"\x7fELF", b"\x00asm\x0d\x00\x01\x00", ECHO[:-1], ECHO + b"\x00"):
+    for data in (b"(module)", b"", b"\x7fELF", b"\x00asm\x0d\x00\x01\x00"):
         assert (await bench.refusal(data)).stage == "module"
+    for data in (ECHO[:-1], ECHO + b"\x00"):  # no reader takes these, and the runtime says why
+        assert (await bench.refusal(data)).stage == "compile"
 
 
 @in_bench

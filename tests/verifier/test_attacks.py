@@ -413,12 +413,12 @@ def test_missing_artifacts_leave_their_claims_open(scene: Honest) -> None:
     assert unproven(scene.lab) == {"A2": {"artifact-missing"}, "B1": {"artifact-missing"}}
 
 
-def test_a_component_is_not_analysed_yet_and_says_so(scene: Honest) -> None:
+def test_a_component_is_judged_by_its_imports_and_exports_as_a_module_is(scene: Honest) -> None:
     lab = scene.lab
     module = lab.approve_module(b"\x00asm\x0d\x00\x01\x00")
     started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", module, scene.cage))))
     lab.expect(lab.observe(started))
-    assert unproven(lab) == {"A2": {"component-analysis-not-built"}}
+    assert refuted(lab) == {"A2": {"module-exports"}}
 
 
 # Drift

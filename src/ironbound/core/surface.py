@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from ironbound.core.canonical import Digest, Value, canonical, sha256_hex
+from ironbound.core.native import is_manifest
 from ironbound.core.wasm import Custom, Limits, ModuleSurface, parse_module
 from ironbound.core.wasm_component import COMPONENT_VERSION, ComponentSurface, Part, parse_component
 
@@ -30,11 +31,6 @@ Surface = ModuleSurface | ComponentSurface
 def is_component(data: bytes) -> bool:
     """Whether the preamble says component."""
     return data[4:8] == COMPONENT_VERSION
-
-
-def is_manifest(data: bytes) -> bool:
-    """Whether these are no Wasm but a native agent's manifest."""
-    return data[:1] == b"{"
 
 
 def parse_surface(data: bytes, *, limit: int = MAX_MODULE) -> Surface:

@@ -99,6 +99,10 @@ class ModuleSurface:
     data: int
     custom: tuple[Custom, ...]
 
+    @property
+    def has_start(self) -> bool:
+        return self.start is not None
+
 
 class _Module:
     """The index spaces while the sections are read in order."""

@@ -25,7 +25,7 @@ COMPONENT_VERSION: Final = b"\x0d\x00\x01\x00"
 MAX_NESTING: Final = 8
 """Components within components."""
 MAX_WEIGHT: Final = 8_000_000
-"""What all parts together may weigh: for each its imports and exports, with their types' lengths and what they reach."""
+"""What all parts may weigh: the lengths of their imports' and exports' types, and how many imports are reached."""
 _PART_WEIGHT: Final = 1_000
 
 _CUSTOM, _CORE_MODULE, _CORE_INSTANCE, _CORE_TYPE, _COMPONENT, _INSTANCE, _ALIAS, _TYPE, _CANON = range(9)

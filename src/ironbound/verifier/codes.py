@@ -71,7 +71,6 @@ OPEN: Final[Mapping[str, str]] = {
     "no-pin": "no pin was given, so nothing ties this log to the deployment in question",
     "empty-population": "there was nothing to check: a period without activity is unverified, not passed",
     "artifact-missing": "the bundle lacks an artifact that the claim rests on",
-    "component-analysis-not-built": "a module is a component, whose surface this version does not analyse",
     "surface-unreadable": "a module's surface could not be read",
     "not-observed": "the monitor said nothing about a launch",
     "posture-not-visible": "the monitor could not see all of a posture",

@@ -2,7 +2,7 @@
 
 Decides from the replayed log and the modules' bytes. A1 counts every accepted `started`; a void one (the
 kernel's no) refutes it, unless what differs is the configuration, which is B1's. A2 reads each module that
-started, again, from its bytes (WebAssembly core specification, section 5).
+started, again, from its bytes (`core/surface.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError
-from ironbound.core.wasm import ModuleSurface, parse_module
+from ironbound.core.surface import Surface, first_import, memory_pages, missing_exports, parse_surface
 
 from .claims import Case, Claim
 from .history import History
 
-MAX_MODULE: Final = 64 << 20
-_EXPORTS: Final = (("memory", "memory"), ("alloc", "func"), ("handle", "func"))
 _PAGES_PER_MIB: Final = 16
 
 #: The bytes with a digest, or None if the bundle lacks them.
@@ -59,10 +57,9 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
             case.found("artifact-missing", index, f"module {module}")
             continue
         try:
-            surface = parse_module(data, limit=MAX_MODULE)
+            surface = parse_surface(data)
         except FormatError as error:
-            code = "component-analysis-not-built" if error.code == "component" else "surface-unreadable"
-            case.found(code, index, f"module {module}: {error}")
+            case.found("surface-unreadable", index, f"module {module}: {error}")
             continue
         # A canary that demands more memory than it may have is there to be refused it: that is B2's to show.
         is_canary = history.launch(start.says["launch"]).nonce is not None
@@ -71,12 +68,11 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
     return case.close()
 
 
-def _check_surface(case: Case, index: int, module: str, surface: ModuleSurface, config: Any, is_canary: bool) -> None:
-    if surface.imports:
-        first = surface.imports[0]
-        case.found("module-imports", index, f"module {module} imports {first.module[:40]!a} {first.name[:40]!a}")
-    exports = {(one.name, one.kind) for one in surface.exports}
-    missing = [name for name, kind in _EXPORTS if (name, kind) not in exports]
+def _check_surface(case: Case, index: int, module: str, surface: Surface, config: Any, is_canary: bool) -> None:
+    first = first_import(surface)
+    if first is not None:
+        case.found("module-imports", index, f"module {module} imports {first[:80]!a}")
+    missing = missing_exports(surface)
     if missing:
         case.found("module-exports", index, f"module {module} exports no {', '.join(missing)}")
     if is_canary:
@@ -84,7 +80,6 @@ def _check_surface(case: Case, index: int, module: str, surface: ModuleSurface, 
     if config is None:
         case.found("artifact-missing", index, "the configuration that says how much memory it may have")
         return
-    pages = config["runtime"]["max_memory"] * _PAGES_PER_MIB
-    for memory in surface.memories:
-        if memory.minimum > pages:
-            case.found("module-memory", index, f"module {module}: {memory.minimum} pages, at most {pages}")
+    pages, demanded = config["runtime"]["max_memory"] * _PAGES_PER_MIB, memory_pages(surface)
+    if demanded > pages:
+        case.found("module-memory", index, f"module {module}: {demanded} pages, at most {pages}")

@@ -20,7 +20,9 @@ import wasmtime
 from wasmtime import _bindings as bindings
 
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical, sha256_hex
-from ironbound.core.wasm import parse_module
+from ironbound.core.surface import MODULE_EXPORTS
+from ironbound.core.wasm import ModuleSurface, parse_module
+from ironbound.core.wasm_reader import MAGIC
 
 MAX_CONFIG: Final = 64 * 1024
 """Bytes of an effective configuration."""
@@ -36,13 +38,31 @@ _GREATEST: Final = {"max_memory": 4096, "max_wall_clock": 10 * 365 * 86400, "max
 """Beyond these a number would no longer mean what it says: 4 GiB of 32-bit memory, ten years, 64 MiB of stack."""
 
 _CHANNEL_LIMITS: Final = ("max_message", "max_messages_per_second")
-_EXPORTS: Final = {"memory": "memory", "alloc": "func", "handle": "func"}
-
 _TRAP_REASONS: Final = {
     wasmtime.TrapCode.OUT_OF_FUEL: "fuel",
     wasmtime.TrapCode.INTERRUPT: "wall-clock",
     wasmtime.TrapCode.STACK_OVERFLOW: "stack",
 }
+#: The last line of an error in a component, which has no trap code.
+_TRAP_TEXTS: Final = {
+    "wasm trap: all fuel consumed by WebAssembly": "fuel",
+    "wasm trap: interrupt": "wall-clock",
+    "wasm trap: call stack exhausted": "stack",
+}
+
+
+_OFF: Final = (
+    bindings.wasmtime_config_wasm_compact_imports_set,
+    bindings.wasmtime_config_wasm_branch_hinting_set,
+    bindings.wasmtime_config_concurrency_support_set,
+    bindings.wasmtime_config_wasm_component_model_async_set,
+    bindings.wasmtime_config_wasm_component_model_async_stackful_set,
+    bindings.wasmtime_config_wasm_component_model_more_async_builtins_set,
+    bindings.wasmtime_config_wasm_component_model_map_set,
+    bindings.wasmtime_config_wasm_component_model_implements_set,
+    # Copy-on-write images need memfd_create, which the filter refuses.
+    bindings.wasmtime_config_memory_init_cow_set,
+)
 
 
 class ModuleRefused(Exception):
@@ -115,9 +135,9 @@ def parse_config(data: bytes) -> WorkerConfig:
     )
 
 
-def make_engine(max_stack: int) -> wasmtime.Engine:
-    """An engine with `max_stack` bytes of stack for Wasm code. An impossible combination ends the process, so engines
-    are only made in a zygote that has no worker yet, or in a worker."""
+def make_engine(max_stack: int, *, components: bool = False) -> wasmtime.Engine:
+    """An engine for modules, or for components, with `max_stack` bytes of stack for Wasm code. An impossible
+    combination ends the process, so engines are only made in a zygote that has no worker yet, or in a worker."""
     config = wasmtime.Config()
     config.strategy = "cranelift"
     config.cranelift_opt_level = "speed"
@@ -134,7 +154,7 @@ def make_engine(max_stack: int) -> wasmtime.Engine:
     config.wasm_multi_memory = False
     config.wasm_tail_call = False
     config.wasm_relaxed_simd = False
-    config.wasm_component_model = False
+    config.wasm_component_model = components
     config.wasm_exceptions = False
     config.wasm_function_references = False
     config.wasm_gc = False
@@ -143,42 +163,82 @@ def make_engine(max_stack: int) -> wasmtime.Engine:
     config.wasm_custom_page_sizes = False
     config.wasm_stack_switching = False
     # The runtime's Python package has no names for these.
-    bindings.wasmtime_config_wasm_compact_imports_set(config.ptr(), False)
-    bindings.wasmtime_config_wasm_branch_hinting_set(config.ptr(), False)
-    # Copy-on-write images need memfd_create, which the filter refuses.
-    bindings.wasmtime_config_memory_init_cow_set(config.ptr(), False)
+    for switch in _OFF:
+        switch(config.ptr(), False)
     return wasmtime.Engine(config)
 
 
 def compile_module(engine: wasmtime.Engine, data: bytes, limit: int) -> wasmtime.InstancePre:
     """The module compiled and linked against nothing. Raises ModuleRefused."""
-    try:
-        surface = parse_module(data, limit=limit)
-    except FormatError as error:
-        raise ModuleRefused("module", str(error)) from None
+    surface = _read(engine, data, limit)
     try:
         module = wasmtime.Module(engine, data)
     except wasmtime.WasmtimeError as error:
         raise ModuleRefused("compile", error_text(error)) from None
+    if runtime_view(module) != parser_view(surface):
+        raise ModuleRefused("module", "the runtime sees another surface in these bytes than the parser")
     try:
         linked = wasmtime.Linker(engine).instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
         raise ModuleRefused("imports", error_text(error)) from None
     exports = {export.name: export.kind for export in surface.exports}
-    for name, kind in _EXPORTS.items():
+    for name, kind in MODULE_EXPORTS:
         if exports.get(name) != kind:
             raise ModuleRefused("module", f"export {name}: expected a {kind}, got {exports.get(name)}")
-    _check_types(module)
+    _check_types(surface)
     return linked
 
 
-def _check_types(module: wasmtime.Module) -> None:
-    signatures = {"alloc": (["i32"], ["i32"]), "handle": (["i32", "i32"], ["i64"])}
-    for export in module.exports:
-        if export.name in signatures and isinstance(export.type, wasmtime.FuncType):
-            found = ([str(item) for item in export.type.params], [str(item) for item in export.type.results])
-            if found != signatures[export.name]:
-                raise ModuleRefused("module", f"export {export.name}: expected {signatures[export.name]}, got {found}")
+def _read(engine: wasmtime.Engine, data: bytes, limit: int) -> ModuleSurface:
+    """The surface that our parser sees. What it can't read is refused, in the runtime's words where that refuses it
+    too: those are what evidence about the runtime is made of."""
+    try:
+        return parse_module(data, limit=limit)
+    except FormatError as refusal:
+        if data[:4] == MAGIC and len(data) <= limit:
+            try:
+                wasmtime.Module.validate(engine, data)
+            except wasmtime.WasmtimeError as error:
+                raise ModuleRefused("compile", error_text(error)) from None
+        raise ModuleRefused("module", str(refusal)) from None
+
+
+View = tuple[list[tuple[str, str, str, str]], list[tuple[str, str, str]]]
+
+
+def parser_view(surface: ModuleSurface) -> View:
+    """Imports and exports with their kinds and types, as the parser sees them."""
+    return (
+        [(one.module, one.name, one.kind, one.type) for one in surface.imports],
+        [(one.name, one.kind, one.type) for one in surface.exports],
+    )
+
+
+def runtime_view(module: wasmtime.Module) -> View:
+    """The same, as the runtime sees them."""
+    return (
+        [(one.module, one.name or "", *_type(one.type)) for one in module.imports],
+        [(one.name, *_type(one.type)) for one in module.exports],
+    )
+
+
+def _type(of: object) -> tuple[str, str]:
+    if isinstance(of, wasmtime.FuncType):
+        sides = [" ".join(map(str, side)) for side in (of.params, of.results)]
+        return "func", f"({sides[0]}) -> ({sides[1]})"
+    if isinstance(of, wasmtime.GlobalType):
+        return "global", f"mut {of.content}" if of.mutable else str(of.content)
+    if not isinstance(of, wasmtime.TableType | wasmtime.MemoryType):
+        return type(of).__name__, ""
+    limits = f"{of.limits.min}..{'' if of.limits.max is None else of.limits.max}"
+    return ("memory", limits) if isinstance(of, wasmtime.MemoryType) else ("table", f"{of.element} {limits}")
+
+
+def _check_types(surface: ModuleSurface) -> None:
+    signatures = {"alloc": "(i32) -> (i32)", "handle": "(i32 i32) -> (i64)"}
+    for export in surface.exports:
+        if (wanted := signatures.get(export.name, export.type)) != export.type:
+            raise ModuleRefused("module", f"export {export.name}: expected {wanted}, got {export.type}")
 
 
 def bounded_store(engine: wasmtime.Engine, config: WorkerConfig) -> wasmtime.Store:
@@ -202,8 +262,11 @@ def error_text(error: Exception) -> str:
 
 
 def ending(error: wasmtime.Trap | wasmtime.WasmtimeError) -> tuple[str, str]:
-    """Exit reason and text for an error while the agent ran; what no trap code names is a limit of the store."""
+    """Exit reason and text for an error while the agent ran; what is no trap is a limit of the store."""
     if isinstance(error, wasmtime.Trap):
         code = error.trap_code
         return ("trap" if code is None else _TRAP_REASONS.get(code, "trap")), error_text(error)
+    last = str(error).strip().rpartition("\n")[2].strip()
+    if last.startswith("wasm trap: "):
+        return _TRAP_TEXTS.get(last, "trap"), last
     return "limit", error_text(error)

@@ -14,7 +14,6 @@ Rule 3: the worker ends by its own word exactly once, whichever of its two threa
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -26,8 +25,11 @@ import wasmtime
 from ironbound.core.canonical import FormatError, Value, canonical, sha256_hex
 from ironbound.core.limits import worker_rlimits
 from ironbound.core.seccomp import CHANNEL_FD, CONTROL_FD, ArchitectureUnsupported
+from ironbound.core.surface import is_component
 from ironbound.node.sandbox import engine as runtime
 from ironbound.node.sandbox import lockdown
+from ironbound.node.sandbox.agent import Agent, AgentEnded, ModuleAgent
+from ironbound.node.sandbox.component import ComponentAgent, compile_component
 from ironbound.node.sandbox.memfd import SealMissing, read_sealed
 from ironbound.node.sandbox.probe import ProbeResult, probes_before_filter, probes_behind_filter, run_probes
 
@@ -35,9 +37,6 @@ CONFIG_FD: Final = 3
 MODULE_FD: Final = 4
 FIRST_FD: Final = 3
 RELEASE: Final = b"release\n"
-MAX_REPORT: Final = 4096
-"""Bytes of an agent's final report."""
-
 _READ_SIZE: Final = 65536
 _THREAD_STACK: Final = 256 * 1024
 _GRACE: Final = 0.25
@@ -65,14 +64,6 @@ class WorkerRequest:
     drops_bounding: bool
 
 
-class _Ended(Exception):
-    """The agent's life is over, for this reason."""
-
-    def __init__(self, reason: str, text: str, report: str = "") -> None:
-        super().__init__(text)
-        self.reason, self.text, self.report = reason, text, report
-
-
 def _write(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
@@ -94,81 +85,6 @@ def arrange_descriptors(received: tuple[int, int, int, int]) -> None:
     for place in range(FIRST_FD):
         os.dup2(null, place, inheritable=True)
     lockdown.close_from(FIRST_FD + len(spare))
-
-
-class Agent:
-    """The module's instance and what it has used. Made after the release."""
-
-    def __init__(self, linked: wasmtime.InstancePre, engine: wasmtime.Engine, config: runtime.WorkerConfig) -> None:
-        self._linked = linked
-        self._config = config
-        self._store = runtime.bounded_store(engine, config)
-        self._memory: wasmtime.Memory | None = None
-        self._alloc: wasmtime.Func | None = None
-        self._handle: wasmtime.Func | None = None
-        self.messages = 0
-        self.fuel = 0
-
-    def instantiate(self) -> None:
-        """Runs the module's start function where it has one. Raises _Ended."""
-        try:
-            exports = self._linked.instantiate(self._store).exports(self._store)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise _Ended(*runtime.ending(error)) from None
-        finally:
-            self.fuel += self._config.max_fuel - self._store.get_fuel()
-        memory, alloc, handle = exports["memory"], exports["alloc"], exports["handle"]
-        if not (isinstance(memory, wasmtime.Memory) and isinstance(alloc, wasmtime.Func)):
-            raise _Ended("protocol", "expected the exports memory and alloc")
-        if not isinstance(handle, wasmtime.Func):
-            raise _Ended("protocol", "expected the export handle")
-        self._memory, self._alloc, self._handle = memory, alloc, handle
-
-    def _range(self, start: int, size: int) -> int:
-        """The address of a range of linear memory, checked against its size now (the agent may have grown it)."""
-        if self._memory is None:
-            raise _Ended("protocol", "there is no memory yet")
-        if start + size > self._memory.data_len(self._store):
-            raise _Ended("protocol", f"{size} bytes at {start} lie outside the memory")
-        return ctypes.addressof(self._memory.data_ptr(self._store).contents) + start
-
-    def _call(self, message: bytes) -> int:
-        if self._alloc is None or self._handle is None:
-            raise _Ended("protocol", "there is no instance yet")
-        self._store.set_fuel(self._config.max_fuel)
-        try:
-            place = 0
-            if message:
-                place = int(self._alloc(self._store, len(message))) & 0xFFFFFFFF
-                ctypes.memmove(self._range(place, len(message)), message, len(message))
-            signed = place - (1 << 32) if place >= 1 << 31 else place
-            return int(self._handle(self._store, signed, len(message))) & 0xFFFFFFFFFFFFFFFF
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise _Ended(*runtime.ending(error)) from None
-        finally:
-            self.fuel += self._config.max_fuel - self._store.get_fuel()
-
-    def take(self, message: bytes) -> bytes:
-        """Hands over one message; returns what is to be sent, with its newline. Raises _Ended, also with the report."""
-        answer = self._call(message)
-        if answer == 0:
-            return b""
-        size = answer >> 32 & 0x7FFFFFFF
-        final = bool(answer >> 63)
-        limit = MAX_REPORT if final else self._config.max_message
-        if size > limit:
-            raise _Ended("limit", f"expected an answer of at most {limit} bytes, got {size}")
-        data = ctypes.string_at(self._range(answer & 0xFFFFFFFF, size), size)
-        if final:
-            raise _finished(data)
-        return data if data.endswith(b"\n") or not data else data + b"\n"
-
-
-def _finished(data: bytes) -> _Ended:
-    try:
-        return _Ended("finished", "", data.decode("utf-8", "strict"))
-    except UnicodeDecodeError:
-        return _Ended("protocol", "a report that is not UTF-8")
 
 
 class Life:
@@ -197,9 +113,9 @@ class Life:
         if self._engine is not None:
             self._engine.increment_epoch()
         time.sleep(_GRACE)
-        self.end(_Ended("wall-clock", f"{self._seconds} seconds are over"))
+        self.end(AgentEnded("wall-clock", f"{self._seconds} seconds are over"))
 
-    def end(self, ended: _Ended) -> NoReturn:
+    def end(self, ended: AgentEnded) -> NoReturn:
         """Says why it ended and ends the process. The thread that comes second waits for that."""
         self._last_word.acquire()
         agent = self.agent
@@ -233,7 +149,16 @@ def _require_refused(results: tuple[ProbeResult, ...]) -> None:
         raise Refused("probe", text[: runtime.MAX_TEXT])
 
 
-def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmtime.InstancePre, runtime.WorkerConfig]:
+def load(data: bytes, config: runtime.WorkerConfig) -> tuple[wasmtime.Engine, Agent]:
+    """Step (5): module or component, compiled and linked against nothing. Raises ModuleRefused."""
+    components = is_component(data)
+    engine = runtime.make_engine(config.max_stack, components=components)
+    if components:
+        return engine, ComponentAgent(compile_component(engine, data, config.max_module_size), engine, config)
+    return engine, ModuleAgent(runtime.compile_module(engine, data, config.max_module_size), engine, config)
+
+
+def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, Agent, runtime.WorkerConfig]:
     """Steps (2) to (8) up to the word ready. Raises Refused."""
     try:
         abi = lock_down(request)  # (2)
@@ -248,8 +173,7 @@ def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmt
         raise Refused("lockdown", str(error)) from None
     try:
         module = read_sealed(MODULE_FD, config.max_module_size)  # (5)
-        engine = runtime.make_engine(config.max_stack)
-        linked = runtime.compile_module(engine, module, config.max_module_size)
+        engine, agent = load(module, config)
     except (SealMissing, OSError) as error:
         raise Refused("module", str(error)) from None
     except runtime.ModuleRefused as error:
@@ -263,7 +187,7 @@ def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, wasmt
     listed: list[Value] = [{"name": item.name, "verdict": item.verdict, "refusal": item.refusal} for item in probes]
     digests: dict[str, Value] = {"config_sha256": config.digest, "module_sha256": sha256_hex(module)}
     _say({"type": "ready", **digests, "probes": listed})  # (8)
-    return engine, linked, config
+    return engine, agent, config
 
 
 def _await_release() -> None:
@@ -274,24 +198,24 @@ def _await_release() -> None:
             os._exit(0)  # the node is gone or gave the launch up; nothing has run
         heard += part
     if heard != RELEASE:
-        raise _Ended("refused", "expected the release, got something else")
+        raise AgentEnded("refused", "expected the release, got something else")
 
 
 def _send(data: bytes) -> None:
     try:
         _write(CHANNEL_FD, data)
     except (BrokenPipeError, ConnectionResetError):
-        raise _Ended("eof", "the channel is closed") from None
+        raise AgentEnded("eof", "the channel is closed") from None
 
 
 def converse(agent: Agent, start: bytes, max_message: int) -> NoReturn:
-    """Step (10): one message per line until something ends it. Raises _Ended."""
+    """Step (10): one message per line until something ends it. Raises AgentEnded."""
     _send(agent.take(start))
     waiting = bytearray()
     while True:
         end = waiting.find(b"\n")
         if (len(waiting) if end < 0 else end) > max_message:
-            raise _Ended("protocol", f"expected lines of at most {max_message} bytes")
+            raise AgentEnded("protocol", f"expected lines of at most {max_message} bytes")
         if end >= 0:
             line = bytes(waiting[:end])
             del waiting[: end + 1]
@@ -303,7 +227,7 @@ def converse(agent: Agent, start: bytes, max_message: int) -> NoReturn:
         except ConnectionResetError:
             part = b""
         if not part:
-            raise _Ended("eof", "the channel is closed")
+            raise AgentEnded("eof", "the channel is closed")
         waiting += part
 
 
@@ -312,15 +236,15 @@ def run(request: WorkerRequest, received: tuple[int, int, int, int]) -> NoReturn
     arrange_descriptors(received)  # (1)
     life = Life()
     try:
-        engine, linked, config = _prepare(request, life)
+        engine, agent, config = _prepare(request, life)
     except Refused as error:
         _say({"type": "refused", "stage": error.stage, "text": error.text})
         os._exit(0)
     try:
         _await_release()
-        life.agent = Agent(linked, engine, config)
+        life.agent = agent
         life.release(engine, config.max_wall_clock)
-        life.agent.instantiate()  # (9)
-        converse(life.agent, request.start, config.max_message)
-    except _Ended as ended:
+        agent.instantiate()  # (9)
+        converse(agent, request.start, config.max_message)
+    except AgentEnded as ended:
         life.end(ended)
