@@ -29,7 +29,10 @@ EXAMPLES = SDK / "examples"
 CANARIES = REPOSITORY / "src" / "ironbound" / "canary" / "modules"
 
 NATIVE = SDK / "native"
-PROGRAMS = (REPOSITORY / "src" / "ironbound" / "node" / "native" / "guard" / "guard.c",)
+PROGRAMS = (
+    REPOSITORY / "src" / "ironbound" / "node" / "native" / "guard" / "guard.c",
+    REPOSITORY / "src" / "ironbound" / "canary" / "native" / "probe.c",
+)
 """The native programs: each source includes what else it needs and becomes the file of its own name without a suffix."""
 
 FLAGS = (

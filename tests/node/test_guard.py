@@ -187,7 +187,7 @@ EDITS = [
     (b"env A=b\n", b"env A-B=b\n"),
     (b"env A=b\n", b"env A=b\nenv A=c\n"),
     (b"env A=b\n", b"env A=\x00b\n"),
-    (b"env A=b\n", b"env A=b\r\n"),
+    (b"env A=b\n", b"env A=b\nenv  B=c\n"),
     (b"cwd /\n", b""),
     (b"cwd /\n", b"cwd tmp\n"),
     (b"cwd /\n", b"cwd \n"),

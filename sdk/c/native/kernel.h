@@ -59,7 +59,7 @@ enum {
     ESPIPE = 29, EROFS = 30, EMLINK = 31, EPIPE = 32, ENAMETOOLONG = 36, ENOSYS = 38, ENOTEMPTY = 39, ELOOP = 40,
     ENOKEY = 126, EKEYREJECTED = 129, EOVERFLOW = 75, EBADFD = 77, EUSERS = 87, ENOTSOCK = 88, EPROTONOSUPPORT = 93,
     ESOCKTNOSUPPORT = 94, EOPNOTSUPP = 95, EAFNOSUPPORT = 97, EADDRINUSE = 98, EADDRNOTAVAIL = 99, ENETDOWN = 100,
-    ENETUNREACH = 101, ECONNREFUSED = 111, EHOSTUNREACH = 113, EINPROGRESS = 115, EDQUOT = 122, ETIMEDOUT = 110,
+    ENETUNREACH = 101, ECONNRESET = 104, ECONNREFUSED = 111, EHOSTUNREACH = 113, EINPROGRESS = 115, EDQUOT = 122, ETIMEDOUT = 110,
     ENODATA = 61,
 };
 
@@ -226,7 +226,7 @@ static inline void put_error(text *to, word result) {
         {EAFNOSUPPORT, "EAFNOSUPPORT: Address family not supported by protocol"},
         {EADDRINUSE, "EADDRINUSE: Address already in use"},
         {EADDRNOTAVAIL, "EADDRNOTAVAIL: Cannot assign requested address"}, {ENETDOWN, "ENETDOWN: Network is down"},
-        {ENETUNREACH, "ENETUNREACH: Network is unreachable"}, {ETIMEDOUT, "ETIMEDOUT: Connection timed out"},
+        {ENETUNREACH, "ENETUNREACH: Network is unreachable"}, {ECONNRESET, "ECONNRESET: Connection reset by peer"}, {ETIMEDOUT, "ETIMEDOUT: Connection timed out"},
         {ECONNREFUSED, "ECONNREFUSED: Connection refused"}, {EHOSTUNREACH, "EHOSTUNREACH: No route to host"},
         {EINPROGRESS, "EINPROGRESS: Operation now in progress"}, {EDQUOT, "EDQUOT: Disk quota exceeded"},
         {ENOKEY, "ENOKEY: Required key not available"}, {EKEYREJECTED, "EKEYREJECTED: Key was rejected by service"},

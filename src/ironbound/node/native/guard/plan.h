@@ -1,7 +1,7 @@
 /* The plan: which limits and which filter to set, and what to start afterwards. Strict text in one fixed order.
  *
  * Rule 1: whatever is not exactly the form below is a refusal: another order, a line too many, a number with a
- *         leading zero, an upper-case digit, a control character, a second limit or variable of one name.
+ *         leading zero, an upper-case digit, a zero byte, a second limit or variable of one name.
  * Rule 2: the pointers lead into the plan's own buffer, whose line ends have become NULs; nothing is copied.
  *
  *     ironbound-plan/v1
@@ -93,7 +93,7 @@ static const char *plan_parse(plan *into, char *data, word size) {
     word count;
     if (size < 1 || data[size - 1] != '\n') return "a last line with its end";
     for (word i = 0; i < size; i++) {
-        if (((u8)data[i] < 0x20 && data[i] != '\n') || data[i] == 0x7F) return "no control characters";
+        if (data[i] == 0) return "no zero byte";
         if (data[i] == '\n') data[i] = 0;
     }
     *end = 0; /* an empty line stands for the end: it begins like none */
