@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ironbound.canary
 import ironbound.node
 from ironbound.node.sandbox.memfd import sealed_memfd
 
 GUARD = Path(ironbound.node.__file__).parent / "native" / "guard" / "guard"
+PROBE = Path(ironbound.canary.__file__).parent / "native" / "probe"
 ROOT = os.getuid() == 0
 NOBODY = 65534
 SECONDS = 20.0
@@ -234,3 +236,10 @@ def bubblewrap(root: Path, *extra: str, without: Iterable[str] = ()) -> list[str
                ("--size", "1048576", "--tmpfs", "/tmp"), ("--hostname", "ironbound")]  # fmt: skip
     kept = [word for option in options if option[0] not in set(without) for word in option]
     return ["bwrap", *kept, *extra, "--", "/.ironbound/guard"]
+
+
+def open_to_all(folder: Path) -> None:
+    """Lets the sandbox's user reach a folder of the tests."""
+    for step in (folder, *folder.parents[:-2]):
+        if step.stat().st_mode & 0o055 != 0o055:
+            step.chmod(step.stat().st_mode | 0o055)

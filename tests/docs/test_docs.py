@@ -194,7 +194,7 @@ def test_the_readmes_transcript_has_the_demos_steps_in_order() -> None:
 
 
 def test_the_number_of_hostile_agents_is_that_of_the_package() -> None:
-    count = len(load_probes())
+    count = len(load_probes("wasm"))
     assert f"{count} hostile ones" in text(ROOT / "README.md")
     assert f"{count} of {count} refused" in text(ROOT / "README.md")
     assert f"- {count} hostile agents" in text(ROOT / "CHANGELOG.md")

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
+from ironbound.node.sandbox.launcher import Ready, Refused, parse_first_word
+from ironbound.node.sandbox.memfd import REQUIRED_SEALS, sealed_memfd
 from native_stand import (
     DENIED,
     DROP_ALL,
@@ -22,14 +25,12 @@ from native_stand import (
     bubblewrap,
     filter_without,
     make_rootfs,
+    open_to_all,
     plan,
     sha256,
     start,
     unsealed,
 )
-
-from ironbound.node.sandbox.launcher import Ready, Refused, parse_first_word
-from ironbound.node.sandbox.memfd import REQUIRED_SEALS, sealed_memfd
 
 needs_root = [pytest.mark.root, pytest.mark.skipif(not ROOT, reason="needs root")]
 KEPT_UID = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
@@ -437,8 +438,7 @@ def run_in(root: Path, *extra: str, without: tuple[str, ...] = (), before: tuple
 
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
-    for folder in (tmp_path, *tmp_path.parents[:-2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    open_to_all(tmp_path)
     return make_rootfs(tmp_path)
 
 

@@ -10,19 +10,22 @@ from ironbound.core.canary import parse_probe
 from ironbound.core.canonical import FormatError, parse_json
 
 _MAX_TABLE = 256 * 1024
+_FOLDERS = {"wasm": "modules", "native": "native"}
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A probe's row of `probes.json`, which operators approve as it stands, and its module."""
+    """A probe's row of `probes.json`, which operators approve as it stands, and its module: the Wasm module itself, or
+    the native program that a root file system for canaries holds as `/probe`."""
 
     name: str
     document: dict[str, Any]
     module: bytes
 
 
-def load_probes() -> tuple[Shipped, ...]:
-    """Every shipped probe, in the table's order. FormatError if the table is not what it should be."""
+def load_probes(family: str) -> tuple[Shipped, ...]:
+    """Every shipped probe of a family ('wasm', 'native'), in the table's order. FormatError if the table is not what
+    it should be."""
     folder = resources.files("ironbound.canary")
     rows = parse_json((folder / "probes.json").read_bytes(), limit=_MAX_TABLE)
     if not isinstance(rows, list):
@@ -32,5 +35,6 @@ def load_probes() -> tuple[Shipped, ...]:
         probe = parse_probe(row)
         if not isinstance(row, dict):
             raise FormatError("probe-invalid", "expected an object")
-        shipped.append(Shipped(probe.name, row, (folder / "modules" / probe.module).read_bytes()))
+        if probe.family == family:
+            shipped.append(Shipped(probe.name, row, (folder / _FOLDERS[family] / probe.module).read_bytes()))
     return tuple(shipped)

@@ -399,7 +399,7 @@ def _approve_canaries(arguments: argparse.Namespace) -> int:
     deployment = _deployment(arguments)
     replay = operators.replayed(deployment)
     payloads = []
-    for probe in load_probes():
+    for probe in load_probes("wasm"):
         digest = sha256_hex(probe.module)
         if digest in replay.books.modules:
             continue

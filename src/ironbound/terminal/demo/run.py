@@ -267,7 +267,7 @@ class Demo:
         except operators.Refusal as refusal:
             self._refused(f"ada alone: {refusal.reason}")
         await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
-        probes = load_probes()
+        probes = load_probes("wasm")
         for probe in probes:
             body = {"kind": "canary", "size": len(probe.module), "probe": probe.document}
             digest = sha256_hex(probe.module)

@@ -1,0 +1,62 @@
+"""Every native probe behind every wall: bubblewrap, the guard, and the product's own filter. All are REFUSED."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ironbound.canary.probes import load_probes
+from ironbound.core.canary import verdict
+from ironbound.core.seccomp import native_filter
+from native_channel import closed_table
+from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, make_rootfs, open_to_all, plan, start
+
+NONCE = "0123456789abcdef0123456789abcdef"
+ROWS = {shipped.name: shipped.document for shipped in load_probes("native")}
+LIMITS = {1: 4 << 20, 3: 8 << 20, 4: 0, 6: 64, 7: 64, 8: 0, 9: 64 << 20, 12: 0, 13: 0, 14: 0}
+SCRATCH_FILES = 256
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("image")
+    open_to_all(folder)
+    yield make_rootfs(folder, [PROBE])
+
+
+def each_probe() -> Iterator[Any]:
+    """bubblewrap cannot bound a tmpfs's inodes, and only root can mount one for it."""
+    for name in ROWS:
+        marks = [pytest.mark.root, pytest.mark.skipif(not ROOT, reason="needs root")] if name == "limit-inodes" else []
+        yield pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", each_probe())
+def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None:
+    bytes_of_plan = plan("/probe", name, program=native_filter(), limits=LIMITS, variables=[f"IRONBOUND_NONCE={NONCE}"])
+    command, before = bubblewrap(rootfs), list(DROP_ALL[:-2]) if ROOT else []
+    if name == "limit-inodes":
+        scratch = rootfs.parent / "scratch"
+        scratch.mkdir()
+        script = 'mount -t tmpfs -o mode=1777,nr_inodes="$1" none "$2"; shift 2; exec "$@"'
+        before = ["unshare", "--mount", "sh", "-c", script, "sh", str(SCRATCH_FILES), str(scratch), *before]
+        command = bubblewrap(rootfs, "--bind", str(scratch), "/tmp", without=["--size"])
+    with start(bytes_of_plan, command=command, before=before) as guard:
+        assert guard.word()["type"] == "ready"
+        if name.startswith("channel-"):
+            closed_table(guard.channel)
+        guard.release()
+        report = guard.rest().decode()
+        assert guard.end() == 0
+    decided, refusal = verdict(ROWS[name], NONCE, "finished", "", report)
+    assert decided == "REFUSED", refusal
+    assert len(json.loads(report)["refusal"]) < 512
+
+
+def test_there_are_sixty_probes_and_more_each_with_a_sentence_and_controls() -> None:
+    assert len(ROWS) >= 60
+    assert all(row["about"].endswith(".") and row["controls"] for row in ROWS.values())
