@@ -35,7 +35,7 @@ def each_probe() -> Iterator[Any]:
         yield pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", each_probe())
+@pytest.mark.parametrize("name", list(each_probe()))
 def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None:
     bytes_of_plan = plan("/probe", name, program=native_filter(), limits=LIMITS, variables=[f"IRONBOUND_NONCE={NONCE}"])
     command, before = bubblewrap(rootfs), list(DROP_ALL[:-2]) if ROOT else []
