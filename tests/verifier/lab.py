@@ -109,12 +109,12 @@ def config(**runtime: Any) -> dict[str, Any]:
     }
 
 
-def probe(name: str) -> dict[str, Any]:
+def probe(name: str, family: str = "wasm") -> dict[str, Any]:
     """A canary's probe document."""
     return {
         "probe": name,
-        "family": "wasm",
-        "module": f"{name}.wasm",
+        "family": family,
+        "module": f"{name}.wasm" if family == "wasm" else "probe",
         "about": "tries what it may not",
         "stage": "channel",
         "reasons": ["finished"],
@@ -232,12 +232,12 @@ class Lab:
         request = self.request(kind, **fields)
         return self.admit(request, [self.approval(request, "bob")])
 
-    def approve_module(self, data: bytes, probe_name: str | None = None) -> str:
+    def approve_module(self, data: bytes, probe_name: str | None = None, family: str = "wasm") -> str:
         self.artifacts[sha256_hex(data)] = data
         body = {
             "kind": "agent" if probe_name is None else "canary",
             "size": len(data),
-            "probe": None if probe_name is None else probe(probe_name),
+            "probe": None if probe_name is None else probe(probe_name, family),
         }
         self.expect(self.ask("module-approval", module_sha256=sha256_hex(data), body=body))
         return sha256_hex(data)

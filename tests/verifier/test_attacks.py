@@ -410,7 +410,8 @@ def test_missing_artifacts_leave_their_claims_open(scene: Honest) -> None:
     del scene.lab.artifacts[scene.module]
     assert unproven(scene.lab) == {"A2": {"artifact-missing"}}
     del scene.lab.artifacts[scene.cage]
-    assert unproven(scene.lab) == {"A2": {"artifact-missing"}, "B1": {"artifact-missing"}}
+    missing = {"artifact-missing"}
+    assert unproven(scene.lab) == {"A2": missing, "B1": missing, "B2": missing}
 
 
 def test_a_component_is_judged_by_its_imports_and_exports_as_a_module_is(scene: Honest) -> None:
@@ -522,15 +523,6 @@ def test_a_canary_without_a_verdict_is_not_proven(scene: Honest) -> None:
     assert scene.lab.falling() == {}
 
 
-def test_inconclusive_canaries_do_not_keep_a_refusal_fresh() -> None:
-    scene = honest(canary_interval_ms=60_000)
-    scene.lab.now += 50_000
-    scene.lab.canary(scene.canary, scene.cage, scene.probe, report={"refused": 1}, verdict="INCONCLUSIVE")
-    scene.lab.now += 50_000
-    scene.lab.canary(scene.canary, scene.cage, scene.probe)
-    assert unproven(scene.lab) == {"B2": {"canary-stale"}}
-
-
 def test_a_self_probe_that_got_out_refutes_b2(scene: Honest) -> None:
     lab = scene.lab
     probes = [{"name": "socket", "verdict": "ESCAPED", "refusal": ""}]
@@ -555,34 +547,6 @@ def test_a_configuration_in_use_that_no_canary_tried_is_missed(scene: Honest) ->
     started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", scene.module, cage))))
     lab.expect(lab.observe(started))
     assert unproven(lab) == {"B2": {"canary-missing"}}
-
-
-def test_a_canary_on_another_build_of_the_runtime_does_not_count(scene: Honest) -> None:
-    lab = scene.lab
-    started = lab.expect(lab.start(_second_launch(scene), runtime_sha256=digest_of("next wasmtime")))
-    lab.expect(lab.observe(started))
-    assert unproven(lab) == {"B2": {"canary-other-runtime"}}
-
-
-def test_a_canary_that_is_stale_does_not_count() -> None:
-    scene = honest(canary_interval_ms=60_000)
-    scene.lab.now += 60_000
-    scene.act()
-    assert unproven(scene.lab) == {"B2": {"canary-stale"}}
-
-
-def test_a_gap_between_two_canaries_stays_a_gap() -> None:
-    scene = honest(canary_interval_ms=60_000)
-    scene.lab.now += 70_000
-    scene.lab.canary(scene.canary, scene.cage, scene.probe)
-    assert unproven(scene.lab) == {"B2": {"canary-stale"}}
-
-
-def test_a_result_for_no_challenge_of_the_monitor_refutes_b2(scene: Honest) -> None:
-    lab = scene.lab
-    answered = max(lab.replay.books.challenges)
-    lab.result(answered, scene.probe, scene.started, challenge=scene.launch)
-    assert refuted(scene.lab) == {"B2": {"canary-result-void"}}
 
 
 def test_without_the_channel_canary_c2_is_not_proven() -> None:

@@ -18,7 +18,6 @@ Rule 4: patterns are matched in linear time: literals, alternatives, classes and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -37,17 +36,6 @@ MAX_REFUSAL: Final = 512
 
 FAMILIES: Final = ("wasm", "native")
 """What kind of sandbox a probe is for. A native probe serves containers and microVMs alike."""
-
-RUNTIME_FAMILIES: Final[Mapping[str, str]] = {
-    "wasmtime": "wasm",
-    "bubblewrap": "native",
-    "runc": "native",
-    "crun": "native",
-    "gvisor": "native",
-    "qemu-microvm": "microvm",
-    "firecracker": "microvm",
-}
-"""`runtime.type` of a profile -> the family of its sandboxes."""
 
 STAGES: Final = ("module", "compile", "imports", "instantiate", "run", "channel")
 """Where the sandbox is to stop the agent."""
@@ -157,13 +145,12 @@ def parse_probes(data: bytes) -> tuple[Probe, ...]:
     return probes
 
 
-def family_of(runtime_type: str) -> str | None:
-    """The family of the probes that a profile with this `runtime.type` has to refuse; None for an unknown type.
+def applies(probe_family: str, family: str) -> bool:
+    """Whether a sandbox of a family (`core.profile`) has to refuse this probe.
 
     A microVM runs the native probes: what they try is tried inside of it.
     """
-    family = RUNTIME_FAMILIES.get(runtime_type)
-    return "native" if family == "microvm" else family
+    return probe_family == family or (probe_family, family) == ("native", "microvm")
 
 
 def _count(value: Value) -> int:

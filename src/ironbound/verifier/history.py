@@ -6,10 +6,13 @@ under what it concerns. Actions, which are many, are counted; everything else is
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ironbound.core.coverage import Usage
 from ironbound.core.replay import Entry, Launch, Replay
 
 #: Why an entry is void because of who said it, or how; these concern D3 alone.
@@ -64,6 +67,14 @@ class History:
     stop_orders: dict[int, list[Said]] = field(default_factory=dict)
     challenges: dict[int, Said] = field(default_factory=dict)
     results: list[Said] = field(default_factory=list)
+    #: When each result was said at the earliest: the node's word, but not before what the monitor had said by then.
+    result_ms: dict[int, int] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    #: The release of Ironbound that the node had announced when it said a result, by that entry's index.
+    releases: dict[int, str] = field(default_factory=dict)
+    #: The latest time said up to each entry, by its index.
+    clocks: array[int] = field(default_factory=lambda: array("q"))
+    _monitor_ms: int = 0
     intents: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     void_intents: dict[int, str] = field(default_factory=dict)
@@ -78,7 +89,12 @@ class History:
             self.clock_ms = at_ms
         if not self.first_ms:
             self.first_ms = at_ms
+        self.clocks.append(self.clock_ms)
         if entry.void is None:
+            if entry.role == "monitor":
+                self._monitor_ms = max(self._monitor_ms, at_ms)
+            launch = self.replay.books.launches.get(entry.predicate.get("launch", -1))
+            self.usage.add(entry, launch, self.replay.trust.canary_interval_ms)
             self.said[entry.kind] = self.said.get(entry.kind, 0) + 1
             file = _FILE.get(entry.kind)
             if file is not None:
@@ -87,6 +103,11 @@ class History:
             self.wrong_voices.append((entry.index, entry.void, entry.detail or f"{entry.role or '?'} {entry.kind}"))
         else:
             self._add_void(entry)
+
+    def entries_in(self, begin_ms: int, end_ms: int) -> str:
+        """The entries that were said in a time, for people to look at."""
+        first, last = bisect_left(self.clocks, begin_ms), bisect_left(self.clocks, end_ms) - 1
+        return f"entries {first} to {last}" if first <= last else "no entry"
 
     def launch(self, index: int) -> Launch:
         """An admitted launch or an accepted challenge."""
@@ -149,6 +170,8 @@ class History:
 
     def _result(self, entry: Entry) -> None:
         self.results.append(_said(entry))
+        self.result_ms[entry.index] = max(entry.predicate["at_ms"], self._monitor_ms)
+        self.releases[entry.index] = self.usage.release
 
     def _intent(self, entry: Entry) -> None:
         self.intents += 1

@@ -10,30 +10,16 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ironbound.core.trust import PRODUCTION
+
 from .bundle import BundleBroken
 from .claims import HOLDS, REFUTED, UNPROVEN, Claim, Reason
 from .codes import explain
+from .times import utc
 from .verify import EXIT_BROKEN, Report
 
 WIDTH: Final = 100
 _COLOURS: Final = {HOLDS: "32", REFUTED: "31;1", UNPROVEN: "33"}
-_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
-
-
-def utc(ms: int) -> str:
-    """A Unix time in milliseconds as `2026-07-01 12:00:00.000 UTC`, by the Gregorian calendar's own rules."""
-    days, rest = divmod(ms, _DAY)
-    # Days since 0000-03-01, in eras of 400 years: leap days come last in such a year.
-    era, day = divmod(days + 719_468, 146_097)
-    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
-    day -= 365 * year + year // 4 - year // 100
-    month = (5 * day + 2) // 153
-    day -= (153 * month + 2) // 5 - 1
-    month = month + 3 if month < 10 else month - 9
-    year += era * 400 + (month <= 2)
-    hour, rest = divmod(rest, _HOUR)
-    minute, rest = divmod(rest, _MINUTE)
-    return f"{year:04d}-{month:02d}-{day:02d} {hour:02d}:{minute:02d}:{rest // 1000:02d}.{rest % 1000:03d} UTC"
 
 
 def _reason_value(reason: Reason) -> dict[str, Any]:
@@ -65,6 +51,7 @@ def report_value(report: Report) -> dict[str, Any]:
         "exit": report.exit_code,
         "integrity": "sound",
         "deployment": report.deployment,
+        "environment": report.environment,
         "pinned": report.pinned,
         "pin": str(report.pin),
         "log": {
@@ -118,7 +105,7 @@ def _reason_lines(reason: Reason) -> Iterator[str]:
 
 def report_lines(report: Report, colour: bool) -> Iterator[str]:
     """The report for people, line by line."""
-    yield f"deployment  {_plain(report.deployment)}"
+    yield f"deployment  {_plain(report.deployment)}, environment {_plain(report.environment)}"
     yield f"log         {_plain(report.origin)}, entries 0 to {report.size - 1}, root {report.root.hex()}"
     yield f"witnessed   {', '.join(report.witnesses) or 'by nobody'}"
     yield f"period      {utc(report.first_ms)} to {utc(report.last_ms)}"
@@ -126,8 +113,12 @@ def report_lines(report: Report, colour: bool) -> Iterator[str]:
     yield f"pin         {'matches' if report.pinned else 'none given: this may be the log of another deployment'}"
     yield ""
     limits = [claim for claim in report.claims if claim.status != HOLDS]
-    if limits:
+    elsewhere = report.environment != PRODUCTION
+    if limits or elsewhere:
         yield "What this bundle does not prove"
+        if elsewhere:
+            text = f"anything about {PRODUCTION}: the trust root says that this is the environment {report.environment}"
+            yield from _wrapped(text, "  ")
         for claim in limits:
             codes = ", ".join(reason.code for reason in claim.reasons)
             yield from _wrapped(f"{claim.id}  {claim.status}: {codes}", "  ")

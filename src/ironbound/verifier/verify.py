@@ -53,6 +53,7 @@ class Report:
     """What a sound bundle shows. Times are Unix milliseconds; `as_of_ms` is the reference time."""
 
     deployment: str
+    environment: str
     pin: Pin
     pinned: bool
     origin: str
@@ -93,6 +94,7 @@ def verify_bundle(file: BinaryIO, pin: Pin | None, progress: Progress | None = N
     claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms)  # (6)
     return Report(
         trust.deployment,
+        trust.environment,
         trust.pin,
         pin is not None,
         trust.origin,
@@ -242,7 +244,7 @@ def _claims(
         claim_a1(history),
         claim_a2(history, artifact, readable_config),
         claim_b1(history, config_of),
-        claim_b2(history, runs, end_ms),
+        claim_b2(history, runs, readable_config, end_ms),
         claim_b3(history, end_ms),
         claim_c1(history),
         claim_c2(history, runs),
