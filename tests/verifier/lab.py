@@ -137,6 +137,7 @@ class Lab:
     drift_stop_ms: int = 5_000
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
+    said: list[Entry] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     _serial: int = 0
 
@@ -173,7 +174,8 @@ class Lab:
 
     def append(self, data: bytes) -> Entry:
         self.entries.append(data)
-        return self.replay.apply(data)
+        self.said.append(self.replay.apply(data))
+        return self.said[-1]
 
     def fresh(self) -> str:
         self._serial += 1
@@ -270,7 +272,7 @@ class Lab:
 
     # What services do
 
-    def announce(self) -> None:
+    def announce(self, release: str = "release") -> None:
         for uid, role in enumerate(ROLES):
             self.expect(
                 self.say(
@@ -285,7 +287,7 @@ class Lab:
                     separation=self.separation,
                     version="0.1.0",
                     kernel_sha256=digest_of("kernel"),
-                    release_sha256=digest_of("release"),
+                    release_sha256=digest_of(release),
                     host={},
                 )
             )

@@ -26,6 +26,8 @@ Human = NewType("Human", str)
 MAX_PIN: Final = 1024
 #: The environment whose evidence is about real agents; evidence from any other says so first.
 PRODUCTION: Final = "production"
+#: The interval of a new deployment: every canary bites once in each, on every profile in use.
+CANARY_INTERVAL_MS: Final = 15 * 60_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`ironbound canary run`: asks the monitor to run every canary now, and shows the results as they come."""
+"""`ironbound canary run`: asks the monitor to run the canaries now, and shows the results as they come."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from .voice import FAILED, OK, Stop, emit, note, paint, say
 _STYLES = {"REFUSED": "green", "ESCAPED": "red", "INCONCLUSIVE": "yellow"}
 
 
-async def challenge_all(deployment: Deployment, report: Callable[[dict[str, Any], int], None]) -> list[dict[str, Any]]:
-    """Every result, each reported with the total as it comes. Stop if the monitor breaks off."""
+async def challenge_all(
+    deployment: Deployment,
+    report: Callable[[dict[str, Any], int], None],
+    every: bool = False,
+    profile: str | None = None,
+) -> list[dict[str, Any]]:
+    """Every result, each reported with the total as it comes. Stop if the monitor breaks off.
+
+    Which configurations: those in use, with `every` all approved ones, with `profile` those of that name.
+    """
     try:
         reader, writer = await asyncio.open_unix_connection(deployment.socket("monitor"))
     except OSError as error:
         raise Stop(f"the monitor does not answer: {error.strerror}", f"`ironbound up -d {deployment.root}`") from error
     results: list[dict[str, Any]] = []
     try:
-        await send_frame(writer, {"op": "canary-run"})
+        await send_frame(writer, {"op": "canary-run", "every": every, "profile": profile})
         total = 0
         while True:
             frame: Any = await receive_frame(reader)
@@ -43,12 +51,7 @@ async def challenge_all(deployment: Deployment, report: Callable[[dict[str, Any]
         writer.close()
 
 
-def _row(result: dict[str, Any]) -> dict[str, Any]:
-    given = dict(result)
-    return {"name": given.pop("probe"), "runtime": "wasmtime", "profile": given.pop("config"), **given}
-
-
-def run_all(deployment: Deployment, as_json: bool) -> int:
+def run_all(deployment: Deployment, as_json: bool, every: bool, profile: str | None) -> int:
     """Run them; exit 0 only if there were any and every one was REFUSED."""
     done = 0
 
@@ -56,14 +59,17 @@ def run_all(deployment: Deployment, as_json: bool) -> int:
         nonlocal done
         done += 1
         if as_json:
-            note(f"{done}/{total} {result['probe']}")
+            note(f"{done}/{total} {result['name']}")
         else:
             word = paint(result["verdict"], _STYLES[result["verdict"]])
-            say(f"{done:>3}/{total}  {word:<12}  {result['probe']:<22} {result['refusal'].splitlines()[0][:90]}")
+            where = f"{result['runtime']} {result['profile']}"
+            words = (result["refusal"].splitlines() or [""])[0][:80]
+            say(f"{done:>3}/{total}  {word:<12}  {where:<20} {result['name']:<22} {words}")
 
-    results = asyncio.run(challenge_all(deployment, report))
+    results = asyncio.run(challenge_all(deployment, report, every, profile))
     if as_json:
-        emit({"probes": [_row(one) for one in results]})
+        emit({"probes": results})
     if not results:
-        raise Stop("no canary is approved", "`ironbound approve canaries` first")
+        text = "no approved profile has a canary" if profile is None else f"no approved profile {profile} has a canary"
+        raise Stop(text, "`ironbound approve canaries` first")
     return OK if all(one["verdict"] == "REFUSED" for one in results) else FAILED

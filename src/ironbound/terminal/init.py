@@ -17,7 +17,7 @@ from ironbound.core.envelope import sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.statement import Subject, encode_statement
-from ironbound.core.trust import PRODUCTION, parse_trust_root
+from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
 from ironbound.wire.log import now_ms
@@ -29,8 +29,6 @@ from .voice import Stop
 VOICED: Final = ("controller", "node", "gateway", "monitor")
 #: A drift ends in a stop within this time, or claim B3 falls.
 DRIFT_STOP_MS: Final = 5_000
-#: Every probe bites at least this often on every profile in use, or claim B2 is stale.
-CANARY_INTERVAL_MS: Final = 15 * 60_000
 #: Who owns what below the deployment directory, as root.
 FOLDERS: Final = {
     "keys": "root",
@@ -95,6 +93,7 @@ def initialise(
     quorum: int,
     keys: Path | None = None,
     environment: str = PRODUCTION,
+    canary_interval_ms: int = CANARY_INTERVAL_MS,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names with their keys' passphrases.
 
@@ -140,7 +139,9 @@ def initialise(
     if separated:
         (root / "keys").chmod(0o711)
     read_port, witness_port = free_ports(2)
-    root_statement = _trust_root(name, environment, people, services, quorum, witness_port, users if separated else {})
+    root_statement = _trust_root(
+        name, environment, canary_interval_ms, people, services, quorum, witness_port, users if separated else {}
+    )
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     envelope = sign_envelope(payload, [person.key for person in people])
     trust = parse_trust_root(envelope.encode())
@@ -169,6 +170,7 @@ def _roster_digest(people: Sequence[Operator]) -> Any:
 def _trust_root(
     name: str,
     environment: str,
+    canary_interval_ms: int,
     people: Sequence[Operator],
     services: dict[str, PrivateKey],
     quorum: int,
@@ -194,6 +196,6 @@ def _trust_root(
             "mode": "user" if users else "process",
             "users": users,
         },
-        "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": CANARY_INTERVAL_MS},
+        "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": canary_interval_ms},
         "tpm": None,
     }

@@ -17,7 +17,7 @@ from ironbound.core.authority import Refused
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.profile import Layer, ProfileRefused, merge
 from ironbound.core.replay import Replay
-from ironbound.core.trust import PRODUCTION
+from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError, load, read_file
 
 from . import images, operators, show
@@ -153,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "--environment", default=PRODUCTION, metavar="NAME", help=f"what it is for (default: {PRODUCTION})"
     )
+    init.add_argument(
+        "--canary-interval",
+        type=age_ms,
+        default=CANARY_INTERVAL_MS,
+        metavar="15m",
+        help="each canary bites once in each interval (default 15m)",
+    )
     init.add_argument("--operator", action="append", default=[], metavar="NAME", help="a human (default: you)")
     init.add_argument("--quorum", type=int, default=1, metavar="N", help="how many humans it takes (default 1)")
     init.add_argument("--keys", type=Path, metavar="DIR", help="where the operators' keys go (default: inside)")
@@ -242,7 +249,10 @@ def _parser() -> argparse.ArgumentParser:
     images.add_commands(command, placed, kinds)
     canary = command("canary", _never, "The hostile agents.", "ironbound canary run -d prod")
     probes = canary.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
-    placed(command("run", _canary_run, "Every probe, now, for real.", "ironbound canary run -d prod --json", probes))
+    now = placed(command("run", _canary_run, "Every probe, now, for real.", "ironbound canary run --all", probes))
+    where = now.add_mutually_exclusive_group()
+    where.add_argument("--all", dest="every", action="store_true", help="on every approved profile (default: in use)")
+    where.add_argument("--profile", metavar="NAME", help="on this approved profile")
     evidence = command("evidence", _never, "Evidence.", "ironbound evidence export -o evidence.ironbound")
     exports = evidence.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
     export = placed(
@@ -278,6 +288,7 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.quorum,
         arguments.keys,
         arguments.environment,
+        arguments.canary_interval,
     )
     pin = str(deployment.trust.pin)
     if arguments.json:
@@ -536,7 +547,7 @@ def _credential(arguments: argparse.Namespace) -> int:
 def _canary_run(arguments: argparse.Namespace) -> int:
     from .canaries import run_all
 
-    return run_all(_deployment(arguments), arguments.json)
+    return run_all(_deployment(arguments), arguments.json, arguments.every, arguments.profile)
 
 
 def _export(arguments: argparse.Namespace) -> int:

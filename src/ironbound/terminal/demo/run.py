@@ -348,11 +348,11 @@ class Demo:
 
         def report(result: dict[str, Any], total: int) -> None:
             words = str(result["refusal"]).splitlines()[0][:84]
-            line = f"{result['probe']:<20} {words}"
+            line = f"{result['name']:<20} {words}"
             (self._refused if result["verdict"] == "REFUSED" else self._tell)(f"{result['verdict']} {line}")
 
         results = await challenge_all(self._deployment, report)
-        bad = [one["probe"] for one in results if one["verdict"] != "REFUSED"]
+        bad = [one["name"] for one in results if one["verdict"] != "REFUSED"]
         if bad or len(results) < 11:
             raise StepFailed(f"{len(results)} canaries, not refused: {', '.join(bad) or 'none'}")
         self._good(f"{len(results)} of {len(results)} refused")
