@@ -14,8 +14,9 @@ import select
 import signal
 import socket
 import struct
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,9 @@ def bubblewrap(root: Path, *extra: str, without: Iterable[str] = ()) -> list[str
     return ["bwrap", *kept, *extra, "--", "/.ironbound/guard"]
 
 
-def open_to_all(folder: Path) -> None:
-    """Lets the sandbox's user reach a folder of the tests."""
-    for step in (folder, *folder.parents[:-2]):
-        if step.stat().st_mode & 0o055 != 0o055:
-            step.chmod(step.stat().st_mode | 0o055)
+@contextlib.contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """A folder that the sandbox's user reaches; those of pytest are closed again by whoever starts it next."""
+    with tempfile.TemporaryDirectory(prefix="ironbound-native-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

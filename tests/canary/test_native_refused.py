@@ -13,7 +13,7 @@ from ironbound.canary.probes import load_probes
 from ironbound.core.canary import verdict
 from ironbound.core.seccomp import native_filter
 from native_channel import closed_table
-from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, make_rootfs, open_to_all, plan, start
+from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, folder_for_all, make_rootfs, plan, start
 
 NONCE = "0123456789abcdef0123456789abcdef"
 ROWS = {shipped.name: shipped.document for shipped in load_probes("native")}
@@ -22,10 +22,9 @@ SCRATCH_FILES = 256
 
 
 @pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("image")
-    open_to_all(folder)
-    yield make_rootfs(folder, [PROBE])
+def rootfs() -> Iterator[Path]:
+    with folder_for_all() as folder:
+        yield make_rootfs(folder, [PROBE])
 
 
 def each_probe() -> Iterator[Any]:

@@ -16,7 +16,7 @@ static void mount_proc(void) {
 }
 
 static void mount_cgroup(void) {
-    if (attempt("mount cgroup", call(SYS_mount, "none", "/tmp", "cgroup", 0, "none,name=ironbound-probe"), DENIED))
+    if (attempt("mount cgroup", call(SYS_mount, "none", "/tmp", "cgroup", 0, "memory"), DENIED))
         call(SYS_umount2, "/tmp", MNT_DETACH);
     if (attempt("mount cgroup2", call(SYS_mount, "none", "/tmp", "cgroup2", 0, 0), DENIED))
         call(SYS_umount2, "/tmp", MNT_DETACH);

@@ -8,7 +8,7 @@ static void trace_parent(void) {
     if (attempt("ptrace PTRACE_SEIZE", result, ERRORS(EPERM, ESRCH))) call(SYS_ptrace, PTRACE_DETACH, stranger(), 0, 0);
 }
 
-static void trace_sibling(void) {
+static void trace_child(const char *what, word how) {
     word child = call(SYS_fork);
     if (child == 0)
         for (;;) call(SYS_poll, 0, 0, 5000);
@@ -16,10 +16,14 @@ static void trace_sibling(void) {
         never_reached("there was no sibling");
         return;
     }
-    attempt("ptrace PTRACE_SEIZE of a sibling", call(SYS_ptrace, PTRACE_SEIZE, child, 0, 0), DENIED);
-    attempt("ptrace PTRACE_ATTACH of a sibling", call(SYS_ptrace, PTRACE_ATTACH, child, 0, 0), DENIED);
+    attempt(what, call(SYS_ptrace, how, child, 0, 0), DENIED);
     call(SYS_kill, child, SIGKILL);
     call(SYS_wait4, child, 0, 0, 0);
+}
+
+static void trace_sibling(void) {
+    trace_child("ptrace PTRACE_SEIZE of a sibling", PTRACE_SEIZE);
+    trace_child("ptrace PTRACE_ATTACH of a sibling", PTRACE_ATTACH);
 }
 
 static void read_other_memory(void) {
