@@ -32,6 +32,7 @@ NATIVE = SDK / "native"
 PROGRAMS = (
     REPOSITORY / "src" / "ironbound" / "node" / "native" / "guard" / "guard.c",
     REPOSITORY / "src" / "ironbound" / "canary" / "native" / "probe.c",
+    REPOSITORY / "src" / "ironbound" / "node" / "microvm" / "init" / "init.c",
 )
 """The native programs: each source includes what else it needs and becomes the file of its own name without a suffix."""
 

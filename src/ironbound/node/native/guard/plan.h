@@ -88,7 +88,7 @@ static boolean plan_variable(plan *into, word count, char *rest) {
 }
 
 /* Reads `size` bytes at `data`, which has room for one more. Returns 0, or what was expected instead. */
-static const char *plan_parse(plan *into, char *data, word size) {
+static inline const char *plan_parse(plan *into, char *data, word size) {
     char *line, *rest, *end = data + size;
     word count;
     if (size < 1 || data[size - 1] != '\n') return "a last line with its end";
