@@ -95,6 +95,9 @@ def native_rlimits(config: Mapping[str, Any]) -> dict[str, int]:
         "nice": 0,
         "rtprio": 0,
     }
+    if runtime["type"] == "gvisor":  # its kernel has none of these, and lets nobody set them
+        for name in ("msgqueue", "nice", "rtprio"):
+            del limits[name]
     if runtime["type"] == "bubblewrap":
         limits["as"] = runtime["max_memory"] * 1024 * 1024 // runtime["max_processes"]
     return {name: limits[name] for name in RLIMIT_NUMBERS if name in limits}

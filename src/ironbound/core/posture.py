@@ -15,7 +15,7 @@ Rule 3: what the expectation does not name (one descriptor more, one mapping mor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -199,15 +199,17 @@ def _worker_filters() -> list[Value]:
     return [filter_digest(worker_filter())]
 
 
-def _posture(value: Value, whose: str) -> dict[str, Value]:
+def require_posture(
+    value: Value, whose: str, fields: Sequence[str] = FIELDS, version: int = POSTURE_VERSION
+) -> dict[str, Value]:
+    """The posture, with exactly these fields and of this version. Raises FormatError ('posture-invalid')."""
     if not isinstance(value, dict):
         raise FormatError("posture-invalid", f"{whose}: expected an object, got {type(value).__name__}")
-    if set(value) != set(FIELDS):
-        wrong = sorted(set(value) ^ set(FIELDS))
+    if set(value) != set(fields):
+        wrong = sorted(set(value) ^ set(fields))
         raise FormatError("posture-invalid", f"{whose}: missing or unknown: {', '.join(wrong)[:200]}")
-    version = value["version"]
-    if type(version) is not int or version != POSTURE_VERSION:
-        raise FormatError("posture-invalid", f"{whose}: expected version {POSTURE_VERSION}")
+    if type(value["version"]) is not int or value["version"] != version:
+        raise FormatError("posture-invalid", f"{whose}: expected version {version}")
     canonical(value)
     return value
 
@@ -218,7 +220,7 @@ def compare_postures(expected: Value, observed: Value) -> tuple[Difference, ...]
     Raises FormatError ('posture-invalid', or as `canonical` does) where either is not a posture, and where
     the expectation leaves out anything but the filter.
     """
-    want, got = dict(_posture(expected, "expected")), _posture(observed, "observed")
+    want, got = dict(require_posture(expected, "expected")), require_posture(observed, "observed")
     if want["filters"] is None and got["filters"] is not None:
         want["filters"] = _worker_filters()
     differences: list[Difference] = []
@@ -229,7 +231,7 @@ def compare_postures(expected: Value, observed: Value) -> tuple[Difference, ...]
         elif field == "mappings":
             differences += _compare_lists(field, want[field], got[field])
         else:
-            differences += _compare(field, want[field], got[field])
+            differences += compare(field, want[field], got[field])
     return tuple(sorted(differences, key=lambda difference: difference.path))
 
 
@@ -238,7 +240,8 @@ def _same(expected: Value, got: Value) -> bool:
     return canonical(expected) == canonical(got)
 
 
-def _compare(path: str, expected: Value, got: Value) -> list[Difference]:
+def compare(path: str, expected: Value, got: Value) -> list[Difference]:
+    """The differences of one field and of what is below it; null in `got` is NOT_SEEN."""
     if got is None:
         return [Difference(path, expected, NOT_SEEN)]
     if not isinstance(expected, dict) or not isinstance(got, dict):
@@ -251,13 +254,13 @@ def _compare(path: str, expected: Value, got: Value) -> list[Difference]:
         elif name not in expected:
             differences.append(Difference(below, None, NOT_SEEN if got[name] is None else got[name]))
         else:
-            differences += _compare(below, expected[name], got[name])
+            differences += compare(below, expected[name], got[name])
     return differences
 
 
 def _compare_lists(path: str, expected: Value, got: Value) -> list[Difference]:
     if not isinstance(expected, list) or not isinstance(got, list):
-        return _compare(path, expected, got)
+        return compare(path, expected, got)
     missing: list[Value] = [item for item in expected if item not in got]
     strange: list[Value] = [item for item in got if item not in expected]
     if missing or strange:
@@ -267,7 +270,7 @@ def _compare_lists(path: str, expected: Value, got: Value) -> list[Difference]:
 
 def unseen(observed: Value) -> tuple[str, ...]:
     """The paths of everything in a sample that its observer could not see, sorted. Raises FormatError."""
-    return tuple(sorted(_nulls("", _posture(observed, "observed"))))
+    return tuple(sorted(_nulls("", require_posture(observed, "observed"))))
 
 
 def _nulls(path: str, value: Value) -> list[str]:
@@ -288,7 +291,9 @@ __all__ = [
     "RLIMIT_NAMES",
     "WORKER_DESCRIPTORS",
     "Difference",
+    "compare",
     "compare_postures",
     "expected_posture",
+    "require_posture",
     "unseen",
 ]
