@@ -41,28 +41,37 @@ _NAMESPACES: Final = ("cgroup", "ipc", "mount", "network", "pid", "uts")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and as whom one launch runs: host paths of root file system and cell folder, user, group, and the cgroup's
-    path (empty where the runtime has none)."""
+    """Where and as whom one launch runs: host paths of root file system and cell folder, user, group, whether those
+    are the sandbox's own, and the cgroup's path (empty where the runtime has none)."""
 
     rootfs: str
     cell: str
     uid: int
     gid: int
+    separated: bool
     cgroup: str
 
     def as_value(self) -> dict[str, Value]:
-        return {"cell": self.cell, "cgroup": self.cgroup, "gid": self.gid, "rootfs": self.rootfs, "uid": self.uid}
+        return {
+            "cell": self.cell,
+            "cgroup": self.cgroup,
+            "gid": self.gid,
+            "rootfs": self.rootfs,
+            "separated": self.separated,
+            "uid": self.uid,
+        }
 
 
 def place_from(value: Value) -> Place:
     """The place in an envelope. Raises FormatError."""
-    if not isinstance(value, dict) or value.keys() != {"cell", "cgroup", "gid", "rootfs", "uid"}:
-        raise FormatError("envelope-invalid", "place: expected cell, cgroup, gid, rootfs and uid")
+    if not isinstance(value, dict) or value.keys() != {"cell", "cgroup", "gid", "rootfs", "separated", "uid"}:
+        raise FormatError("envelope-invalid", "place: expected cell, cgroup, gid, rootfs, separated and uid")
     texts = [value[name] for name in ("rootfs", "cell", "cgroup")]
     ids = [value[name] for name in ("uid", "gid")]
     if not all(isinstance(one, str) and len(one) <= 4096 for one in texts) or not all(type(one) is int for one in ids):
         raise FormatError("envelope-invalid", "place: expected paths and ids")
-    return Place(str(texts[0]), str(texts[1]), int(str(ids[0])), int(str(ids[1])), str(texts[2]))
+    separated = value["separated"] is True
+    return Place(str(texts[0]), str(texts[1]), int(str(ids[0])), int(str(ids[1])), separated, str(texts[2]))
 
 
 def bubblewrap_arguments(place: Place) -> bytes:
@@ -130,6 +139,8 @@ def arguments(config: Mapping[str, Any], place: Place) -> bytes:
     return oci_config(config, place)
 
 
+SETPRIV: Final = ("/usr/bin/setpriv", "--pdeathsig", "KILL")
+"""Before bubblewrap: it dies with the node, and as root it becomes the sandbox's user."""
 HYBRID: Final = (
     "/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'umount /sys/fs/cgroup/unified && exec "$0" "$@"',
 )  # fmt: skip
@@ -144,8 +155,8 @@ def command(config: Mapping[str, Any], binary: str, place: Place, cores: str) ->
     """
     runtime = config["runtime"]["type"]
     if runtime == "bubblewrap":
-        return ["/usr/bin/taskset", "--cpu-list", cores, binary, "--args", "6", "--json-status-fd", "7", "--",
-                f"/{GUARD_PATH}"]  # fmt: skip
+        return [*SETPRIV, *_ids(place), "/usr/bin/taskset", "--cpu-list", cores, binary, "--args", "6",
+                "--json-status-fd", "7", "--", f"/{GUARD_PATH}"]  # fmt: skip
     folder, state = place.cell, f"{place.cell}/state"
     run = ["run", "--detach", "--bundle", folder, "--pid-file", f"{folder}/pid"]
     name = folder.rpartition("/")[2]
@@ -154,6 +165,11 @@ def command(config: Mapping[str, Any], binary: str, place: Place, cores: str) ->
         return [binary, "--root", state, "--network=none", "--platform=systrap", "--oci-seccomp", "--host-uds=none",
                 "--overlay2=none", "--directfs=false", *run, *passed, name]  # fmt: skip
     return [binary, "--root", state, *run, "--preserve-fds", "3", name]
+
+
+def _ids(place: Place) -> list[str]:
+    """As root the sandbox's own user and group, and no other group."""
+    return [] if not place.separated else ["--reuid", str(place.uid), "--regid", str(place.gid), "--clear-groups"]
 
 
 def envelope(
@@ -197,12 +213,13 @@ def require_envelope(value: Value, config: Mapping[str, Any], module: bytes, non
     if not isinstance(argv, list) or not isinstance(runtime_sha256, str) or not isinstance(guard_sha256, str):
         raise FormatError("envelope-invalid", "expected argv and digests")
     words = [word for word in argv if isinstance(word, str)]
-    bubblewrap = config["runtime"]["type"] == "bubblewrap"
-    if len(words) != len(argv) or len(words) < 4:
+    if len(words) != len(argv):
         raise FormatError("envelope-invalid", "argv: expected words")
     before = list(HYBRID) if words[: len(HYBRID)] == list(HYBRID) and config["runtime"]["type"] == "crun" else []
-    words = words[len(before) :]
-    binary, cores = (words[3], words[2]) if bubblewrap else (words[0], "")
+    binary, cores = words[len(before)] if len(words) > len(before) else "", ""
+    if config["runtime"]["type"] == "bubblewrap":
+        at = len(SETPRIV) + len(_ids(place)) + 2
+        cores, binary = [*words, "", ""][at : at + 2] if len(words) > at else ("", "")
     expected = envelope(
         config,
         module,

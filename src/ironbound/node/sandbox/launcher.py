@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, Value, canonical, parse_canonical, parse_digest
+from ironbound.node.processes import describe, kill, readable
+from ironbound.node.runtime import VERDICTS, Ended, Probe, Ready, Refused
 from ironbound.node.sandbox.memfd import sealed_memfd
 
 READY_SECONDS: Final = 20.0
@@ -36,7 +37,6 @@ MAX_PROBES: Final = 128
 MAX_PROBE_TEXT: Final = 256
 MAX_LIFE_SECONDS: Final = 10 * 365 * 86400
 
-VERDICTS: Final = ("REFUSED", "ESCAPED", "INCONCLUSIVE")
 STAGES: Final = ("config", "module", "imports", "compile", "lockdown", "probe")
 REASONS: Final = ("finished", "eof", "trap", "fuel", "wall-clock", "stack", "limit", "protocol", "refused")
 
@@ -63,46 +63,6 @@ class ZygoteFacts:
     landlock_abi: int
     bounding: str
     groups: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    name: str
-    verdict: str
-    refusal: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker is locked down and holds the module compiled; none of the agent's instructions has run."""
-
-    config_sha256: str
-    module_sha256: str
-    probes: tuple[Probe, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The worker refused the launch, in the enforcer's own words."""
-
-    stage: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How the agent ended. `reason` is one of REASONS, or 'killed' where the worker had no last word. `status` is
-    the exit code or minus the signal, None where the zygote was lost. Times in milliseconds, `max_rss` in bytes."""
-
-    reason: str
-    text: str
-    report: str
-    messages: int
-    fuel: int
-    status: int | None
-    cpu_ms: int
-    max_rss: int
-    wall_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +241,7 @@ class Worker:
             text = f"the worker's first word: {error}"
         self.kill()
         reaped = await self._reaping()
-        return Refused("lockdown", text if reaped is None else f"{text}: {_describe(reaped.status)}")
+        return Refused("lockdown", text if reaped is None else f"{text}: {describe(reaped.status)}")
 
     async def release(self) -> None:
         """Lets the agent's first instruction run. Only after its start is in the log under a witnessed checkpoint."""
@@ -311,7 +271,7 @@ class Worker:
         reaped = await self._reaping()
         wall_ms = 0 if self._released_at is None else int((loop.time() - self._released_at) * 1000)
         if word is None:
-            text = "dead; the zygote has no status of it" if reaped is None else _describe(reaped.status)
+            text = "dead; the zygote has no status of it" if reaped is None else describe(reaped.status)
             reason, text = self._killed_for or ("killed", text)
             word = _LastWord(reason, text)
         self._close()
@@ -346,7 +306,7 @@ class Worker:
         The kernel tells through the pidfd that the process is dead. Whoever traces it can withhold its status from
         the zygote for as long as they like, so that is not waited for.
         """
-        dead: asyncio.Future[Any] = asyncio.ensure_future(_readable(self.pidfd))
+        dead: asyncio.Future[Any] = asyncio.ensure_future(readable(self.pidfd))
         ends: list[asyncio.Future[Any]] = [dead, self._reaped]
         try:
             await asyncio.wait(ends, timeout=REAP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -360,7 +320,7 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL through the pidfd; nothing happens where it has ended."""
-        _kill(self.pidfd)
+        kill(self.pidfd)
 
     @property
     def closed(self) -> bool:
@@ -377,25 +337,6 @@ class Worker:
     def _was_reaped(self, reaped: _Reaped | None) -> None:
         if not self._reaped.done():
             self._reaped.set_result(reaped)
-
-
-def _kill(pidfd: int) -> None:
-    """SIGKILL; nothing where the process has ended or was never there."""
-    if pidfd < 0:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"ended by signal {-status}"
 
 
 class Zygote:
@@ -503,7 +444,7 @@ class Zygote:
             taken = False
             self._lose()
         for descriptor in () if taken else descriptors:
-            _kill(descriptor)
+            kill(descriptor)
             os.close(descriptor)
 
     def _take(self, data: bytes, descriptors: list[int]) -> bool:
@@ -541,7 +482,7 @@ class Zygote:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
-        _kill(self._pidfd)
+        kill(self._pidfd)
         waiting: list[asyncio.Future[ZygoteFacts] | asyncio.Future[tuple[int, int, int]]] = [*self._forking.values()]
         if self._facts is not None:
             waiting.append(self._facts)
@@ -564,16 +505,6 @@ class Zygote:
             os.close(self._pidfd)
             self._pidfd = -1
         await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(descriptor)
 
 
 async def _writable(endpoint: socket.socket) -> None:

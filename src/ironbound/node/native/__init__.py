@@ -1,0 +1,1 @@
+"""Native agents: processes in a container, held by our own guard until their start is in the log."""
