@@ -26,10 +26,12 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, NewType
 
 from ironbound.core.canonical import Digest, Value
+from ironbound.core.limits import RLIMIT_NAMES
 from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
 from ironbound.monitor.tracing import TracingRefused, read_filters
 
@@ -43,8 +45,6 @@ MAX_FILE: Final = 1 << 30
 MAX_DIFFERING: Final = 8
 """Threads that are named one by one when they differ."""
 
-CONFIG_DESCRIPTOR: Final = 3
-MODULE_DESCRIPTOR: Final = 4
 _REQUIRED_SEALS: Final = (
     fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | 0x10  # FUTURE_WRITE
 )
@@ -67,7 +67,7 @@ _PER_THREAD: Final = (
     "Seccomp",
     "Seccomp_filters",
 )
-_CAPABILITY_LINES: Final = dict(zip(CAPABILITY_SETS, ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), strict=True))
+CAPABILITY_LINES: Final = dict(zip(CAPABILITY_SETS, ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), strict=True))
 _LIMIT_LINES: Final = {
     "Max open files": "nofile",
     "Max processes": "nproc",
@@ -76,6 +76,9 @@ _LIMIT_LINES: Final = {
     "Max stack size": "stack",
     "Max locked memory": "memlock",
     "Max msgqueue size": "msgqueue",
+    "Max address space": "as",
+    "Max nice priority": "nice",
+    "Max realtime priority": "rtprio",
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -142,7 +145,7 @@ def start_time(pid: int) -> int:
     return int(fields[19])
 
 
-def _require_start(pid: int, pid_start: int) -> None:
+def require_start(pid: int, pid_start: int) -> None:
     if (found := start_time(pid)) != pid_start:
         raise ProcessGone(f"process {pid}: expected the one started at {pid_start}, got {found}")
 
@@ -153,53 +156,53 @@ def observe(pid: int, pid_start: int, baseline: Baseline, *, filters: bool) -> V
     With `filters`, the installed system call filters are read as well, for which each thread is stopped for
     about 0.1 ms; without, they are null unless there are none. Raises ProcessGone.
     """
-    _require_start(pid, pid_start)
+    require_start(pid, pid_start)
     try:
         sample = _sample(pid, baseline, filters)
     except (FileNotFoundError, ProcessLookupError):
-        _require_start(pid, pid_start)
+        require_start(pid, pid_start)
         raise ProcessGone(f"process {pid} ended while it was read") from None
-    _require_start(pid, pid_start)
+    require_start(pid, pid_start)
     return sample
 
 
 def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
-    threads = _thread_states(pid)
+    threads = thread_states(pid)
     # What a thread that ended still shows is empty: if the main thread has, another one stands for the process.
-    chosen = min((tid for tid in threads if not _is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
+    chosen = min((tid for tid in threads if not is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
     main, root = threads[chosen], f"/proc/{chosen}"
-    mappings, writable_executable = _mappings(root, baseline)
-    descriptors = _descriptors(pid, root, baseline)
+    mappings, writable_executable = executable_files(root, baseline)
+    descriptors = descriptors_of(pid, root, baseline)
     sample: dict[str, Value] = {
         "version": POSTURE_VERSION,
         "uid": [int(word) for word in main["Uid"].split()],
         "gid": [int(word) for word in main["Gid"].split()],
         "groups": [int(word) for word in main["Groups"].split()],
-        "caps": {name: main[line] for name, line in _CAPABILITY_LINES.items()},
+        "caps": {name: main[line] for name, line in CAPABILITY_LINES.items()},
         "no_new_privs": int(main["NoNewPrivs"]),
         "seccomp": int(main["Seccomp"]),
-        "namespaces": _namespaces(root, baseline),
-        "exe": _exe(root, baseline),
+        "namespaces": namespaces_of(root, baseline),
+        "exe": exe_digest(root, baseline),
         "mappings": mappings,
         "writable_executable": writable_executable,
-        "rlimits": _rlimits(root),
+        "rlimits": rlimits_of(root),
         "fds": descriptors.names,
-        "tracer": _tracer(threads),
+        "tracer": tracer_of(threads),
         "config_sha256": descriptors.config,
         "module_sha256": descriptors.module,
     }
     # Last, since it stops the process, and makes this one its tracer while it does.
-    installed = _filters(threads, filters)
+    installed = installed_filters(threads, filters)
     mine = None if installed is None else installed.get(chosen, ())
     sample["filters"] = None if mine is None else list(mine)
-    sample["threads"] = _threads(chosen, threads, installed)
+    sample["threads"] = threads_summary(chosen, threads, installed)
     return sample
 
 
 # Threads
 
 
-def _thread_states(pid: int) -> dict[int, dict[str, str]]:
+def thread_states(pid: int) -> dict[int, dict[str, str]]:
     states = {}
     for name in os.listdir(f"/proc/{pid}/task"):
         try:
@@ -208,18 +211,18 @@ def _thread_states(pid: int) -> dict[int, dict[str, str]]:
             continue  # a thread may end at any time; the main one's end is noticed below
         lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
         state = {key: value.strip() for key, value in lines}
-        if int(name) == pid or not _is_dead(state):
+        if int(name) == pid or not is_dead(state):
             states[int(name)] = state
-    if all(_is_dead(state) for state in states.values()):
+    if all(is_dead(state) for state in states.values()):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has no live thread")
     return states
 
 
-def _is_dead(state: dict[str, str]) -> bool:
+def is_dead(state: dict[str, str]) -> bool:
     return state["State"][0] in _DEAD
 
 
-def _tracer(threads: dict[int, dict[str, str]]) -> int:
+def tracer_of(threads: dict[int, dict[str, str]]) -> int:
     own = {int(name) for name in os.listdir("/proc/self/task")}
     for state in threads.values():
         tracer = int(state["TracerPid"])
@@ -229,10 +232,10 @@ def _tracer(threads: dict[int, dict[str, str]]) -> int:
 
 
 def _is_filtered(state: dict[str, str]) -> bool:
-    return state["Seccomp"] == _SECCOMP_FILTER and not _is_dead(state)
+    return state["Seccomp"] == _SECCOMP_FILTER and not is_dead(state)
 
 
-def _filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple[Digest, ...]] | None:
+def installed_filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple[Digest, ...]] | None:
     filtered = [tid for tid, state in threads.items() if _is_filtered(state)]
     if not filtered:
         return {}
@@ -244,7 +247,7 @@ def _filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple
         return None
 
 
-def _threads(
+def threads_summary(
     chosen: int, threads: dict[int, dict[str, str]], installed: dict[int, tuple[Digest, ...]] | None
 ) -> dict[str, Value]:
     main = threads[chosen]
@@ -253,7 +256,7 @@ def _threads(
         odd: dict[str, Value] = {name: state.get(name, "") for name in _PER_THREAD if state.get(name) != main.get(name)}
         if installed is not None and installed.get(tid, ()) != installed.get(chosen, ()):
             odd["filters"] = list(installed.get(tid, ()))
-        if _is_dead(state):
+        if is_dead(state):
             odd = {"state": state["State"]}
         if odd and len(differing) < MAX_DIFFERING:
             differing.append({"tid": tid, **odd})
@@ -265,7 +268,7 @@ def _threads(
 # Namespaces, limits
 
 
-def _namespaces(root: str, baseline: Baseline) -> Value:
+def namespaces_of(root: str, baseline: Baseline) -> Value:
     found: dict[str, Value] = {}
     for kind in NAMESPACES:
         try:
@@ -277,15 +280,16 @@ def _namespaces(root: str, baseline: Baseline) -> Value:
     return found
 
 
-def _rlimits(root: str) -> Value:
+def rlimits_of(root: str, names: Collection[str] = RLIMIT_NAMES) -> Value:
+    """The soft and hard limits of these names (those of `_LIMIT_LINES`), -1 for none."""
     try:
         text = read_proc(f"{root}/limits")
     except PermissionError:
         return None
     found: dict[str, Value] = {}
     for line in text.splitlines():
-        name = _LIMIT_LINES.get(line[:26].rstrip())
-        if name is not None:
+        name = _LIMIT_LINES.get(line[:26].rstrip(), "")
+        if name in names:
             found[name] = [-1 if word == "unlimited" else int(word) for word in line[26:].split()[:2]]
     return found
 
@@ -332,7 +336,7 @@ def _cached(path: str, baseline: Baseline) -> Digest | None:
         return None
 
 
-def _exe(root: str, baseline: Baseline) -> Digest | None:
+def exe_digest(root: str, baseline: Baseline) -> Digest | None:
     return _cached(f"{root}/exe", baseline) or _digest_of(f"{root}/exe", baseline)
 
 
@@ -346,7 +350,7 @@ class _Mapping:
     path: str
 
 
-def _mappings(root: str, baseline: Baseline) -> tuple[Value, Value]:
+def executable_files(root: str, baseline: Baseline) -> tuple[Value, Value]:
     """The sorted digests of all files mapped executable, and the count of mappings both writable and
     executable."""
     try:
@@ -403,7 +407,7 @@ def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest |
 
 
 @dataclass(slots=True)
-class _Descriptors:
+class Descriptors:
     """What was found at the descriptors of a process; null where it could not be seen."""
 
     names: dict[str, Value] | None = None
@@ -411,31 +415,31 @@ class _Descriptors:
     module: Digest | None = None
 
 
-def _descriptors(pid: int, root: str, baseline: Baseline) -> _Descriptors:
+def descriptors_of(pid: int, root: str, baseline: Baseline) -> Descriptors:
     try:
         numbers = sorted(int(name) for name in os.listdir(f"{root}/fd"))
     except PermissionError:
         return _copied_descriptors(pid, root, baseline)
-    found = _Descriptors({})
+    found = Descriptors({})
     for number in numbers:
         _look_at(found, number, f"{root}/fd/{number}", baseline)
     return found
 
 
-def _copied_descriptors(pid: int, root: str, baseline: Baseline) -> _Descriptors:
+def _copied_descriptors(pid: int, root: str, baseline: Baseline) -> Descriptors:
     """The same by copies of each descriptor: CAP_SYS_PTRACE gives those, but not another user's fd directory."""
     try:
         numbers = sorted(int(name) for name in os.listdir(f"{root}/fdinfo"))
         process = os.pidfd_open(pid)
     except PermissionError:
-        return _Descriptors()
-    found = _Descriptors({})
+        return Descriptors()
+    found = Descriptors({})
     try:
         for number in numbers:
             copy = int(_libc.syscall(*map(ctypes.c_long, (_SYS_PIDFD_GETFD, process, number, 0))))
             if copy < 0:
                 if ctypes.get_errno() == errno.EPERM:
-                    return _Descriptors()
+                    return Descriptors()
                 if ctypes.get_errno() != errno.EBADF:
                     raise OSError(ctypes.get_errno(), f"descriptor {number} of process {pid}")
                 continue  # closed since the listing
@@ -448,23 +452,24 @@ def _copied_descriptors(pid: int, root: str, baseline: Baseline) -> _Descriptors
     return found
 
 
-def _look_at(found: _Descriptors, number: int, path: str, baseline: Baseline) -> None:
+def _look_at(found: Descriptors, number: int, path: str, baseline: Baseline) -> None:
     names = found.names if found.names is not None else {}
     try:
-        symbol = _symbol(path, os.readlink(path))
+        symbol = symbol_of(path, os.readlink(path))
     except PermissionError:
         names[str(number)] = None
         return
     except FileNotFoundError:
         return  # closed since the listing
     names[str(number)] = symbol
-    if number == CONFIG_DESCRIPTOR:
-        found.config = _memfd_digest(path, symbol, "config", baseline)
-    elif number == MODULE_DESCRIPTOR:
-        found.module = _memfd_digest(path, symbol, "module", baseline)
+    # Wherever they are: gVisor's kernel keeps its agent's descriptors under numbers of its own.
+    if symbol.startswith("memfd:config") and found.config is None:
+        found.config = memfd_digest(path, symbol, "config", baseline)
+    elif symbol.startswith("memfd:module") and found.module is None:
+        found.module = memfd_digest(path, symbol, "module", baseline)
 
 
-def _symbol(path: str, target: str) -> str:
+def symbol_of(path: str, target: str) -> str:
     if target.startswith("socket:["):
         return "socket"
     if target.startswith("pipe:["):
@@ -495,7 +500,7 @@ def _sealed(path: str) -> bool:
         os.close(descriptor)
 
 
-def _memfd_digest(path: str, symbol: str, name: str, baseline: Baseline) -> Digest | None:
+def memfd_digest(path: str, symbol: str, name: str, baseline: Baseline) -> Digest | None:
     sealed = symbol == f"memfd:{name}:sealed"
     if not sealed and symbol != f"memfd:{name}":
         return None

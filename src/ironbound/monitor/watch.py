@@ -11,22 +11,22 @@ Rule 2: a drift is said once, with all its differences, and its stop is ordered 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ironbound.core.authority import ADMITTED
-from ironbound.core.canonical import FormatError, Value, parse_canonical
-from ironbound.core.posture import NO_CAPABILITIES, Difference, compare_postures, expected_posture
-from ironbound.core.profile import MAX_CONFIG_BYTES
+from ironbound.core.cage import compare_cage
+from ironbound.core.canonical import FormatError, Value
+from ironbound.core.posture import Difference
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import Log, now_ms
 
-from .observe import Baseline, ProcessGone, observe
+from .cages import Cages
+from .observe import ProcessGone
 from .processes import Process, find_strays
 
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
@@ -39,12 +39,6 @@ STRAY_LOOKS: Final = 2
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 10.0
 MAX_DIFFERENCES: Final = 64
-
-
-def _own_bounding() -> str:
-    """The bounding set that an ordinary user's processes share, 16 hexadecimal digits."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return next(line.split()[1] for line in file if line.startswith("CapBnd:"))
 
 
 @dataclass(slots=True)
@@ -73,11 +67,10 @@ class Watch:
     def __init__(self, deployment: Deployment, log: Log) -> None:
         self._deployment = deployment
         self._log = log
-        self._baseline = Baseline.of_self()
+        self._cages = Cages(deployment)
         self._watched: dict[int, Watched] = {}
         self._strays = Strays()
         self._zygote: tuple[int, int] | None = None
-        self._host: Mapping[str, Any] = {}
         self._fresh: asyncio.Queue[int] = asyncio.Queue()
         self._uids = deployment.sandbox_uids
         self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
@@ -88,8 +81,9 @@ class Watch:
             return
         said = entry.predicate
         if entry.kind == "service-started" and said["role"] == "node":
-            self._host = said["host"]
-            self._zygote = (self._host["zygote_pid"], self._host["zygote_start"])
+            self._cages.host = said["host"]
+            measured = said["host"]["runtimes"]["wasmtime"]
+            self._zygote = (measured["zygote_pid"], measured["zygote_start"])
         elif entry.kind == "started":
             self._watched[entry.index] = Watched(entry.index, said, None)
             self._fresh.put_nowait(entry.index)
@@ -115,28 +109,6 @@ class Watch:
                     await self._look(watched)
             await self._look_for_strays()
 
-    def _expected(self, said: Mapping[str, Any]) -> Value:
-        """The posture that the approved configuration demands on this host, derived here."""
-        config = self._deployment.artifact(said["config_sha256"])
-        uid = said["uid"]
-        separated = self._uids is not None
-        mapped = self._host["namespaces"]["user"] == "private"  # in a user namespace the set can be emptied
-        return expected_posture(
-            parse_canonical(config, limit=MAX_CONFIG_BYTES),
-            {
-                "uid": uid,
-                "gid": uid if separated else os.getgid(),
-                "exe": self._host["exe"],
-                "mappings": self._host["mappings"],
-                "namespaces": self._host["namespaces"],
-                "module_sha256": said["module_sha256"],
-                "config_sha256": said["config_sha256"],
-                "filters_visible": self._deployment.separated,
-                "groups": [] if separated else list(os.getgroups()),
-                "bounding": NO_CAPABILITIES if separated or mapped else _own_bounding(),
-            },
-        )
-
     async def _look(self, watched: Watched) -> None:
         if watched.drifted:
             return
@@ -144,13 +116,11 @@ class Watch:
         is_first = watched.spoken is None
         try:
             if watched.expected is None:
-                watched.expected = self._expected(said)
+                watched.expected = self._cages.expected(said)
             async with self._looking:
-                sample = await asyncio.to_thread(
-                    observe, said["pid"], said["pid_start"], self._baseline, filters=self._deployment.separated
-                )
-            differences = list(compare_postures(watched.expected, sample))
-            differences += compare_postures(watched.expected, said["posture"]) if is_first else ()
+                sample = await asyncio.to_thread(self._cages.sample, said, running=not is_first)
+            differences = list(compare_cage(watched.expected, sample, running=not is_first))
+            differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
             differences += self._misplaced(said)
         except ProcessGone:
             await self._gone(watched)

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ironbound.core.authority import ADMITTED, STARTED
+from ironbound.core.cage import expected_cage
 from ironbound.core.canary import verdict
-from ironbound.core.canonical import Digest, Value, canonical, parse_canonical
-from ironbound.core.posture import expected_posture
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.replay import Entry, Launch
 from ironbound.core.statement import Subject
@@ -33,40 +33,49 @@ from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
 from ironbound.wire.log import Log, LogUnavailable, now_ms
 
-from .sandbox.launcher import Ended, Ready, Refused, SpawnFailed, Worker, Zygote, ZygoteFacts, ZygoteLost
+from .runtime import Cell, Ended, HoldFailed, Order, Ready, Refused, Runtime
 
 #: Seconds that the monitor has to look at a held sandbox and say what it saw.
 OBSERVE_TIMEOUT_S: Final = 10.0
 GATEWAY_TIMEOUT_S: Final = 10.0
+#: The digest of a runtime that this host lacks.
+NOBODY: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the node measured of itself once: facts that postures are derived from."""
+    """What the node has: its runtimes by name, why the others can't be had, and what it measured of itself once."""
 
-    runtime_sha256: Digest
-    facts: ZygoteFacts
+    runtimes: Mapping[str, Runtime]
+    unavailable: Mapping[str, str]
     boot: str
     release: Digest
 
+    def facts(self) -> dict[str, Value]:
+        """What the node says of its host when it starts."""
+        return {
+            "runtimes": {name: dict(runtime.facts()) for name, runtime in self.runtimes.items()},
+            "unavailable": dict(self.unavailable),
+        }
 
-class LaunchFailed(Exception):
-    """The launch ends before the agent ran. `stage` and `reason` go into the log, `text` is the enforcer's."""
-
-    def __init__(self, stage: str, reason: str, text: str) -> None:
-        super().__init__(f"{stage}: {reason}: {text}")
-        self.stage, self.reason, self.text = stage, reason, text
+    def runtime_of(self, config: Value) -> Runtime:
+        """The runtime that a configuration names. HoldFailed where this host lacks it."""
+        part = config.get("runtime") if isinstance(config, dict) else None
+        name = str(part.get("type")) if isinstance(part, dict) else ""
+        if name not in self.runtimes:
+            why = self.unavailable.get(name, "no such runtime")
+            raise HoldFailed("runtime", "runtime-unavailable", f"{name}: {why}"[:1000])
+        return self.runtimes[name]
 
 
 class Launches:
     """All launches of this node; `admitted` begins one, `stop` ends one."""
 
-    def __init__(self, deployment: Deployment, log: Log, zygote: Zygote, host: Host) -> None:
+    def __init__(self, deployment: Deployment, log: Log, host: Host) -> None:
         self._deployment = deployment
         self._log = log
-        self._zygote = zygote
         self._host = host
-        self._workers: dict[int, Worker] = {}
+        self._cells: dict[int, Cell] = {}
         self._stopped: dict[int, str] = {}
         self._slots: set[int] = set()
         self._begun: set[int] = set()
@@ -99,9 +108,9 @@ class Launches:
     def stop(self, launch: int, why: str) -> None:
         """Kill the launch's process if it has one; a launch on its way will not get one."""
         self._stopped.setdefault(launch, why)
-        worker = self._workers.get(launch)
-        if worker is not None:
-            worker.kill()
+        cell = self._cells.get(launch)
+        if cell is not None:
+            cell.kill()
         waiting = self._observed.get(launch)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)  # nobody will see it any more
@@ -114,7 +123,7 @@ class Launches:
 
     async def close(self) -> None:
         """Kill every process, and wait until their exits are logged (10 s at most)."""
-        for launch in list(self._workers):
+        for launch in list(self._cells):
             self.stop(launch, "node-stopping")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10.0)
@@ -124,32 +133,33 @@ class Launches:
     async def _whole(self, launch: Launch) -> None:
         try:
             await self._begin(launch)
-        except LaunchFailed as failure:
+        except HoldFailed as failure:
             await self._refuse(launch, failure)
 
     async def _begin(self, launch: Launch) -> None:
         if launch.index in self._stopped:
-            raise LaunchFailed("admission", "launch-stopped", "stopped before it started")
+            raise HoldFailed("admission", "launch-stopped", "stopped before it started")
         if now_ms() >= launch.expires_ms:  # (1)
-            raise LaunchFailed("admission", "request-expired", "the request expired before the launch")
+            raise HoldFailed("admission", "request-expired", "the request expired before the launch")
         try:  # (2)
             config = self._deployment.artifact(launch.config)
             module = self._deployment.artifact(launch.module)
         except DeploymentError as error:
-            raise LaunchFailed("artifacts", "artifact-missing", str(error)) from error
+            raise HoldFailed("artifacts", "artifact-missing", str(error)) from error
+        runtime = self._host.runtime_of(_parsed(config))
         slot = self._slot()
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with mine:
                 with its:
-                    worker = await self._spawn(launch, slot, config, module, its)
+                    cell = await self._hold(launch, runtime, slot, config, module, its)
                 try:
-                    await self._held(launch, worker, slot, config, mine)
+                    await self._held(launch, runtime, cell, slot, config, mine)
                 finally:
-                    worker.kill()
+                    cell.kill()
         finally:
             self._slots.discard(slot)
-            self._workers.pop(launch.index, None)
+            self._cells.pop(launch.index, None)
             self._observed.pop(launch.index, None)
 
     def _slot(self) -> int:
@@ -157,44 +167,42 @@ class Launches:
             if slot not in self._slots:
                 self._slots.add(slot)
                 return slot
-        raise LaunchFailed("admission", "node-full", f"{SANDBOX_SLOTS} agents run here already")
+        raise HoldFailed("admission", "node-full", f"{SANDBOX_SLOTS} agents run here already")
 
     def _uid(self, slot: int) -> int:
         uids = self._deployment.sandbox_uids
         return os.getuid() if uids is None else uids[slot]
 
-    async def _spawn(
-        self, launch: Launch, slot: int, config: bytes, module: bytes, channel: socket.socket
-    ) -> Worker:
-        start = "" if launch.nonce is None else canonical({"nonce": launch.nonce}).decode()
-        uid = self._uid(slot)
-        gid = uid if self._deployment.separated else os.getgid()
-        try:
-            worker = await self._zygote.spawn(launch.index, uid, gid, config, module, channel.fileno(), start)
-        except (SpawnFailed, ZygoteLost, OSError) as error:
-            raise LaunchFailed("spawn", "sandbox-unavailable", str(error)) from error
-        self._workers[launch.index] = worker
-        return worker
+    def _gid(self, slot: int) -> int:
+        return self._uid(slot) if self._deployment.separated else os.getgid()
+
+    async def _hold(
+        self, launch: Launch, runtime: Runtime, slot: int, config: bytes, module: bytes, channel: socket.socket
+    ) -> Cell:
+        order = Order(launch.index, self._uid(slot), self._gid(slot), config, module, channel, launch.nonce)
+        cell = await runtime.hold(order)
+        self._cells[launch.index] = cell
+        return cell
 
     async def _held(
-        self, launch: Launch, worker: Worker, slot: int, config: bytes, channel: socket.socket
+        self, launch: Launch, runtime: Runtime, cell: Cell, slot: int, config: bytes, channel: socket.socket
     ) -> None:
-        word = await worker.ready()  # (3)
+        word = await cell.ready()  # (3)
         if isinstance(word, Refused):
-            await worker.ended()
-            raise LaunchFailed(word.stage, "sandbox-refused", word.text)
+            await cell.ended()
+            raise HoldFailed(word.stage, "sandbox-refused", word.text)
         failure = self._wrong(launch, word)
         if failure is not None:
-            worker.kill()
-            await worker.ended()
+            cell.kill()
+            await cell.ended()
             raise failure
         # From before the start is said, since the monitor may answer before we hear of our own entry.
         self._observed[launch.index] = asyncio.get_running_loop().create_future()
-        entry = await self._say_started(launch, worker, slot, config, word)  # (4)
+        entry = await self._say_started(launch, runtime, cell, slot, config, word)  # (4)
         if entry.void is not None:
-            worker.kill()
-            await worker.ended()
-            raise LaunchFailed("admission", entry.void, "the log does not let it start")
+            cell.kill()
+            await cell.ended()
+            raise HoldFailed("admission", entry.void, "the log does not let it start")
         why = await self._seen(launch.index)  # (5)
         if why is None and launch.index not in self._stopped:
             why = await self._connect(launch, entry.index, channel)  # (6)
@@ -202,39 +210,34 @@ class Launches:
         if why is not None:
             self._stopped.setdefault(launch.index, why)
         if launch.index not in self._stopped:
-            await worker.release()  # (7)
-        await self._say_exited(launch, entry.index, await worker.ended())  # (8)
+            await cell.release()  # (7)
+        await self._say_exited(launch, entry.index, await cell.ended())  # (8)
 
-    def _wrong(self, launch: Launch, word: Ready) -> LaunchFailed | None:
+    def _wrong(self, launch: Launch, word: Ready) -> HoldFailed | None:
         if word.config_sha256 != launch.config:
-            return LaunchFailed("config", "config-differs", f"the sandbox consumed {word.config_sha256}")
+            return HoldFailed("config", "config-differs", f"the sandbox consumed {word.config_sha256}")
         if word.module_sha256 != launch.module:
-            return LaunchFailed("module", "module-differs", f"the sandbox consumed {word.module_sha256}")
+            return HoldFailed("module", "module-differs", f"the sandbox consumed {word.module_sha256}")
         for probe in word.probes:
             if probe.verdict != "REFUSED":
-                return LaunchFailed("probe", "probe-not-refused", f"{probe.name}: {probe.verdict}: {probe.refusal}")
+                return HoldFailed("probe", "probe-not-refused", f"{probe.name}: {probe.verdict}: {probe.refusal}")
         if launch.index in self._stopped:
-            return LaunchFailed("admission", "launch-stopped", "stopped before it started")
+            return HoldFailed("admission", "launch-stopped", "stopped before it started")
         return None
 
     async def _say_started(
-        self, launch: Launch, worker: Worker, slot: int, config: bytes, word: Ready
+        self, launch: Launch, runtime: Runtime, cell: Cell, slot: int, config: bytes, word: Ready
     ) -> Entry:
-        facts = self._host.facts
         uid = self._uid(slot)
-        expected = expected_posture(
-            parse_canonical(config, limit=MAX_CONFIG_BYTES),
+        expected = expected_cage(
+            _parsed(config),
             {
                 "uid": uid,
-                "gid": uid if self._deployment.separated else os.getgid(),
-                "exe": facts.exe,
-                "mappings": list(facts.mappings),
-                "namespaces": dict(facts.namespaces),
+                "gid": self._gid(slot),
                 "module_sha256": word.module_sha256,
                 "config_sha256": word.config_sha256,
                 "filters_visible": self._deployment.separated,
-                "groups": list(facts.groups),
-                "bounding": facts.bounding,
+                **cell.facts,
             },
         )
         return await self._log.append(
@@ -245,9 +248,11 @@ class Launches:
                 "agent": launch.agent,
                 "module_sha256": word.module_sha256,
                 "config_sha256": word.config_sha256,
-                "runtime_sha256": self._host.runtime_sha256,
-                "pid": worker.pid,
-                "pid_start": worker.pid_start,
+                "runtime": runtime.name,
+                "runtime_sha256": runtime.digest,
+                "envelope": dict(cell.envelope),
+                "pid": cell.pid,
+                "pid_start": cell.pid_start,
                 "boot_id": self._host.boot,
                 "uid": uid,
                 "posture": expected,
@@ -321,7 +326,7 @@ class Launches:
         )
         await self._judge(launch, entry.index, entry.predicate)
 
-    async def _refuse(self, launch: Launch, failure: LaunchFailed) -> None:
+    async def _refuse(self, launch: Launch, failure: HoldFailed) -> None:
         entry = await self._log.append(
             "launch-refused",
             (Subject("module", launch.module),),
@@ -341,6 +346,7 @@ class Launches:
         """For a canary: the verdict that follows from how it ended; the verifier draws it again."""
         if launch.nonce is None:
             return
+        runtime = self._runtime_named(launch.config)
         approved = self._log.replay.books.modules[launch.module]
         word, refusal = verdict(
             approved.probe, launch.nonce, said.get("stage", said["reason"]), said["text"], said.get("report", "")
@@ -359,12 +365,19 @@ class Launches:
                 "node": self._deployment.trust.services["node"].keyid,
                 "checkpoint": self._log.replay.books.challenges[launch.index]["checkpoint"],
                 "boot_id": self._host.boot,
-                "runtime": "wasmtime",
-                "runtime_sha256": self._host.runtime_sha256,
+                "runtime": runtime,
+                "runtime_sha256": self._host.runtimes[runtime].digest if runtime in self._host.runtimes else NOBODY,
                 "release_sha256": self._host.release,
                 "quote": None,
             },
         )
+
+    def _runtime_named(self, config: Digest) -> str:
+        try:
+            value: Any = _parsed(self._deployment.artifact(config))
+            return str(value["runtime"]["type"])
+        except (DeploymentError, FormatError, KeyError, TypeError):
+            return "unknown"
 
     async def recover(self, kill_stray: Callable[[Launch], None]) -> None:
         """After a restart: what ran is gone with the node that died; what waits is launched if it still may be."""
@@ -382,15 +395,5 @@ class Launches:
                 self.admitted(launch)
 
 
-def runtime_facts(host: Host) -> dict[str, Value]:
-    """What the node says of its host when it starts."""
-    facts = host.facts
-    return {
-        "runtime_sha256": host.runtime_sha256,
-        "zygote_pid": facts.pid,
-        "zygote_start": facts.pid_start,
-        "namespaces": dict(facts.namespaces),
-        "exe": facts.exe,
-        "mappings": list(facts.mappings),
-        "landlock_abi": facts.landlock_abi,
-    }
+def _parsed(config: bytes) -> Value:
+    return parse_canonical(config, limit=MAX_CONFIG_BYTES)

@@ -5,32 +5,24 @@ Decides nothing that `launches` doesn't. It listens on nothing: orders reach it 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
-from ironbound.wire.deployment import Deployment, DeploymentError
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.images import Images
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
 
-from .launches import Host, Launches, runtime_facts
-from .sandbox.launcher import Zygote, ZygoteLost
-
-_LIBRARY: Final = "_libwasmtime.so"
-
-
-def runtime_digest() -> Digest:
-    """SHA-256 of the Wasm runtime's shared library, as installed."""
-    package = Path(str(resources.files("wasmtime")))
-    found = sorted(package.rglob(_LIBRARY))
-    if len(found) != 1:
-        raise DeploymentError(f"expected one {_LIBRARY} in {package}, found {len(found)}")
-    return sha256_hex(found[0].read_bytes())
+from .launches import Host, Launches
+from .native.container import BINARIES, Container
+from .processes import become_subreaper
+from .runtime import Runtime
+from .sandbox.runtime import Wasmtime
 
 
 class Orders:
@@ -90,36 +82,45 @@ def kill_sandboxed(pid: int, pid_start: int, zygote: int, uids: range | None) ->
         os.close(descriptor)
 
 
-async def _zygote_lost(zygote: Zygote) -> None:
-    await zygote.lost.wait()
-    raise DeploymentError("the zygote ended; the node starts anew")
+def containers(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """The container runtimes that this host has, and why it lacks the others."""
+    images = Images(deployment)
+    have: dict[str, Runtime] = {}
+    lacking: dict[str, str] = {}
+    for name in BINARIES:
+        try:
+            have[name] = Container(name, deployment, images)
+        except OSError as error:
+            lacking[name] = str(error)
+    return have, lacking
 
 
 async def main(deployment: Deployment, key: PrivateKey) -> None:
     """Serve until stopped."""
-    runtime = runtime_digest()
-    zygote = Zygote()
-    try:
-        facts = await zygote.start()
-    except ZygoteLost as error:
-        raise DeploymentError(f"zygote: {error}") from error
+    become_subreaper()
+    wasmtime = await Wasmtime.start()
+    have, lacking = await asyncio.to_thread(containers, deployment)
+    runtimes: Mapping[str, Runtime] = {wasmtime.name: wasmtime, **have}
     log = Log(deployment, key)
-    host = Host(runtime, facts, boot_id(), release_digest())
-    launches = Launches(deployment, log, zygote, host)
-    orders = Orders(deployment, log, launches, facts.pid)
+    host = Host(runtimes, lacking, boot_id(), release_digest())
+    launches = Launches(deployment, log, host)
+    orders = Orders(deployment, log, launches, wasmtime.measured.pid)
     try:
         await log.start()
-        await announce(log, "node", runtime_facts(host))
+        for runtime in have.values():
+            await runtime.close()  # what an earlier node left running
+        await announce(log, "node", host.facts())
 
         def kill_stray(launch: Launch) -> None:
             said = log.replay.books.started[launch.started]
-            kill_sandboxed(said["pid"], said["pid_start"], facts.pid, deployment.sandbox_uids)
+            kill_sandboxed(said["pid"], said["pid_start"], wasmtime.measured.pid, deployment.sandbox_uids)
 
         log.listen(orders.obey)
         await launches.recover(kill_stray)
         ready()
-        await until_stopped(log.broken(), _zygote_lost(zygote), launches.failed)
+        await until_stopped(log.broken(), wasmtime.lost(), launches.failed)
     finally:
         await launches.close()
-        await zygote.close()
+        for runtime in runtimes.values():
+            await runtime.close()
         await log.close()

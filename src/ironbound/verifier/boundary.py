@@ -13,18 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ironbound.core.cage import CONTAINER_VERSION, compare_cage, expected_cage
 from ironbound.core.canonical import FormatError, canonical
-from ironbound.core.posture import NOT_SEEN, compare_postures, expected_posture
+from ironbound.core.container import require_envelope
+from ironbound.core.native import parse_manifest
+from ironbound.core.posture import NOT_SEEN
+from ironbound.core.profile import NATIVE, family_of
 
 from .claims import Case, Claim
 from .history import History, Said
 
+#: The bytes with a digest, or None if the bundle lacks them.
+Artifact = Callable[[str], bytes | None]
 #: An effective configuration by digest: its value, None if the bundle lacks it; FormatError if it is none.
 Config = Callable[[str], Any]
 _OWN_NAMESPACES = ("net", "ipc", "uts")
 
 
-def claim_b1(history: History, config_of: Config) -> Claim:
+def claim_b1(history: History, config_of: Config, artifact: Artifact) -> Claim:
     """Config approved = consumed = observed, for every launch."""
     case = Case("B1")
     profiles = history.replay.books.profiles
@@ -44,7 +50,7 @@ def claim_b1(history: History, config_of: Config) -> Claim:
         if config is None:
             case.found("artifact-missing", index, f"configuration {digest}")
         else:
-            _check_expected(case, start, config, history.replay.trust.separation)
+            _check_expected(case, history, start, config, artifact)
         looks = history.observed.get(index, [])
         if not looks:
             case.found("not-observed", index, f"agent {start.says['agent']}, process {start.says['pid']}")
@@ -60,12 +66,21 @@ def claim_b1(history: History, config_of: Config) -> Claim:
     return case.close()
 
 
-def _check_expected(case: Case, start: Said, config: Any, separation: str) -> None:
-    """The node's own account is what the configuration demands, given the host's facts in it."""
+def _check_expected(case: Case, history: History, start: Said, config: Any, artifact: Artifact) -> None:
+    """The node's own account, and the call that it made, are what the configuration demands, given the host's facts."""
     posture = start.says["posture"]
     try:
-        expected = expected_posture(config, _facts(start.says, separation))
-        differences = compare_postures(expected, posture)
+        facts = _facts(start.says, history.replay.trust.separation)
+        if family_of(config) == NATIVE:
+            module = artifact(start.says["module_sha256"])
+            if module is None:
+                case.found("artifact-missing", start.index, f"manifest {start.says['module_sha256']}")
+                return
+            nonce = history.launch(start.says["launch"]).nonce
+            require_envelope(start.says["envelope"], config, module, nonce)
+            facts |= _container_facts(history, start, module)
+        expected = expected_cage(config, facts)
+        differences = compare_cage(expected, posture)
         same = canonical(expected) == canonical(posture)
     except FormatError as error:
         case.found("posture-not-expected", start.index, str(error)[:200])
@@ -74,6 +89,10 @@ def _check_expected(case: Case, start: Said, config: Any, separation: str) -> No
         paths = ", ".join(one.path for one in differences) or "differs in what was left out"
         case.found("posture-not-expected", start.index, paths[:200])
         return
+    runtime = start.says["runtime"]
+    if runtime != config["runtime"]["type"]:
+        case.found("posture-not-expected", start.index, f"runtime {runtime}, approved {config['runtime']['type']}")
+    case.count(f"launches in {runtime}")
     if posture["filters"] is None:
         case.count("postures whose filter the host doesn't let anybody read")
     shared = [name for name in _OWN_NAMESPACES if posture["namespaces"][name] == "shared"]
@@ -86,22 +105,40 @@ def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
     posture = says["posture"]
     try:
         facts = {
-            "uid": posture["uid"][0],
-            "gid": posture["gid"][0],
-            "exe": posture["exe"],
-            "mappings": posture["mappings"],
-            "namespaces": posture["namespaces"],
             "module_sha256": says["module_sha256"],
             "config_sha256": says["config_sha256"],
-            "filters_visible": posture["filters"] is not None,
+            "uid": posture["uid"][0],
+            "gid": posture["gid"][0],
+            "filters_visible": posture["filters"] is not None or says["runtime"] == "gvisor",
         }
+        if posture["version"] != CONTAINER_VERSION:
+            facts |= {name: posture[name] for name in ("exe", "mappings", "namespaces")}
+        if says["runtime"] == "gvisor":
+            facts |= {"uid": says["uid"], "gid": says["envelope"]["place"]["gid"]}
         if separation == "process":
-            facts |= {"groups": posture["groups"], "bounding": posture["caps"]["bnd"]}
+            facts["groups"] = posture["groups"]
+            if posture["version"] != CONTAINER_VERSION:
+                facts["bounding"] = posture["caps"]["bnd"]
     except (KeyError, TypeError, IndexError):
         raise FormatError("posture-invalid", "the posture lacks fields") from None
     if facts["uid"] == 0 or facts["gid"] == 0 or facts["uid"] != says["uid"]:
         raise FormatError("posture-invalid", "a sandbox runs as the user that was stated, never as root")
     return facts
+
+
+def _container_facts(history: History, start: Said, module: bytes) -> dict[str, Any]:
+    envelope, says = start.says["envelope"], start.says
+    bare = says["runtime"] == "bubblewrap"
+    if envelope["place"]["uid"] != says["uid"] or envelope["runtime_sha256"] != says["runtime_sha256"]:
+        raise FormatError("envelope-differs", "user and runtime are not those of the start")
+    masks = says["posture"]["masks"] if isinstance(says["posture"], dict) else None
+    return {
+        "guard": envelope["guard_sha256"],
+        "runtime_sha256": says["runtime_sha256"],
+        "rootfs_sha256": parse_manifest(module).rootfs,
+        "cgroup": "" if bare else f"/ironbound-{history.replay.trust.deployment}/{says['launch']}",
+        "masks": masks,
+    }
 
 
 def _check_look(case: Case, start: Said, look: Said) -> None:
@@ -111,21 +148,21 @@ def _check_look(case: Case, start: Said, look: Said) -> None:
         text = f"saw {posture['config_sha256']}, consumed {start.says['config_sha256']}"
         case.found("observed-config-differs", look.index, text[:200])
         return
-    differs, unseen = _differences(start, look)
+    differs, unseen = _differences(start, look, True)
     if differs:
         case.found("observed-posture-differs", look.index, ", ".join(differs)[:200])
     elif unseen:
         case.found("posture-not-visible", look.index, ", ".join(unseen)[:200])
 
 
-def _differences(start: Said, look: Said) -> tuple[list[str], list[str]]:
+def _differences(start: Said, look: Said, is_first: bool) -> tuple[list[str], list[str]]:
     """What differs between the node's and the monitor's posture, recomputed, with what the monitor itself
     says; and what the monitor could not see."""
     stated = look.says["differences"]
     differs = {one["path"] for one in stated if one["got"] != NOT_SEEN}
     unseen = {one["path"] for one in stated if one["got"] == NOT_SEEN}
     try:
-        found = compare_postures(start.says["posture"], look.says["posture"])
+        found = compare_cage(start.says["posture"], look.says["posture"], running=not is_first)
     except FormatError as error:
         return [*sorted(differs), str(error)], sorted(unseen)
     differs |= {one.path for one in found if one.kind == "differs"}
@@ -144,7 +181,8 @@ def claim_b3(history: History, end_ms: int) -> Claim:
     warned = {drift.says["started"]: drift.index for drift in history.drifts}
     for index, looks in history.observed.items():
         for look in looks:
-            if warned.get(index, -1) < look.index and _differences(history.starts[index], look)[0]:
+            is_first = look is looks[0]
+            if warned.get(index, -1) < look.index and _differences(history.starts[index], look, is_first)[0]:
                 pending = end_ms <= look.says["at_ms"] + bound
                 text = f"agent {look.says['agent']}, process {look.says['pid']}"
                 case.found("drift-stop-pending" if pending else "difference-unheeded", look.index, text)

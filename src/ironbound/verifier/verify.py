@@ -243,7 +243,7 @@ def _claims(
     return (
         claim_a1(history),
         claim_a2(history, artifact, readable_config),
-        claim_b1(history, config_of),
+        claim_b1(history, config_of, artifact),
         claim_b2(history, runs, readable_config, end_ms),
         claim_b3(history, end_ms),
         claim_c1(history),

@@ -16,6 +16,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -203,6 +204,8 @@ class Worker:
         self.pid = pid
         self.pid_start = pid_start
         self.pidfd = pidfd
+        self.envelope: Mapping[str, Any] = {}
+        self.facts: Mapping[str, Any] = {}
         self._wall_clock = wall_clock
         self._reaped: asyncio.Future[_Reaped | None] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.StreamReader | None = None

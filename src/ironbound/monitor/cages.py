@@ -1,0 +1,101 @@
+"""What a started launch has to look like, and a sample of how it looks: for every runtime, one way.
+
+Decides which kind of sample a launch takes, and derives its expected posture from the approved configuration and
+manifest; the node's word gives only the host's facts. What a difference is worth, `watch` decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ironbound.core.cage import expected_cage
+from ironbound.core.canonical import Digest, Value
+from ironbound.core.native import parse_manifest
+from ironbound.core.posture import NO_CAPABILITIES
+from ironbound.core.profile import NATIVE, family_of, parse_configuration
+from ironbound.core.tree import File
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.images import Images
+
+from .container import Approved, observe_container
+from .observe import Baseline, observe
+
+
+def own_bounding() -> str:
+    """The bounding set that an ordinary user's processes share, 16 hexadecimal digits."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next(line.split()[1] for line in file if line.startswith("CapBnd:"))
+
+
+class Cages:
+    """The sandboxes of one deployment. `host` is what the node said of its runtimes when it started."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._images = Images(deployment)
+        self._baseline = Baseline.of_self()
+        self._approved: dict[tuple[Digest, Digest], Approved] = {}
+        self.host: Mapping[str, Any] = {}
+
+    def expected(self, said: Mapping[str, Any]) -> Value:
+        """The posture that the approved configuration demands of a started launch on this host.
+
+        Raises DeploymentError, FormatError, and what a malformed statement of the node gives (KeyError, TypeError).
+        """
+        config: dict[str, Any] = parse_configuration(self._deployment.artifact(said["config_sha256"]))
+        separated = self._deployment.separated
+        facts: dict[str, Any] = {
+            "uid": said["uid"],
+            "gid": said["uid"] if separated else os.getgid(),
+            "module_sha256": said["module_sha256"],
+            "config_sha256": said["config_sha256"],
+            "filters_visible": separated,
+            "groups": [] if separated else list(os.getgroups()),
+        }
+        runtime = self.host["runtimes"][config["runtime"]["type"]]
+        if family_of(config) == NATIVE:
+            return expected_cage(config, facts | self._container_facts(said, runtime))
+        mapped = runtime["namespaces"]["user"] == "private"  # in a user namespace the set can be emptied
+        bounding = NO_CAPABILITIES if separated or mapped else own_bounding()
+        measured = {name: runtime[name] for name in ("exe", "mappings", "namespaces")}
+        return expected_cage(config, facts | measured | {"bounding": bounding})
+
+    def _container_facts(self, said: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+        approved = self._approval(said)
+        name = self._deployment.trust.deployment
+        return {
+            "guard": runtime["guard_sha256"],
+            "runtime_sha256": runtime["sha256"],
+            "rootfs_sha256": approved.rootfs,
+            "cgroup": "" if approved.runtime == "bubblewrap" else f"/ironbound-{name}/{said['launch']}",
+            "masks": runtime["masks"],
+        }
+
+    def _approval(self, said: Mapping[str, Any]) -> Approved:
+        key = (said["config_sha256"], said["module_sha256"])
+        if key not in self._approved:
+            config: dict[str, Any] = parse_configuration(self._deployment.artifact(key[0]))
+            rootfs = parse_manifest(self._deployment.artifact(key[1])).rootfs
+            listing = self._images.entries(rootfs)
+            files = frozenset(one.sha256 for one in listing if isinstance(one, File))
+            self._approved[key] = Approved(config, rootfs, self._images.path(rootfs), files)
+        return self._approved[key]
+
+    def sample(self, said: Mapping[str, Any], *, running: bool) -> Value:
+        """How the launch's process looks now. Raises ProcessGone, and as `expected` does."""
+        config = self._deployment.artifact(said["config_sha256"])
+        filters = self._deployment.separated
+        if family_of(parse_configuration(config)) != NATIVE:
+            return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
+        return observe_container(
+            said["pid"],
+            said["pid_start"],
+            self._baseline,
+            self._approval(said),
+            self.host["runtimes"][said["runtime"]]["sha256"],
+            filters=filters,
+            running=running,
+        )
+

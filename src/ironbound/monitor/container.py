@@ -1,0 +1,283 @@
+"""One sample of one live container, in the shape of a cage (version 2, `core/cage.py`).
+
+Decides what can be seen of a container from outside: its first process as any process, and beside it the mounts, the
+cgroup with its limits, every process inside, and whether each of them runs only files of the approved image. Writes
+null for what can't be seen, and judges nothing. Follows proc(5), mount_namespaces(7), cgroups(7).
+
+Rule 1: a sample belongs to one process (see `observe`). Its own processes are found through it, not by name.
+Rule 2: the root is the image only if it is the very folder (device and inode) in which the image lies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.cage import CONTAINER_VERSION
+from ironbound.core.canonical import Digest, Value
+from ironbound.core.limits import RLIMIT_NUMBERS, native_rlimits
+
+from .observe import (
+    CAPABILITY_LINES,
+    Baseline,
+    ProcessGone,
+    descriptors_of,
+    exe_digest,
+    executable_files,
+    installed_filters,
+    namespaces_of,
+    read_proc,
+    require_start,
+    rlimits_of,
+    thread_states,
+    threads_summary,
+    tracer_of,
+)
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+MAX_PROCESSES: Final = 4096
+"""Processes of one container that are looked at; more is no sample."""
+MAX_FOREIGN: Final = 16
+_FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
+_TMPFS: Final = ("size=", "nr_inodes=")
+_UNLIMITED: Final = 1 << 60
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+_SAME: Final = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+                "Seccomp_filters")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What the monitor holds a container against: its configuration, and its image with the digests of its files."""
+
+    config: Mapping[str, Any]
+    rootfs: Digest
+    folder: Path
+    files: frozenset[Digest]
+
+    @property
+    def runtime(self) -> str:
+        return str(self.config["runtime"]["type"])
+
+    @property
+    def nested(self) -> bool:
+        """Whether only the runtime's own kernel can be seen, not the agent."""
+        return self.runtime == "gvisor"
+
+
+def observe_container(
+    pid: int, pid_start: int, baseline: Baseline, approved: Approved, runtime_sha256: Digest, *, filters: bool,
+    running: bool,
+) -> Value:  # fmt: skip
+    """A sample of the container whose first process is `pid`, started at `pid_start`. Raises ProcessGone."""
+    require_start(pid, pid_start)
+    try:
+        sample = _sample(pid, baseline, approved, runtime_sha256, filters, running)
+    except (FileNotFoundError, ProcessLookupError):
+        require_start(pid, pid_start)
+        raise ProcessGone(f"process {pid} ended while it was read") from None
+    require_start(pid, pid_start)
+    return sample
+
+
+def _sample(
+    pid: int, baseline: Baseline, approved: Approved, runtime_sha256: Digest, filters: bool, running: bool
+) -> Value:
+    threads, root = thread_states(pid), f"/proc/{pid}"
+    main = threads.get(pid) or next(iter(threads.values()))
+    descriptors = descriptors_of(pid, root, baseline)
+    allowed = frozenset({runtime_sha256}) if approved.nested else approved.files
+    inside = [pid] if approved.nested else list(_inside(pid))
+    foreign, writable = _foreign(inside, baseline, allowed)
+    mounts, masks = _mounts(root, approved)
+    rootfs = None if approved.nested else _rootfs(root, approved)
+    sample: dict[str, Value] = {
+        "version": CONTAINER_VERSION,
+        "uid": [int(word) for word in main["Uid"].split()],
+        "gid": [int(word) for word in main["Gid"].split()],
+        "groups": [int(word) for word in main["Groups"].split()],
+        "caps": {name: main[line] for name, line in CAPABILITY_LINES.items()},
+        "no_new_privs": int(main["NoNewPrivs"]),
+        "seccomp": int(main["Seccomp"]),
+        "namespaces": namespaces_of(root, baseline),
+        "exe": exe_digest(root, baseline),
+        "writable_executable": writable,
+        "rlimits": None if approved.nested else rlimits_of(root, _limit_names(approved)),
+        "fds": None if approved.nested or running else descriptors.names,
+        "tracer": tracer_of(threads),
+        "config_sha256": descriptors.config,
+        "module_sha256": descriptors.module,
+        "cgroup": None if approved.runtime == "bubblewrap" else _cgroup(root),
+        "cpus": _processors(main["Cpus_allowed"]),
+        "foreign": foreign,
+        "masks": masks,
+        "mounts": mounts,
+        "processes": _processes(inside, main, root, approved),
+        "rootfs_sha256": rootfs,
+    }
+    installed = installed_filters(threads, filters) if not approved.nested else None
+    sample["filters"] = None if installed is None else list(installed.get(pid, ()))
+    sample["threads"] = threads_summary(pid, threads, installed) if pid in threads else None
+    return sample
+
+
+def _limit_names(approved: Approved) -> list[str]:
+    return [name for name in RLIMIT_NUMBERS if name in native_rlimits(approved.config)]
+
+
+def _inside(first: int) -> Iterator[int]:
+    """The first process and its descendants: orphans of a pid namespace become children of its first process."""
+    waiting, found = [first], 0
+    while waiting:
+        pid = waiting.pop()
+        found += 1
+        if found > MAX_PROCESSES:
+            return
+        yield pid
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                waiting += [int(word) for word in read_proc(f"/proc/{pid}/task/{thread}/children").split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def _foreign(inside: list[int], baseline: Baseline, allowed: frozenset[Digest]) -> tuple[Value, Value]:
+    """The digests of running files that nobody approved, and how many mappings are writable and executable at once."""
+    strange: set[str] = set()
+    writable = 0
+    for pid in inside:
+        try:
+            digests, both = executable_files(f"/proc/{pid}", baseline)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended; the first one's end is noticed above
+        if not isinstance(digests, list) or not isinstance(both, int):
+            return None, None
+        writable += both
+        strange.update(str(one) for one in digests if one not in allowed)
+    listed: list[Value] = [*sorted(strange)[:MAX_FOREIGN]]
+    return listed, writable
+
+
+def _rootfs(root: str, approved: Approved) -> Digest | None:
+    """Rule 2."""
+    try:
+        have, want = os.stat(f"{root}/root"), os.stat(approved.folder)
+    except PermissionError:
+        return None
+    return approved.rootfs if (have.st_dev, have.st_ino) == (want.st_dev, want.st_ino) else Digest("")
+
+
+def _mounts(root: str, approved: Approved) -> tuple[Value, Value]:
+    """Every mount as `point kind flags`, and apart from them the hidden and read-only places below /proc."""
+    try:
+        text = read_proc(f"{root}/mountinfo")
+    except PermissionError:
+        return None, None
+    mounts: list[str] = []
+    masks: list[str] = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        words, behind = before.split(" "), after.split(" ")
+        source, point = _plain(words[3]), _plain(words[4])
+        flags = {one for one in words[5].split(",") if one in _FLAGS}
+        kind = behind[0]
+        if point.startswith("/proc/"):
+            hidden = source == "/null" or kind == "tmpfs"
+            masks.append(point if hidden or "ro" in flags else f"{point} writable")
+            continue
+        if point == "/" and not approved.nested:
+            kind = f"image:{approved.rootfs}" if source.endswith(f"/{approved.rootfs}") else f"{kind}:{source}"
+        elif source != "/":
+            kind = f"{kind}:{source}"
+        elif kind == "tmpfs":
+            flags |= {one for one in behind[2].split(",") if one.startswith(_TMPFS)}
+        mounts.append(f"{point} {kind} {','.join(sorted(flags)) or '-'}")
+    return [*sorted(mounts)], [*sorted(set(masks))]
+
+
+def _plain(text: str) -> str:
+    return _ESCAPED.sub(lambda one: chr(int(one[1], 8)), text)
+
+
+def _processors(mask: str) -> int:
+    return int(mask.replace(",", ""), 16).bit_count()
+
+
+# The cgroup
+
+
+def _cgroup(root: str) -> Value:
+    """The group's path, the same in every tree that limits, and its limits; null where a tree says otherwise."""
+    paths: dict[str, str] = {}
+    for line in read_proc(f"{root}/cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            paths[name] = path
+    unified = (CGROUPS / "cgroup.controllers").exists()
+    memory, cpu, pids = ("", "", "") if unified else ("memory", "cpu", "pids")
+    if len({paths.get(name, "?") for name in (memory, cpu, pids)}) != 1:
+        return {"path": {name: paths.get(name) for name in ("memory", "cpu", "pids")}}
+    path = paths[memory]
+    try:
+        if unified:
+            folder = CGROUPS / path.lstrip("/")
+            quota, period = (folder / "cpu.max").read_text("ascii").split()
+            limits: dict[str, Value] = {
+                "memory": _limit(folder / "memory.max"),
+                "cpu": [-1 if quota == "max" else int(quota), int(period)],
+                "pids": _limit(folder / "pids.max"),
+            }
+        else:
+            places = {name: CGROUPS / name / path.lstrip("/") for name in ("memory", "cpu", "pids")}
+            limits = {
+                "memory": _limit(places["memory"] / "memory.limit_in_bytes"),
+                "cpu": [_limit(places["cpu"] / "cpu.cfs_quota_us"), _limit(places["cpu"] / "cpu.cfs_period_us")],
+                "pids": _limit(places["pids"] / "pids.max"),
+            }
+    except PermissionError:
+        return None
+    return {"path": path, **limits}
+
+
+def _limit(path: Path) -> int:
+    word = path.read_text("ascii").strip()
+    value = -1 if word == "max" else int(word)
+    return -1 if value >= _UNLIMITED else value
+
+
+# The processes inside
+
+
+def _processes(inside: list[int], main: Mapping[str, str], root: str, approved: Approved) -> Value:
+    count = 0
+    differing: list[str] = []
+    own = _namespace_ids(root)
+    for pid in inside:
+        try:
+            threads = thread_states(pid)
+            ids = _namespace_ids(f"/proc/{pid}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        count += len(threads)
+        for tid, state in sorted(threads.items()):
+            odd = [name for name in _SAME if state.get(name) != main.get(name)]
+            if ids != own:
+                odd.append("namespaces")
+            if odd and len(differing) < MAX_FOREIGN:
+                differing.append(f"{tid}: {', '.join(odd)}")
+    if approved.nested:
+        count = 1  # gVisor's own threads are bounded by its cgroup; the agent's processes are inside it
+    listed: list[Value] = [*differing]
+    return {"count": count, "uniform": False, "differing": listed} if listed else {"count": count, "uniform": True}
+
+
+def _namespace_ids(root: str) -> tuple[object, ...] | None:
+    try:
+        found = [os.stat(f"{root}/ns/{kind}") for kind in ("net", "ipc", "uts", "user", "pid", "mnt", "cgroup")]
+    except PermissionError:
+        return None
+    return tuple((one.st_dev, one.st_ino) for one in found)
