@@ -310,7 +310,8 @@ class History:
         may = (
             wrong is None and launch["state"] == "admitted" and not launch["stopped"] and now < launch["expires"]
         )
-        entry = self.lab.say("node", "started", launch=index, runtime_sha256=digest_of("r"), pid=9, pid_start=1,
+        entry = self.lab.say("node", "started", launch=index, runtime="wasmtime",
+                              runtime_sha256=digest_of("r"), envelope={}, pid=9, pid_start=1,
                              boot_id="b", uid=1, posture={}, probes=[], quote=None, **fields)  # fmt: skip
         if self.expect("start", entry, may):
             self.ghost.time = now

@@ -161,7 +161,8 @@ def test_a_void_word_uses_up_its_id_so_that_nobody_can_play_it_again_later() -> 
 def _start(scene: Honest, launch: int) -> dict[str, Any]:
     return {
         "launch": launch, "agent": "late", "module_sha256": scene.module, "config_sha256": scene.cage, "uid": 1,
-        "runtime_sha256": digest_of("r"), "pid": 1, "pid_start": 1, "boot_id": "b", "posture": {}, "probes": [],
+        "runtime": "wasmtime", "runtime_sha256": digest_of("r"), "envelope": {},
+        "pid": 1, "pid_start": 1, "boot_id": "b", "posture": {}, "probes": [],
         "quote": None,
     }  # fmt: skip
 

@@ -205,7 +205,8 @@ class Stand:
 
     def zygote(self) -> int:
         """The node's zygote."""
-        return int(self.entries("service-started", role="node")[-1].predicate["host"]["zygote_pid"])
+        host = self.entries("service-started", role="node")[-1].predicate["host"]
+        return int(host["runtimes"]["wasmtime"]["zygote_pid"])
 
     def workers(self) -> list[int]:
         """The sandboxes that live."""

@@ -315,6 +315,8 @@ class Lab:
             "agent": said.agent,
             "module_sha256": module,
             "config_sha256": cage,
+            "runtime": "wasmtime",
+            "envelope": {},
             "runtime_sha256": digest_of("wasmtime"),
             "pid": 1000 + launch,
             "pid_start": 5,
