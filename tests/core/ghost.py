@@ -15,6 +15,7 @@ from typing import Any
 
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.envelope import sign_envelope
+from ironbound.core.surface import approval_body
 from verifier.lab import DAY, Lab, config, digest_of, probe, wasm
 
 AGENTS = ("ant", "bee")
@@ -145,7 +146,7 @@ class History:
 
     def module_fields(self, module: str) -> dict[str, Any]:
         canary = module == self.modules[2]
-        body = {"kind": "canary" if canary else "agent", "size": 1, "probe": probe("p") if canary else None}
+        body = approval_body(b"{", probe("p") if canary else None)
         return {"module_sha256": module, "body": body}
 
     def step(self) -> None:

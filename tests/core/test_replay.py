@@ -17,6 +17,7 @@ from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
+from ironbound.core.surface import approval_body
 from verifier.lab import ROLES, Honest, Lab, digest_of, honest, key, wasm
 
 SCENE = honest()
@@ -321,7 +322,7 @@ def test_no_service_alone_can_give_anything(role: str) -> None:
     for kind in ("module-approval", "profile-approval", "launch-request", "grant"):
         fields: dict[str, Any] = {"agent": "clerk", "module_sha256": scene.module, "config_sha256": scene.cage}
         if kind == "module-approval":
-            fields = {"module_sha256": sha256_hex(wasm("x")), "body": {"kind": "agent", "size": 1, "probe": None}}
+            fields = {"module_sha256": sha256_hex(wasm("x")), "body": approval_body(b"{")}
         if kind == "profile-approval":
             fields = {"config_sha256": digest_of("x"), "body": {"profile": "p"}}
         if kind == "grant":

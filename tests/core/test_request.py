@@ -19,6 +19,7 @@ from verifier.lab import DAY, Lab, digest_of, honest, key
 SCENE = honest()
 LAB = SCENE.lab
 ADA, BOB, CY = (LAB.humans[name] for name in ("ada", "bob", "cy"))
+BODY: dict[str, Any] = {"kind": "agent", "size": 1, "surface_sha256": None, "probe": None}
 LAUNCH: dict[str, Any] = {"agent": "newcomer", "module_sha256": SCENE.module, "config_sha256": SCENE.cage}
 
 
@@ -92,12 +93,12 @@ def test_what_the_request_is() -> None:
         ("launch-request", LAUNCH | {"module_sha256": None}),
         ("launch-request", LAUNCH | {"config_sha256": None}),
         ("module-approval", {"module_sha256": digest_of("x"), "agent": "a",
-                             "body": {"kind": "agent", "size": 1, "probe": None}}),
-        ("module-approval", {"config_sha256": digest_of("x"), "body": {"kind": "agent", "size": 1, "probe": None}}),
+                             "body": BODY}),
+        ("module-approval", {"config_sha256": digest_of("x"), "body": BODY}),
         ("module-approval", {"module_sha256": digest_of("x"), "config_sha256": digest_of("y"),
-                             "body": {"kind": "agent", "size": 1, "probe": None}}),
-        ("module-approval", {"module_sha256": digest_of("x"), "body": {"kind": "agent", "size": 1, "probe": {}}}),
-        ("module-approval", {"module_sha256": digest_of("x"), "body": {"kind": "canary", "size": 1, "probe": None}}),
+                             "body": BODY}),
+        ("module-approval", {"module_sha256": digest_of("x"), "body": BODY | {"probe": {}}}),
+        ("module-approval", {"module_sha256": digest_of("x"), "body": BODY | {"kind": "canary"}}),
         ("profile-approval", {"module_sha256": digest_of("x"), "body": {"profile": "p"}}),
         ("profile-approval", {"module_sha256": digest_of("x"), "config_sha256": digest_of("y"),
                               "body": {"profile": "p"}}),

@@ -42,7 +42,7 @@ NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
 } | {kind: [("capability",), ("log_head",), ("body",)] for kind in ACTS}  # fmt: skip
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
-    "args_sha256", "started", "launch", "tpm", "quote",
+    "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
 OPEN = {"expected", "got"}

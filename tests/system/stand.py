@@ -25,6 +25,7 @@ from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry, Replay
+from ironbound.core.surface import approval_body
 from ironbound.terminal import operators
 from ironbound.terminal.init import initialise
 from ironbound.wire.deployment import ROLES, Deployment
@@ -297,7 +298,7 @@ class Stand:
         """Approve a module for agents, once."""
         digest = sha256_hex(data)
         if not self.log.with_state(lambda replay: digest in replay.books.modules):
-            body = {"kind": "agent", "size": len(data), "probe": None}
+            body = approval_body(data)
             self.submit(self.build("module-approval", module=digest, body=body), artifacts=(data,))
         return digest
 

@@ -25,13 +25,15 @@ from ironbound.controller.operator import MAX_CONSENT, MAX_SUBMISSION
 from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, Signature, sign_envelope
 from ironbound.core.keys import PrivateKey
+from ironbound.core.native import Manifest
 from ironbound.core.request import encode_approval, encode_request
 from ironbound.core.statement import Subject, encode_statement, parse_statement
+from ironbound.core.surface import approval_body, surface_digest
 from ironbound.terminal import operators
 from ironbound.terminal.operators import Refusal, Submission
 
 IDLE = puppet(WAIT)
-COMPONENT = b"\x00asm\x0d\x00\x01\x00"
+COMPONENT_WITH_IMPORT = bytes(wasmtime.wat2wasm('(component (import "exec" (func)))'))
 WITH_IMPORT = bytes(wasmtime.wat2wasm('(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))))'))
 
 
@@ -269,8 +271,7 @@ def test_a_request_that_is_too_large_to_stand_in_the_log_with_its_approvals_is_r
 
 def test_a_replayed_request_is_refused(stand: Stand, agent: str) -> None:
     data = puppet(WAIT, b"\n", WAIT)
-    body = {"kind": "agent", "size": len(data), "probe": None}
-    payload = stand.build("module-approval", module=sha256_hex(data), body=body)
+    payload = stand.build("module-approval", module=sha256_hex(data), body=approval_body(data))
     sent = stand.sign(payload, artifacts=(data,)).encode()
     assert stand.post(sent).status_code == 200
     refused(stand, sent, "request-replayed")
@@ -295,7 +296,7 @@ def test_a_log_head_that_this_log_never_had_is_refused(stand: Stand, agent: str)
 
 
 def _module(stand: Stand, data: bytes, **body: Any) -> bytes:
-    whole = {"kind": "agent", "size": len(data), "probe": None} | body
+    whole = approval_body(data) | body
     return stand.build("module-approval", module=sha256_hex(data), body=whole)
 
 
@@ -318,13 +319,26 @@ def test_bytes_that_the_request_does_not_name_are_refused_and_not_kept(stand: St
         (b"\x00asm\x01\x00\x00", "module-malformed"),
         (b"(module)", "module-malformed"),
         (b"\x7fELF\x02\x01\x01\x00", "module-malformed"),
-        (COMPONENT, "module-malformed"),
+        (COMPONENT_WITH_IMPORT[:-1], "module-malformed"),
+        (COMPONENT_WITH_IMPORT, "module-imports"),
+        (b'{"argv":[]}', "module-malformed"),
         (IDLE[:-5], "module-malformed"),
         (WITH_IMPORT, "module-imports"),
     ],
 )
 def test_what_is_no_module_without_imports_is_not_approved(stand: Stand, data: bytes, reason: str) -> None:
     refused(stand, stand.sign(_module(stand, data), artifacts=(data,)).encode(), reason)
+
+
+def test_a_module_is_not_approved_with_another_surface_than_its_own(stand: Stand) -> None:
+    data = puppet(WAIT, b"a surface of its own\n")
+    for other in (surface_digest(IDLE + b"\x00\x05\x04more"), sha256_hex(data), None):
+        payload = _module(stand, data, surface_sha256=other)
+        refused(stand, stand.sign(payload, artifacts=(data,)).encode(), "surface-differs")
+    manifest = Manifest(sha256_hex(b"a tree"), ("/bin/agent",)).encode()
+    payload = _module(stand, manifest, surface_sha256=surface_digest(data))
+    refused(stand, stand.sign(payload, artifacts=(manifest,)).encode(), "surface-differs")
+    assert stand.post(stand.sign(_module(stand, data), artifacts=(data,)).encode()).status_code == 200
 
 
 def test_a_configuration_that_ironbound_would_not_make_is_not_approved(stand: Stand) -> None:

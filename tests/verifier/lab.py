@@ -21,6 +21,7 @@ from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import encode_approval, encode_request, head_of
 from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
 from ironbound.core.trust import Pin, parse_trust_root
 from ironbound.evidence.writer import write_members
@@ -234,13 +235,11 @@ class Lab:
         request = self.request(kind, **fields)
         return self.admit(request, [self.approval(request, "bob")])
 
-    def approve_module(self, data: bytes, probe_name: str | None = None, family: str = "wasm") -> str:
+    def approve_module(
+        self, data: bytes, probe_name: str | None = None, family: str = "wasm", **changes: Any
+    ) -> str:
         self.artifacts[sha256_hex(data)] = data
-        body = {
-            "kind": "agent" if probe_name is None else "canary",
-            "size": len(data),
-            "probe": None if probe_name is None else probe(probe_name, family),
-        }
+        body = approval_body(data, None if probe_name is None else probe(probe_name, family)) | changes
         self.expect(self.ask("module-approval", module_sha256=sha256_hex(data), body=body))
         return sha256_hex(data)
 

@@ -9,9 +9,11 @@ import pytest
 
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.merkle import leaf_hash, node_hash
+from ironbound.core.native import Manifest
 from ironbound.core.note import Signer
 from ironbound.core.request import head_of
 from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.surface import approval_body, surface_digest
 from ironbound.core.tile import encode_entries, tiles_for
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import EXIT_REFUTED, EXIT_UNPROVEN, verify_bundle
@@ -203,7 +205,7 @@ def test_a_grant_that_the_humans_signatures_do_not_carry_refutes_c1(scene: Hones
 
 def test_a_controller_that_dates_its_word_back_revives_no_approval(scene: Honest) -> None:
     lab = scene.lab
-    body = {"kind": "agent", "size": 1, "probe": None}
+    body = approval_body(b"{")
     request = lab.request("module-approval", module_sha256=digest_of("x"), body=body)
     approval, then = lab.approval(request, "bob", expires_ms=lab.now + 5), lab.now
     scene.act()
@@ -213,7 +215,7 @@ def test_a_controller_that_dates_its_word_back_revives_no_approval(scene: Honest
 
 def test_a_word_that_was_void_cannot_be_said_again_by_the_ledger(scene: Honest) -> None:
     lab = scene.lab
-    body = {"kind": "agent", "size": 1, "probe": None}
+    body = approval_body(b"{")
     early = lab.now + 1_000
     request = lab.request("module-approval", module_sha256=digest_of("x"), body=body, not_before_ms=early)
     entry = lab.admit(request, [lab.approval(request, "bob")])
@@ -227,7 +229,7 @@ def test_a_replayed_request_refutes_c1(scene: Honest) -> None:
     lab = scene.lab
     module = wasm("another")
     request = lab.request(
-        "module-approval", module_sha256=digest_of("x"), body={"kind": "agent", "size": 1, "probe": None}
+        "module-approval", module_sha256=digest_of("x"), body=approval_body(b"{")
     )
     approvals = [lab.approval(request, "bob")]
     lab.expect(lab.admit(request, approvals))
@@ -414,6 +416,36 @@ def test_missing_artifacts_leave_their_claims_open(scene: Honest) -> None:
     assert unproven(scene.lab) == {"A2": missing, "B1": missing, "B2": missing}
 
 
+def test_a_surface_approved_with_a_module_that_is_not_its_own_refutes_a2(scene: Honest) -> None:
+    lab = scene.lab
+    for number, other in enumerate((digest_of("another surface"), None)):
+        data = wasm(f"other-{number}")
+        assert surface_digest(data) != other
+        module = lab.approve_module(data, surface_sha256=other)
+        started = lab.expect(lab.start(lab.expect(lab.ask_launch(f"second{number}", module, scene.cage))))
+        lab.expect(lab.observe(started))
+    assert refuted(lab) == {"A2": {"surface-differs"}}
+
+
+def test_a_native_agents_code_is_contained_and_not_analysed_and_a2_says_so(scene: Honest) -> None:
+    lab = scene.lab
+    manifest = Manifest(digest_of("a tree"), ("/bin/agent",)).encode()
+    module = lab.approve_module(manifest)
+    started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", module, scene.cage))))
+    lab.expect(lab.observe(started))
+    assert lab.falling() == {}
+    claim = next(claim for claim in lab.verify().claims if claim.id == "A2")
+    assert claim.counts["native agents, contained and not analysed"] == 1
+
+
+def test_a_malformed_manifest_leaves_a2_open(scene: Honest) -> None:
+    lab = scene.lab
+    module = lab.approve_module(b'{"argv":[]}')
+    started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", module, scene.cage))))
+    lab.expect(lab.observe(started))
+    assert unproven(lab) == {"A2": {"surface-unreadable"}}
+
+
 def test_a_component_is_judged_by_its_imports_and_exports_as_a_module_is(scene: Honest) -> None:
     lab = scene.lab
     module = lab.approve_module(b"\x00asm\x0d\x00\x01\x00")
@@ -569,7 +601,7 @@ def test_without_the_channel_canary_c2_is_not_proven() -> None:
 def test_a_gateway_that_says_admitted_refutes_d3(scene: Honest) -> None:
     lab = scene.lab
     request = lab.request(
-        "module-approval", module_sha256=digest_of("x"), body={"kind": "agent", "size": 1, "probe": None}
+        "module-approval", module_sha256=digest_of("x"), body=approval_body(b"{")
     )
     approvals = [lab.approval(request, "bob").as_value()]
     lab.say("gateway", "admitted", request=request.as_value(), approvals=approvals)

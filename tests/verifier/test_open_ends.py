@@ -12,6 +12,7 @@ from ironbound.core.canonical import canonical
 from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
 from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import add_lines
+from ironbound.core.surface import approval_body
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import verify_bundle
 
@@ -109,7 +110,7 @@ def importing_canary(lab: Lab, cage: str, text: str, verdict: str) -> None:
     }
     module = wasm("importing", imports=[("env", "exec")])
     digest = sha256(module).hexdigest()
-    body = {"kind": "canary", "size": len(module), "probe": request}
+    body = approval_body(module, request)
     lab.expect(lab.ask("module-approval", module_sha256=digest, body=body))
     challenge = lab.challenge(digest, cage, "import-exec")
     evidence = refuse(lab, challenge, "imports", text)

@@ -22,11 +22,12 @@ from starlette.routing import Route
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
 from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.profile import ProfileRefused, parse_configuration
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
-from ironbound.core.wasm import parse_module
+from ironbound.core.surface import parse_surface, surface_digest
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
 
@@ -125,6 +126,8 @@ class Operators:
                 raise Refused("artifact-differs")
             if asked["body"]["kind"] == "agent":  # a canary may be anything: it is there to be refused by the sandbox
                 _check_module(data)
+            if asked["body"]["surface_sha256"] != surface_digest(data):
+                raise Refused("surface-differs")
         elif kind == "profile-approval":
             try:
                 config = parse_configuration(given[asked["config_sha256"]])
@@ -153,9 +156,12 @@ class Operators:
 
 
 def _check_module(data: bytes) -> None:
-    """An agent's module is one that the parser accepts, and imports nothing."""
+    """An agent's module is one that a parser accepts, and imports nothing."""
     try:
-        surface = parse_module(data, limit=MAX_ARTIFACT)
+        if is_manifest(data):
+            parse_manifest(data)
+            return
+        surface = parse_surface(data)
     except FormatError as error:
         raise Refused("module-malformed") from error
     if surface.imports:

@@ -28,7 +28,8 @@ REASONS: Final[Mapping[str, str]] = {
     "body-malformed": "the request's body is malformed for its kind",
     "request-too-large": "a request and its approvals must fit in one entry of the log; constrain less in one grant",
     "artifact-differs": "the bytes that the request names must come with it, and only those",
-    "module-malformed": "the module is no core Wasm binary that the parser accepts",
+    "module-malformed": "the module is no Wasm module, component or manifest that a parser accepts",
+    "surface-differs": "the approved surface is not the one that the module's bytes have; read it anew and sign again",
     "module-imports": "an agent's module imports nothing; this one does",
     "profile-malformed": "the effective configuration is not one that `ironbound` makes",
     # the kernel

@@ -87,12 +87,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A module or a profile that the quorum approved by digest."""
+    """A module or a profile that the quorum approved by digest; `surface` is that of the module's document."""
 
     index: int
     name: str
     humans: tuple[str, ...]
     probe: Any = None
+    surface: str | None = None
 
 
 @dataclass(slots=True)
@@ -286,7 +287,7 @@ class Replay:
         body = asked["body"]
         if kind == "module-approval":
             name = body["probe"].get("probe", "") if body["kind"] == "canary" else "agent"
-            approved = Approved(index, str(name), humans, body["probe"])
+            approved = Approved(index, str(name), humans, body["probe"], body["surface_sha256"])
             self.books.modules[asked["module_sha256"]] = approved
         elif kind == "profile-approval":
             self.books.profiles[asked["config_sha256"]] = Approved(index, body["profile"], humans)

@@ -213,7 +213,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
         bounds=record(drift_stop_ms=integer(1, 3_600_000), canary_interval_ms=integer(1000, 1 << 40)),
         tpm=maybe(_attestation_key),
     ),
-    "module-approval": _asked(kind=choice("agent", "canary"), size=count, probe=maybe(document)),
+    "module-approval": _asked(
+        kind=choice("agent", "canary"), size=count, surface_sha256=maybe(digest), probe=maybe(document)
+    ),
     "profile-approval": _asked(profile=name),
     "launch-request": _asked(),
     "grant": _asked(

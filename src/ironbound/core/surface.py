@@ -4,15 +4,15 @@ Decides how the surface of a module or component is written down. It judges noth
 the controller's, the sandbox's and the verifier's to demand. A pure function of the bytes, so that all of them, and an
 auditor, come to the same digest.
 
-Rule 1: bytes that the parsers can't read have no document, and so can't be approved.
-Rule 2: a native agent's manifest has none either; its code is contained, not analysed.
+Rule 1: bytes that the parsers can't read have no document, and so can't be approved as an agent.
+Rule 2: a native agent's manifest has none either: its code is contained, not analysed.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ironbound.core.canonical import Digest, Value, canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, sha256_hex
 from ironbound.core.native import is_manifest
 from ironbound.core.wasm import Custom, Limits, ModuleSurface, parse_module
 from ironbound.core.wasm_component import COMPONENT_VERSION, ComponentSurface, Part, parse_component
@@ -121,6 +121,22 @@ def surface_document(data: bytes, *, limit: int = MAX_MODULE) -> dict[str, Value
     return document(parse_surface(data, limit=limit), sha256_hex(data), len(data))
 
 
-def surface_digest(data: bytes, *, limit: int = MAX_MODULE) -> Digest | None:
-    """SHA-256 of the document's canonical form, None for a native agent's manifest. Raises FormatError."""
-    return None if is_manifest(data) else sha256_hex(canonical(surface_document(data, limit=limit)))
+def surface_digest(data: bytes) -> Digest | None:
+    """What an approval of these bytes says of their surface: SHA-256 of the document's canonical form, or None where
+    there is none: a native agent's manifest, or bytes that no parser reads, which only a canary may be."""
+    if is_manifest(data):
+        return None
+    try:
+        return sha256_hex(canonical(surface_document(data)))
+    except FormatError:
+        return None
+
+
+def approval_body(data: bytes, probe: Value = None) -> dict[str, Value]:
+    """The body of a request to approve these bytes: as an agent's module, or as the canary of this probe."""
+    return {
+        "kind": "agent" if probe is None else "canary",
+        "size": len(data),
+        "surface_sha256": surface_digest(data),
+        "probe": probe,
+    }

@@ -218,6 +218,9 @@ class Launches:
             return HoldFailed("config", "config-differs", f"the sandbox consumed {word.config_sha256}")
         if word.module_sha256 != launch.module:
             return HoldFailed("module", "module-differs", f"the sandbox consumed {word.module_sha256}")
+        if word.surface_sha256 != self._log.replay.books.modules[launch.module].surface:
+            text = f"the sandbox read the surface {word.surface_sha256} in the module"
+            return HoldFailed("module", "surface-differs", text)
         for probe in word.probes:
             if probe.verdict != "REFUSED":
                 return HoldFailed("probe", "probe-not-refused", f"{probe.name}: {probe.verdict}: {probe.refusal}")

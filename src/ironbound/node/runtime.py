@@ -46,6 +46,8 @@ class Ready:
     config_sha256: str
     module_sha256: str
     probes: tuple[Probe, ...]
+    #: Of the surface that the sandbox read from the module's bytes; None where nothing can read one.
+    surface_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ironbound.core.authority import Refused
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.profile import Layer, ProfileRefused, merge
 from ironbound.core.replay import Replay
+from ironbound.core.surface import approval_body
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError, load, read_file
 
@@ -398,7 +399,7 @@ def _approve_module(arguments: argparse.Namespace) -> int:
         operators.replayed(deployment),
         "module-approval",
         module=digest,
-        body={"kind": "agent", "size": len(data), "probe": None},
+        body=approval_body(data),
         ticket=arguments.ticket,
     )
     return _tell(arguments, _settle(arguments, deployment, [(payload, [data])]), f"module {digest[:12]} approved")
@@ -414,7 +415,7 @@ def _approve_canaries(arguments: argparse.Namespace) -> int:
         digest = sha256_hex(probe.module)
         if digest in replay.books.modules:
             continue
-        body = {"kind": "canary", "size": len(probe.module), "probe": probe.document}
+        body = approval_body(probe.module, probe.document)
         payload = operators.build(replay, "module-approval", module=digest, body=body, ticket=arguments.ticket)
         payloads.append((payload, [probe.module]))
     if not payloads:

@@ -26,7 +26,7 @@ MAX_INDEXES: Final = 20
 CLAIMS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "A1": ("every module that ran was approved by digest by the quorum", ("CM-7(5)", "SC-18", "CM-14")),
     "A2": (
-        "its surface, recomputed from the bytes, lies within its profile",
+        "its surface, recomputed from the bytes, is the approved one and lies within its profile",
         ("AC-6(8)", "CM-7", "SC-18", "SA-11(1)"),
     ),
     "B1": (

@@ -35,6 +35,7 @@ INTEGRITY: Final[Mapping[str, str]] = {
 REFUTING: Final[Mapping[str, str]] = {
     "start-void": "the node started something that no admitted launch allows",
     "module-unapproved": "a module ran that the quorum had not approved before",
+    "surface-differs": "a module's surface is not the one that was approved with it",
     "module-imports": "a module that ran imports something, so it can reach out of its sandbox",
     "module-exports": "a module that ran does not export what the sandbox calls",
     "module-memory": "a module that ran demands more memory than its profile allows",

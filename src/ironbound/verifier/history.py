@@ -39,11 +39,12 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """When a module was approved by the quorum, and as what: `agent` or `canary`."""
+    """When a module was approved by the quorum, as what (`agent` or `canary`), and with which surface."""
 
     index: int
     kind: str
     at_ms: int
+    surface: str | None
 
 
 @dataclass(slots=True)
@@ -144,7 +145,8 @@ class History:
         self.initiators[initiator] = self.initiators.get(initiator, 0) + 1
         if statement.kind == "module-approval":
             kind = statement.predicate["body"]["kind"]
-            approval = Approval(entry.index, kind, entry.predicate["at_ms"])
+            surface = statement.predicate["body"]["surface_sha256"]
+            approval = Approval(entry.index, kind, entry.predicate["at_ms"], surface)
             self.modules[statement.predicate["module_sha256"]] = approval
 
     def _started(self, entry: Entry) -> None:

@@ -2,7 +2,8 @@
 
 Decides from the replayed log and the modules' bytes. A1 counts every accepted `started`; a void one (the
 kernel's no) refutes it, unless what differs is the configuration, which is B1's. A2 reads each module that
-started, again, from its bytes (`core/surface.py`).
+started, again, from its bytes (`core/surface.py`), and compares it with what was approved. A native agent's code
+is contained, not analysed: its boundary is B1's to show.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError
-from ironbound.core.surface import Surface, first_import, memory_pages, missing_exports, parse_surface
+from ironbound.core.native import is_manifest, parse_manifest
+from ironbound.core.surface import Surface, first_import, memory_pages, missing_exports, parse_surface, surface_digest
 
 from .claims import Case, Claim
 from .history import History
@@ -56,7 +58,14 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
         if data is None:
             case.found("artifact-missing", index, f"module {module}")
             continue
+        approved = history.modules.get(module)
+        if approved is not None and approved.surface != surface_digest(data):
+            case.found("surface-differs", index, f"module {module}: approved with the surface {approved.surface}")
         try:
+            if is_manifest(data):
+                parse_manifest(data)
+                case.count("native agents, contained and not analysed")
+                continue
             surface = parse_surface(data)
         except FormatError as error:
             case.found("surface-unreadable", index, f"module {module}: {error}")

@@ -101,6 +101,9 @@ class _Fields:
             raise FormatError("control-invalid", f"{name}: expected other text")
         return value
 
+    def has(self, name: str) -> bool:
+        return name in self._left
+
     def digest(self, name: str) -> str:
         return parse_digest(self.text(name))
 
@@ -143,7 +146,8 @@ def parse_first_word(line: bytes) -> Ready | Refused:
         answer = Refused(fields.text("stage", among=STAGES), fields.text("text"))
     else:
         probes = tuple(_parse_probe(item) for item in fields.items("probes", MAX_PROBES))
-        answer = Ready(fields.digest("config_sha256"), fields.digest("module_sha256"), probes)
+        surface = fields.digest("surface_sha256") if fields.has("surface_sha256") else None
+        answer = Ready(fields.digest("config_sha256"), fields.digest("module_sha256"), probes, surface)
     fields.done()
     return answer
 

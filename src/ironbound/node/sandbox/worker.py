@@ -25,7 +25,7 @@ import wasmtime
 from ironbound.core.canonical import FormatError, Value, canonical, sha256_hex
 from ironbound.core.limits import worker_rlimits
 from ironbound.core.seccomp import CHANNEL_FD, CONTROL_FD, ArchitectureUnsupported
-from ironbound.core.surface import is_component
+from ironbound.core.surface import is_component, surface_digest
 from ironbound.node.sandbox import engine as runtime
 from ironbound.node.sandbox import lockdown
 from ironbound.node.sandbox.agent import Agent, AgentEnded, ModuleAgent
@@ -174,6 +174,7 @@ def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, Agent
     try:
         module = read_sealed(MODULE_FD, config.max_module_size)  # (5)
         engine, agent = load(module, config)
+        surface = surface_digest(module)
     except (SealMissing, OSError) as error:
         raise Refused("module", str(error)) from None
     except runtime.ModuleRefused as error:
@@ -186,6 +187,7 @@ def _prepare(request: WorkerRequest, life: Life) -> tuple[wasmtime.Engine, Agent
     _require_refused(probes)
     listed: list[Value] = [{"name": item.name, "verdict": item.verdict, "refusal": item.refusal} for item in probes]
     digests: dict[str, Value] = {"config_sha256": config.digest, "module_sha256": sha256_hex(module)}
+    digests["surface_sha256"] = surface
     _say({"type": "ready", **digests, "probes": listed})  # (8)
     return engine, agent, config
 

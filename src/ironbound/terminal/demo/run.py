@@ -26,6 +26,7 @@ from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry
+from ironbound.core.surface import approval_body
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
 from ironbound.terminal import operators
@@ -260,7 +261,7 @@ class Demo:
             config=self._config,
             body={"profile": str(effective.config["profile"])},
         )
-        body = {"kind": "agent", "size": len(module), "probe": None}
+        body = approval_body(module)
         try:
             await self._sign("module-approval", ("ada",), [module], module=self._module, body=body)
             raise StepFailed("ada alone approved a module")
@@ -269,7 +270,7 @@ class Demo:
         await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
         probes = load_probes("wasm")
         for probe in probes:
-            body = {"kind": "canary", "size": len(probe.module), "probe": probe.document}
+            body = approval_body(probe.module, probe.document)
             digest = sha256_hex(probe.module)
             await self._sign("module-approval", ("bo", "cy"), [probe.module], module=digest, body=body)
         self._good(f"profile {self._config[:12]}, agent {self._module[:12]}, {len(probes)} canaries")
