@@ -136,6 +136,7 @@ class Lab:
     tpm: dict[str, Any] | None = None
     canary_interval_ms: int = DAY
     drift_stop_ms: int = 5_000
+    heartbeat_ms: int = 3_600_000
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
@@ -165,7 +166,11 @@ class Lab:
             "log": {"origin": ORIGIN, "vkey": self.log.verifier().vkey},
             "witness_policy": self.policy,
             "separation": {"mode": self.separation, "users": {}},
-            "bounds": {"drift_stop_ms": self.drift_stop_ms, "canary_interval_ms": self.canary_interval_ms},
+            "bounds": {
+                "drift_stop_ms": self.drift_stop_ms,
+                "canary_interval_ms": self.canary_interval_ms,
+                "heartbeat_ms": self.heartbeat_ms,
+            },
             "tpm": self.tpm,
         }
         payload = encode_statement("trust-root", (Subject("lab", digest_of("lab")),), body)
@@ -385,6 +390,7 @@ class Lab:
             "kind": kind,
             "started": started,
             "pid": pid,
+            "pid_start": 5,
             "differences": [{"path": "rlimits.nofile", "expected": [7, 7], "got": [64, 64]}],
             "detected_ms": self.now,
         }

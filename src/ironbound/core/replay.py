@@ -403,6 +403,10 @@ class Replay:
             launch = self._launch(said["launch"])
             self._authority.apply("order-stop", {"launch": launch.index, "now": said["at_ms"]})
 
+    def _end_witnessed(self, index: int, said: Mapping[str, Any]) -> None:
+        if not self._refers(said["drift"], "drift"):
+            raise Refused("reference-unknown")
+
     def _canary_result(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["challenge"])
         challenge = self.books.challenges.get(launch.index)
@@ -452,6 +456,8 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "observed": Replay._observed,
     "drift": Replay._drift,
     "stop-order": Replay._stop_order,
+    "end-witnessed": Replay._end_witnessed,
+    "heartbeat": Replay._nothing,
 }
 
 __all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay"]

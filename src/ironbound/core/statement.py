@@ -210,7 +210,11 @@ SHAPES: Final[Mapping[str, Shape]] = {
         log=record(origin=text(200), vkey=text(300)),
         witness_policy=text(8192),
         separation=record(mode=choice("user", "process"), users=mapping(integer(0, 1 << 31), 8)),
-        bounds=record(drift_stop_ms=integer(1, 3_600_000), canary_interval_ms=integer(1000, 1 << 40)),
+        bounds=record(
+            drift_stop_ms=integer(1, 3_600_000),
+            canary_interval_ms=integer(1000, 1 << 40),
+            heartbeat_ms=integer(1000, 3_600_000),
+        ),
         tpm=maybe(_attestation_key),
     ),
     "module-approval": _asked(
@@ -310,10 +314,25 @@ SHAPES: Final[Mapping[str, Shape]] = {
         kind=printable,
         started=maybe(index),
         pid=pid,
+        pid_start=count,
         differences=each(_difference, 64),
         detected_ms=moment,
     ),
     "stop-order": _said(launch=maybe(index), pid=pid, pid_start=count, drift=index, reason=printable),
+    "end-witnessed": _said(drift=index, pid=pid, pid_start=count, by=choice("monitor", "other"), took_ms=count),
+    "heartbeat": _said(
+        sequence=integer(1, 1 << 52),
+        interval_ms=count,
+        mode=choice("events", "sampled"),
+        agents=count,
+        processes=count,
+        samples=count,
+        root=text(64),
+        events=count,
+        lost=count,
+        findings=count,
+        leftovers=count,
+    ),
     "canary-challenge": _said(
         nonce=identifier,
         probe=printable,
@@ -343,7 +362,17 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
     "controller": frozenset({"service-started", "admitted", "refused"}),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
     "gateway": frozenset({"service-started", "action-intent", "action-outcome", "action-denied"}),
-    "monitor": frozenset({"service-started", "observed", "drift", "stop-order", "canary-challenge"}),
+    "monitor": frozenset(
+        {
+            "service-started",
+            "observed",
+            "drift",
+            "stop-order",
+            "end-witnessed",
+            "heartbeat",
+            "canary-challenge",
+        }
+    ),
 }
 
 #: Which kinds an operator signs as a request, with the act whose quorum it takes (None: one human).

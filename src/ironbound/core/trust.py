@@ -54,6 +54,7 @@ class TrustRoot:
     users: Mapping[str, int]
     drift_stop_ms: int
     canary_interval_ms: int
+    heartbeat_ms: int
     tpm: AttestationKey | None
 
     @property
@@ -148,5 +149,6 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         users=body["separation"]["users"],
         drift_stop_ms=body["bounds"]["drift_stop_ms"],
         canary_interval_ms=body["bounds"]["canary_interval_ms"],
+        heartbeat_ms=body["bounds"]["heartbeat_ms"],
         tpm=None if body["tpm"] is None else enrolled_key(body["tpm"]),
     )

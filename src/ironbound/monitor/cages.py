@@ -36,15 +36,22 @@ class Cages:
         self._deployment = deployment
         self._images = Images(deployment)
         self._baseline = Baseline.of_self()
+        self._configs: dict[str, dict[str, Any]] = {}
         self._approved: dict[tuple[Digest, Digest], Approved] = {}
         self.host: Mapping[str, Any] = {}
+
+    def _config(self, digest: str) -> dict[str, Any]:
+        if digest not in self._configs:
+            config: dict[str, Any] = parse_configuration(self._deployment.artifact(digest))
+            self._configs[digest] = config
+        return self._configs[digest]
 
     def expected(self, said: Mapping[str, Any]) -> Value:
         """The posture that the approved configuration demands of a started launch on this host.
 
         Raises DeploymentError, FormatError, and what a malformed statement of the node gives (KeyError, TypeError).
         """
-        config: dict[str, Any] = parse_configuration(self._deployment.artifact(said["config_sha256"]))
+        config = self._config(said["config_sha256"])
         separated = self._deployment.separated
         facts: dict[str, Any] = {
             "uid": said["uid"],
@@ -76,18 +83,19 @@ class Cages:
     def _approval(self, said: Mapping[str, Any]) -> Approved:
         key = (said["config_sha256"], said["module_sha256"])
         if key not in self._approved:
-            config: dict[str, Any] = parse_configuration(self._deployment.artifact(key[0]))
+            config = self._config(key[0])
             rootfs = parse_manifest(self._deployment.artifact(key[1])).rootfs
             listing = self._images.entries(rootfs)
             files = frozenset(one.sha256 for one in listing if isinstance(one, File))
             self._approved[key] = Approved(config, rootfs, self._images.path(rootfs), files)
         return self._approved[key]
 
-    def sample(self, said: Mapping[str, Any], *, running: bool) -> Value:
-        """How the launch's process looks now. Raises ProcessGone, and as `expected` does."""
-        config = self._deployment.artifact(said["config_sha256"])
-        filters = self._deployment.separated
-        if family_of(parse_configuration(config)) != NATIVE:
+    def sample(self, said: Mapping[str, Any], *, running: bool, filters: bool) -> Value:
+        """How the launch's process looks now; `filters`: the installed ones too, for which each thread is stopped.
+
+        Raises ProcessGone, and as `expected` does.
+        """
+        if family_of(self._config(said["config_sha256"])) != NATIVE:
             return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
         return observe_container(
             said["pid"],

@@ -28,7 +28,8 @@ class Process:
     uids: tuple[int, ...]
 
 
-def _process(pid: int) -> Process | None:
+def read_process(pid: int) -> Process | None:
+    """A process as it is now; None where it has ended."""
     try:
         fields = stat_fields(read_proc(f"/proc/{pid}/stat"))
         status = read_proc(f"/proc/{pid}/status")
@@ -43,7 +44,7 @@ def _process(pid: int) -> Process | None:
 
 def process_table() -> tuple[Process, ...]:
     """Every live process that this one can see, by number; zombies are not alive. Raises OSError."""
-    found = (_process(int(name)) for name in os.listdir("/proc") if name.isascii() and name.isdigit())
+    found = (read_process(int(name)) for name in os.listdir("/proc") if name.isascii() and name.isdigit())
     return tuple(sorted((process for process in found if process is not None), key=lambda one: one.pid))
 
 

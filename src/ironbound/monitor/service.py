@@ -11,13 +11,19 @@ from ironbound.wire.log import Log
 from ironbound.wire.service import announce, ready, until_stopped
 
 from .challenge import Challenges
+from .events import ProcessEvents
 from .watch import Watch
 
 
-async def main(deployment: Deployment, key: PrivateKey, witness_failed: asyncio.Future[None]) -> None:
-    """Serve until stopped. `witness_failed` fails when the witness in this process can't go on."""
+async def main(
+    deployment: Deployment, key: PrivateKey, witness_failed: asyncio.Future[None], events: ProcessEvents | None
+) -> None:
+    """Serve until stopped. `witness_failed` fails when the witness in this process can't go on.
+
+    `events`: the kernel's, where it gives them; else everything rests on sampling, and the log says so.
+    """
     log = Log(deployment, key)
-    watch = Watch(deployment, log)
+    watch = Watch(deployment, log, events)
     challenges = Challenges(deployment, log)
 
     def entered(entry: Entry) -> None:
@@ -27,7 +33,7 @@ async def main(deployment: Deployment, key: PrivateKey, witness_failed: asyncio.
     log.listen(entered)
     await log.start()
     server = await challenges.serve(deployment.socket("monitor"))
-    await announce(log, "monitor", {"filters_visible": deployment.separated})
+    await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:
         await until_stopped(log.broken(), watch.run(), challenges.run(), witness_failed)

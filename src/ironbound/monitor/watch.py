@@ -2,18 +2,21 @@
 
 Decides what is drift: a posture that differs from the expected one, a process that no entry accounts for, an entry
 whose process is gone. It derives the expected posture itself from the approved configuration's bytes; the node's
-word is compared, never taken. On drift it orders the stop; the node obeys, and the order is in the log.
+word is compared, never taken. On drift it orders the stop; the node obeys, and the order is in the log. What the node
+does not end in time the monitor ends itself (`stopper`).
 
 Rule 1: the first sample of a launch is said before the agent's first instruction; the node waits for it.
 Rule 2: a drift is said once, with all its differences, and its stop is ordered at once.
+Rule 3: no look and no stop waits for the log, but for the first look of a launch, which the launch waits for.
+Rule 4: an event of the kernel leads to a look at the process concerned at once; the rounds go on beside.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ironbound.core.authority import ADMITTED
@@ -23,57 +26,54 @@ from ironbound.core.posture import Difference
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
-from ironbound.wire.log import Log, now_ms
+from ironbound.wire.log import Log
 
 from .cages import Cages
+from .drifts import MAX_DIFFERENCES, Drifts
+from .events import COREDUMP, EXEC, EXIT, FORK, GID, PTRACE, UID, Event, ProcessEvents
+from .heartbeat import Pulse, sample_leaf
 from .observe import ProcessGone
-from .processes import Process, find_strays
+from .outbox import Outbox
+from .processes import Process
+from .reconcile import Reconciler
+from .watched import Strays, Watched
 
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
-SAMPLE_S: Final = 0.5
-JITTER: Final = 0.4
+SAMPLE_S: Final = 0.8
+JITTER: Final = 0.35
+#: Seconds after which a process is looked at as a whole though no glance found a change.
+WHOLE_S: Final = 30.0
 #: Seconds after which an unchanged posture is said again.
-REPEAT_S: Final = 30.0
+REPEAT_S: Final = 600.0
 #: Looks in a row at which a process without an entry is still there, so that entries on their way can arrive.
 STRAY_LOOKS: Final = 2
+#: Seconds between those looks after an event.
+STRAY_AGAIN_S: Final = 0.05
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 10.0
-MAX_DIFFERENCES: Final = 64
-
-
-@dataclass(slots=True)
-class Watched:
-    """A launch that runs: what the node said of it, what it must look like, when it was last spoken of."""
-
-    index: int
-    said: Mapping[str, Any]
-    expected: Value
-    spoken: float | None = None
-    gone_since: float | None = None
-    drifted: bool = False
-
-
-@dataclass(slots=True)
-class Strays:
-    """Processes without an entry, with the number of looks at which each was there."""
-
-    seen: dict[tuple[int, int], int] = field(default_factory=dict)
-    said: set[tuple[int, int]] = field(default_factory=set)
+#: Glances after which others get their turn in this process.
+AT_ONCE: Final = 16
 
 
 class Watch:
     """The monitor's eyes over one log. `entered` takes the log's entries, `run` looks until cancelled."""
 
-    def __init__(self, deployment: Deployment, log: Log) -> None:
+    def __init__(self, deployment: Deployment, log: Log, events: ProcessEvents | None) -> None:
         self._deployment = deployment
         self._log = log
+        self._events = events
         self._cages = Cages(deployment)
         self._watched: dict[int, Watched] = {}
+        self._by_pid: dict[int, Watched] = {}
         self._strays = Strays()
-        self._zygote: tuple[int, int] | None = None
-        self._fresh: asyncio.Queue[int] = asyncio.Queue()
         self._uids = deployment.sandbox_uids
         self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
+        self._outbox = Outbox(log)
+        self._pulse = Pulse(log, "sampled" if events is None else "events")
+        self._drifts = Drifts(deployment, self._outbox, self._pulse)
+        self._reconciler = Reconciler(self._uids, deployment.trust.deployment, events=events is not None)
+        self._sweeping = asyncio.Lock()
+        self._running = False
 
     def entered(self, entry: Entry) -> None:
         """Take notice of an entry; never blocks."""
@@ -83,57 +83,157 @@ class Watch:
         if entry.kind == "service-started" and said["role"] == "node":
             self._cages.host = said["host"]
             measured = said["host"]["runtimes"]["wasmtime"]
-            self._zygote = (measured["zygote_pid"], measured["zygote_start"])
+            zygote = (measured["zygote_pid"], measured["zygote_start"])
+            self._reconciler.zygote = self._drifts.stopper.zygote = zygote
         elif entry.kind == "started":
-            self._watched[entry.index] = Watched(entry.index, said, None)
-            self._fresh.put_nowait(entry.index)
+            watched = Watched(entry.index, said)
+            self._watched[entry.index] = self._by_pid[said["pid"]] = watched
+            if self._running:
+                self._outbox.begin(self._look(watched))
         elif entry.kind == "exited":
-            self._watched.pop(said["started"], None)
+            self._forget(said["started"])
+        else:
+            self._drifts.entered(entry)
+
+    def _forget(self, started: int) -> None:
+        watched = self._watched.pop(started, None)
+        if watched is None:
+            return
+        watched.close()
+        pid, pid_start = watched.said["pid"], watched.said["pid_start"]
+        if self._by_pid.get(pid) is watched:
+            del self._by_pid[pid]
+        self._reconciler.namespaces.pop(pid, None)
+        if not watched.drifted:  # else whoever ends it lets go
+            self._drifts.stopper.let_go(pid, pid_start)
 
     async def run(self) -> None:
         """Look at new launches at once, at all of them in turn, for ever."""
-        await asyncio.gather(self._first_looks(), self._rounds())
+        self._running = True
+        self._drifts.resume(self._watched)
+        for watched in list(self._watched.values()):
+            self._outbox.begin(self._look(watched))
+        loop = asyncio.get_running_loop()
+        if self._events is not None:
+            loop.add_reader(self._events.fileno(), self._happened, self._events)
+        try:
+            await asyncio.gather(self._rounds(), self._pulse.run(), self._outbox.run())
+        finally:
+            if self._events is not None:
+                loop.remove_reader(self._events.fileno())
 
-    async def _first_looks(self) -> None:
-        while True:
-            index = await self._fresh.get()
-            watched = self._watched.get(index)
+    # What the kernel tells
+
+    def _happened(self, source: ProcessEvents) -> None:
+        lost, events = source.lost, source.read()
+        lost = source.lost - lost
+        self._pulse.happened(len(events), lost)
+        touched: dict[int, Watched] = {}
+        strangers = False
+        for event in events:
+            strangers = self._concerns(event, touched) or strangers
+        if lost:  # whatever it was, everything is looked at
+            touched = {one.index: one for one in self._watched.values()}
+        for watched in touched.values():
+            if not watched.queued and watched.expected is not None:
+                watched.queued = True
+                self._outbox.begin(self._look(watched))
+        if strangers or lost:
+            self._outbox.begin(self._strangers(whole=lost > 0))
+
+    def _concerns(self, event: Event, touched: dict[int, Watched]) -> bool:
+        """Note the sandbox that an event is about; True if it may be about a process without an entry."""
+        own = event.what == PTRACE and event.other == os.getpid()
+        if own:
+            return False
+        self._reconciler.forget((event.tgid,))
+        watched = self._by_pid.get(event.tgid)
+        if watched is None and event.what == FORK:
+            watched = self._by_pid.get(event.other)
             if watched is not None:
-                await self._look(watched)
+                touched[watched.index] = watched
+                return True
+        if watched is not None and event.what in (FORK, EXEC, UID, GID, PTRACE, COREDUMP, EXIT):
+            touched[watched.index] = watched
+        became = event.what == UID and self._uids is not None and event.other in self._uids
+        return became and watched is None
+
+    async def _strangers(self, *, whole: bool) -> None:
+        for _ in range(STRAY_LOOKS):
+            await self._look_for_strays(whole=whole)
+            await asyncio.sleep(STRAY_AGAIN_S)
+
+    # The rounds
 
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_S * (1 + JITTER * (2 * random.random() - 1)))
-            for watched in list(self._watched.values()):
-                if watched.expected is not None:
-                    await self._look(watched)
-            await self._look_for_strays()
+            everybody = list(self._watched.values())
+            random.shuffle(everybody)
+            for number, watched in enumerate(everybody):
+                if watched.expected is not None and not watched.drifted and not self._is_unchanged(watched):
+                    self._outbox.begin(self._look(watched))
+                if number % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)
+            await self._look_for_strays(whole=False)
+            self._pulse.agents = len(self._watched)
+            self._pulse.processes = self._reconciler.processes
+
+    def _is_unchanged(self, watched: Watched) -> bool:
+        """A glance: True if nothing that it holds changed since the latest whole look, which was not long ago."""
+        if watched.glance is None or asyncio.get_running_loop().time() - watched.looked > WHOLE_S:
+            return False
+        try:
+            same = watched.glance.look() == watched.seen
+        except (ProcessGone, OSError, ValueError):
+            return False
+        if same:
+            self._pulse.sampled(watched.leaf)
+        return same
 
     async def _look(self, watched: Watched) -> None:
-        if watched.drifted:
-            return
-        said, now = watched.said, asyncio.get_running_loop().time()
-        is_first = watched.spoken is None
-        try:
-            if watched.expected is None:
-                watched.expected = self._cages.expected(said)
-            async with self._looking:
-                sample = await asyncio.to_thread(self._cages.sample, said, running=not is_first)
-            differences = list(compare_cage(watched.expected, sample, running=not is_first))
-            differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
-            differences += self._misplaced(said)
-        except ProcessGone:
-            await self._gone(watched)
-            return
-        except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
-            sample = {}
-            differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
-        listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
-        if watched.spoken is None or now - watched.spoken > REPEAT_S or differences:
-            watched.spoken = now
-            await self._say_observed(watched, sample, listed)
+        """A whole look, and what follows from it."""
+        async with self._looking:
+            watched.queued = False
+            if watched.drifted or watched.index not in self._watched:
+                return
+            said, now = watched.said, asyncio.get_running_loop().time()
+            is_first = watched.spoken is None
+            try:
+                if watched.expected is None:
+                    watched.expected = self._cages.expected(said)
+                sample = await asyncio.to_thread(self._sample, watched, running=not is_first)
+                differences = list(compare_cage(watched.expected, sample, running=not is_first))
+                differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
+                differences += self._misplaced(said)
+            except ProcessGone:
+                self._gone(watched)
+                return
+            except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
+                sample = {}
+                differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
+            watched.looked = now
+            watched.leaf = sample_leaf(watched.index, sample)
+            self._pulse.sampled(watched.leaf)
+            listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
+            speaks = watched.spoken is None or now - watched.spoken > REPEAT_S or bool(differences)
+            watched.spoken = now if speaks else watched.spoken
+            watched.drifted = bool(differences)
         if differences:
-            await self._drift(watched, "posture-differs", listed)
+            self._drifts.found("posture-differs", watched.index, said["launch"], said["pid"], said["pid_start"], listed)
+        if speaks:
+            self._outbox.begin(self._say_observed(watched, sample, listed))
+
+    def _sample(self, watched: Watched, *, running: bool) -> Value:
+        """A whole sample. The filters are read when something changed since they were: reading stops the process."""
+        said = watched.said
+        held = self._drifts.stopper.hold(said["pid"], said["pid_start"])
+        seen = watched.glanced()
+        self._reconciler.namespaces[held.pid] = watched.namespaces()
+        asked = self._deployment.separated and (watched.filters is None or seen != watched.seen)
+        sample = self._cages.sample(said, running=running, filters=asked)
+        watched.keep(sample, seen, asked=asked)
+        return sample
 
     def _misplaced(self, said: Mapping[str, Any]) -> list[Difference]:
         """Every sandbox has a user of its own, from the range that is for sandboxes."""
@@ -143,7 +243,7 @@ class Watch:
 
     async def _say_observed(self, watched: Watched, sample: Value, differences: list[Value]) -> None:
         said = watched.said
-        await self._log.append(
+        await self._outbox.say(
             "observed",
             (Subject("module", said["module_sha256"]), Subject("profile", said["config_sha256"])),
             {
@@ -155,62 +255,46 @@ class Watch:
             },
         )
 
-    async def _gone(self, watched: Watched) -> None:
+    def _gone(self, watched: Watched) -> None:
         now = asyncio.get_running_loop().time()
         if watched.gone_since is None:
             watched.gone_since = now
         elif now - watched.gone_since > GONE_S and watched.index in self._watched:
-            missing: list[Value] = [{"path": "process", "expected": watched.said["pid"], "got": None}]
-            await self._drift(watched, "entry-without-process", missing)
+            said = watched.said
+            missing: list[Value] = [{"path": "process", "expected": said["pid"], "got": None}]
+            watched.drifted = True
+            self._drifts.found(
+                "entry-without-process", watched.index, said["launch"], said["pid"], said["pid_start"], missing
+            )
 
-    async def _drift(self, watched: Watched, kind: str, differences: list[Value]) -> None:
-        watched.drifted = True
-        said = watched.said
-        await self._order(kind, watched.index, said["launch"], said["pid"], said["pid_start"], differences)
+    # Processes without an entry
 
-    async def _look_for_strays(self) -> None:
-        expected = {(one.said["pid"], one.said["pid_start"]) for one in self._watched.values()}
-        strays = await asyncio.to_thread(find_strays, expected, self._zygote, self._uids)
+    async def _look_for_strays(self, *, whole: bool) -> None:
+        async with self._sweeping:
+            expected = {(one.said["pid"], one.said["pid_start"]) for one in self._watched.values()}
+            strays = self._reconciler.sweep(expected, whole=whole)
+            self._judge(strays)
+
+    def _judge(self, strays: Iterable[Process]) -> None:
         accounted = {(one.said["pid"], one.said["pid_start"]) for one in self._watched.values()}
+        listed = sorted(strays, key=lambda one: one.start)
         held = self._launches_on_their_way()
         looks: dict[tuple[int, int], int] = {}
         # The youngest may be sandboxes that are held until their start is in the log: one for each admitted launch.
-        for stray in sorted(strays, key=lambda one: one.start)[: max(0, len(strays) - held)]:
+        for stray in listed[: max(0, len(listed) - held)]:
             named = (stray.pid, stray.start)
             if named in accounted:
                 continue
             looks[named] = self._strays.seen.get(named, 0) + 1
             if looks[named] >= STRAY_LOOKS and named not in self._strays.said:
                 self._strays.said.add(named)
-                await self._stray(stray)
+                found: list[Value] = [
+                    {"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}
+                ]
+                self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found)
         self._strays.seen = looks
 
     def _launches_on_their_way(self) -> int:
         read = self._log.replay.authority.read
         launches = self._log.replay.books.launches
         return sum(1 for one in launches.values() if one.ended < 0 and read("launch_state", one.index) == ADMITTED)
-
-    async def _stray(self, stray: Process) -> None:
-        found: list[Value] = [{"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}]
-        await self._order("process-without-entry", None, None, stray.pid, stray.start, found)
-
-    async def _order(
-        self, kind: str, started: int | None, launch: int | None, pid: int, pid_start: int, differences: list[Value]
-    ) -> None:
-        trust = self._deployment.trust
-        drift = await self._log.append(
-            "drift",
-            (Subject("trust-root", trust.digest),),
-            {
-                "kind": kind,
-                "started": started,
-                "pid": pid,
-                "differences": differences,
-                "detected_ms": now_ms(),
-            },
-        )
-        await self._log.append(
-            "stop-order",
-            (Subject("trust-root", trust.digest),),
-            {"launch": launch, "pid": pid, "pid_start": pid_start, "drift": drift.index, "reason": kind},
-        )

@@ -11,6 +11,7 @@ from ironbound.core.note import Signer
 from ironbound.core.statement import VOICES, predicate_type
 from ironbound.ledger.service import create, serve
 from ironbound.ledger.settings import DiskFailed, LedgerRefused, LedgerSettings, Voice
+from ironbound.monitor.events import ProcessEvents
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.log import LogBroken
 from ironbound.wire.loopback import LoopbackServer
@@ -56,7 +57,9 @@ async def ledger(deployment: Deployment, key: PrivateKey) -> None:
         raise OSError(str(error)) from error
 
 
-async def monitor(deployment: Deployment, key: PrivateKey, witness_key: PrivateKey) -> None:
+async def monitor(
+    deployment: Deployment, key: PrivateKey, witness_key: PrivateKey, events: ProcessEvents | None
+) -> None:
     """The monitor's process: the witness first, since nothing gets into the log without it."""
     from ironbound.monitor.service import main
 
@@ -79,6 +82,6 @@ async def monitor(deployment: Deployment, key: PrivateKey, witness_key: PrivateK
 
     server = await LoopbackServer.start(witness_app(cosigner, fail), deployment.witness_port)
     try:
-        await main(deployment, key, failed)
+        await main(deployment, key, failed, events)
     finally:
         await server.close()

@@ -29,6 +29,8 @@ from .voice import Stop
 VOICED: Final = ("controller", "node", "gateway", "monitor")
 #: A drift ends in a stop within this time, or claim B3 falls.
 DRIFT_STOP_MS: Final = 5_000
+#: The monitor says at least this often that it looks, or claim B3 is unproven for that time.
+HEARTBEAT_MS: Final = 30_000
 #: Who owns what below the deployment directory, as root.
 FOLDERS: Final = {
     "keys": "root",
@@ -196,6 +198,10 @@ def _trust_root(
             "mode": "user" if users else "process",
             "users": users,
         },
-        "bounds": {"drift_stop_ms": DRIFT_STOP_MS, "canary_interval_ms": canary_interval_ms},
+        "bounds": {
+            "drift_stop_ms": DRIFT_STOP_MS,
+            "canary_interval_ms": canary_interval_ms,
+            "heartbeat_ms": HEARTBEAT_MS,
+        },
         "tpm": None,
     }

@@ -8,11 +8,14 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from ironbound.wire.privilege import CAP_SYS_ADMIN, CAP_SYS_PTRACE
+from ironbound.monitor.events import subscribe
+from ironbound.wire.privilege import CAP_KILL, CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from ironbound.wire.service import Main, run
 
-#: Capabilities that a service keeps as root: the monitor reads other users' processes and their filters.
-KEPT: Final = {"monitor": (CAP_SYS_PTRACE, CAP_SYS_ADMIN)}
+#: Capabilities that a service keeps as root: the monitor reads other users' processes and their filters, and ends them.
+KEPT: Final = {"monitor": (CAP_KILL, CAP_SYS_PTRACE, CAP_SYS_ADMIN)}
+#: What a service opens while it is root, so that it need not keep the right: the kernel's events need CAP_NET_ADMIN.
+FIRST: Final = {"monitor": subscribe}
 
 
 def main_of(role: str) -> Main:
@@ -41,4 +44,4 @@ def main_of(role: str) -> Main:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -I -m ironbound.terminal.serve ROLE")
-    run(sys.argv[1], main_of(sys.argv[1]), KEPT.get(sys.argv[1], ()))
+    run(sys.argv[1], main_of(sys.argv[1]), KEPT.get(sys.argv[1], ()), FIRST.get(sys.argv[1]))

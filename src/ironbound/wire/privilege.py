@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
+CAP_KILL: Final = 5
 CAP_SYS_PTRACE: Final = 19
 CAP_SYS_ADMIN: Final = 21
 #: What root needs so that each service and each sandbox can be a user of its own and the monitor can see them.
 NEEDED_AS_ROOT: Final = {
     "CAP_CHOWN": 0,
-    "CAP_KILL": 5,
+    "CAP_KILL": CAP_KILL,
     "CAP_SETGID": 6,
     "CAP_SETUID": 7,
     "CAP_SETPCAP": 8,

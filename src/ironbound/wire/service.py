@@ -121,10 +121,11 @@ async def until_stopped(*work: Awaitable[None]) -> None:
         await asyncio.gather(waiter, *tasks, return_exceptions=True)
 
 
-def run(role: str, main: Main, keep: Iterable[int] = ()) -> None:
+def run(role: str, main: Main, keep: Iterable[int] = (), first: Callable[[], Any] | None = None) -> None:
     """The whole life of the service `role` in the current directory; exits the process.
 
-    `keep`: the capabilities that it keeps as root.
+    `keep`: the capabilities that it keeps as root. `first` opens what takes more than those, before they are given
+    up; `main` gets it after the keys.
     """
     try:
         deployment = load(Path("."))
@@ -134,13 +135,14 @@ def run(role: str, main: Main, keep: Iterable[int] = ()) -> None:
             raise DeploymentError("this deployment separates by user: start it as root")
         if not deployment.separated and os.getuid() == 0:
             raise DeploymentError("this deployment separates by process: start it as the user who made it")
+        opened = [] if first is None else [first()]
         if uid != os.getuid():
             drop(uid, uid, keep)
         elif role != "node":
             no_new_privileges()
         die_with_parent(signal.SIGTERM)
         os.umask(0o022)
-        asyncio.run(main(deployment, *keys))
+        asyncio.run(main(deployment, *keys, *opened))
     except (LogBroken, FormatError) as error:
         print(f"ironbound {role}: {error}", file=sys.stderr, flush=True)
         sys.exit(BROKEN)
