@@ -73,7 +73,7 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
     outcome = {"status": "performed", "detail": "", "result_sha256": None, "result_bytes": 0}
     usage = dict.fromkeys(("messages", "fuel", "wall_ms", "cpu_ms", "max_rss"), 0)
     exited = {"launch": scene.launch, "agent": "clerk", "reason": "r", "text": "", "report": "", "usage": usage}
-    drift = {"kind": "k", "pid": 1, "differences": [], "detected_ms": 1}
+    drift = {"kind": "k", "pid": 1, "pid_start": 1, "differences": [], "detected_ms": 1}
     order = {"pid": 1, "pid_start": 1, "reason": "r"}
     answered = max(lab.replay.books.challenges)
     asked = lab.replay.books.challenges[answered]
@@ -115,6 +115,7 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
         ("reference-unknown", said("monitor", "drift", started=1, **drift)),
         ("reference-unknown", said("monitor", "drift", started=size + 9, **drift)),
         ("reference-unknown", said("monitor", "stop-order", launch=scene.launch, drift=1, **order)),
+        ("reference-unknown", said("monitor", "end-witnessed", drift=1, pid=1, pid_start=1, by="other", took_ms=1)),
         ("reference-unknown", said("monitor", "observed", started=scene.launch, agent="clerk", pid=1, posture={},
                                    differences=[])),
         ("reference-unknown", said("node", "canary-result", **canary | {"challenge": scene.launch})),

@@ -52,6 +52,8 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     lab = scene.lab
     drift = lab.expect(lab.drift(scene.started))
     lab.stop_order(drift, scene.launch)
+    lab.witness_end(drift)
+    lab.beat(1)
     lab.revoke("clerk", scene.module, scene.cage, scene.grant)
     stop = lab.request("stop", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage)
     lab.expect(lab.admit(stop, []))

@@ -16,6 +16,7 @@ from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
 from ironbound.core.envelope import Envelope, parse_envelope, sign_envelope
 from ironbound.core.keys import PrivateKey
+from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
@@ -136,7 +137,7 @@ class Lab:
     tpm: dict[str, Any] | None = None
     canary_interval_ms: int = DAY
     drift_stop_ms: int = 5_000
-    heartbeat_ms: int = 3_600_000
+    heartbeat_ms: int = 365 * DAY
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
@@ -398,6 +399,15 @@ class Lab:
 
     def stop_order(self, drift: int, launch: int | None, pid: int = 4242) -> Entry:
         return self.say("monitor", "stop-order", launch=launch, pid=pid, pid_start=5, drift=drift, reason="drift")
+
+    def witness_end(self, drift: int, took_ms: int = 20, **fields: Any) -> Entry:
+        base = {"drift": drift, "pid": 4242, "pid_start": 5, "by": "monitor", "took_ms": took_ms}
+        return self.say("monitor", "end-witnessed", **(base | fields))
+
+    def beat(self, sequence: int, **fields: Any) -> Entry:
+        counts = dict.fromkeys(("agents", "processes", "samples", "events", "lost", "findings", "leftovers"), 0)
+        base = {"sequence": sequence, "interval_ms": 10, "mode": "events", "root": b64encode(EMPTY_ROOT)}
+        return self.say("monitor", "heartbeat", **(counts | base | fields))
 
     def head(self) -> dict[str, Any]:
         """The log's checkpoint as of now, as challenges name it."""

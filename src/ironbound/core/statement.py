@@ -213,7 +213,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         bounds=record(
             drift_stop_ms=integer(1, 3_600_000),
             canary_interval_ms=integer(1000, 1 << 40),
-            heartbeat_ms=integer(1000, 3_600_000),
+            heartbeat_ms=integer(1000, 1 << 40),
         ),
         tpm=maybe(_attestation_key),
     ),

@@ -303,8 +303,9 @@ class Launches:
         return None if answer is not None and answer.get("ok") is True else "gateway-refused"
 
     async def _say_exited(self, launch: Launch, started: int, ended: Ended) -> None:
-        if ended.reason == "eof":
-            # The gateway may have heard of a stop before us, and closed the pipe: look whether there is one.
+        if ended.reason in ("eof", "killed"):
+            # The gateway may have heard of a stop before us, and closed the pipe, or the monitor may have ended the
+            # process itself: look whether there is an order.
             with contextlib.suppress(LogUnavailable):
                 await self._log.refresh()
         why = self._stopped.get(launch.index)

@@ -20,6 +20,7 @@ from ironbound.core.native import parse_manifest
 from ironbound.core.posture import NOT_SEEN
 from ironbound.core.profile import NATIVE, family_of
 
+from .beats import check_beats
 from .claims import Case, Claim
 from .history import History, Said
 
@@ -186,6 +187,7 @@ def claim_b3(history: History, end_ms: int) -> Claim:
                 pending = end_ms <= look.says["at_ms"] + bound
                 text = f"agent {look.says['agent']}, process {look.says['pid']}"
                 case.found("drift-stop-pending" if pending else "difference-unheeded", look.index, text)
+    check_beats(case, history, end_ms)
     if not case.counts["observations"] and not case.counts.get("drifts"):
         case.found("no-observation", None, "no observation and no drift")
     return case.close()
@@ -197,6 +199,15 @@ def stop_of(history: History, drift: Said) -> Said | None:
     if accepted:
         return accepted[0]
     return next((one for one in history.void.get("stop-order", ()) if one.says["drift"] == drift.index), None)
+
+
+def _check_stray(case: Case, history: History, drift: Said, bound: int, text: str) -> None:
+    """A process of no launch: no node says its end, but the monitor may have seen it."""
+    ends = [end for end in history.ends.get(drift.index, ()) if end.says["pid"] == drift.says["pid"]]
+    if not ends:
+        case.found("end-unwitnessed", drift.index, text)
+    elif ends[0].says["took_ms"] > bound:
+        case.found("drift-stop-late", drift.index, f"{text}: ended after {ends[0].says['took_ms']} ms")
 
 
 def _check_drift(case: Case, history: History, drift: Said, bound: int, end_ms: int) -> None:
@@ -211,7 +222,7 @@ def _check_drift(case: Case, history: History, drift: Said, bound: int, end_ms: 
     elif launch is None and order.says["at_ms"] - detected > bound:
         case.found("drift-stop-late", drift.index, f"{text}: ordered after {order.says['at_ms'] - detected} ms")
     elif launch is None:
-        case.found("end-unwitnessed", drift.index, text)
+        _check_stray(case, history, drift, bound, text)
     elif exited is None:
         case.found("drift-stop-pending" if pending else "drift-stop-late", drift.index, f"{text}: no end")
     else:

@@ -91,6 +91,7 @@ OPEN: Final[Mapping[str, str]] = {
     "self-probe-inconclusive": "a sandbox's own probe ended without a verdict",
     "no-canaries": "the quorum approved no canary",
     "no-observation": "the monitor observed nothing in this log",
+    "heartbeat-missed": "the monitor was silent for longer than the trust root allows while a launch ran",
     "drift-stop-pending": "a drift's time to stop was still running when the log ends",
     "end-unwitnessed": "a drifted process that belongs to no launch was ordered to stop; nobody witnessed its end",
     "channel-not-probed": "no canary showed in this window that the agent channel refuses every operator verb",

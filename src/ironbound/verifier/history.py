@@ -66,6 +66,8 @@ class History:
     observed: dict[int, list[Said]] = field(default_factory=dict)
     drifts: list[Said] = field(default_factory=list)
     stop_orders: dict[int, list[Said]] = field(default_factory=dict)
+    ends: dict[int, list[Said]] = field(default_factory=dict)
+    beats: list[Said] = field(default_factory=list)
     challenges: dict[int, Said] = field(default_factory=dict)
     results: list[Said] = field(default_factory=list)
     #: When each result was said at the earliest: the node's word, but not before what the monitor had said by then.
@@ -167,6 +169,12 @@ class History:
     def _stop_order(self, entry: Entry) -> None:
         self.stop_orders.setdefault(entry.predicate["drift"], []).append(_said(entry))
 
+    def _end_witnessed(self, entry: Entry) -> None:
+        self.ends.setdefault(entry.predicate["drift"], []).append(_said(entry))
+
+    def _beat(self, entry: Entry) -> None:
+        self.beats.append(_said(entry))
+
     def _challenge(self, entry: Entry) -> None:
         self.challenges[entry.index] = _said(entry)
 
@@ -198,6 +206,8 @@ _FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
     "observed": History._observed,
     "drift": History._drift,
     "stop-order": History._stop_order,
+    "end-witnessed": History._end_witnessed,
+    "heartbeat": History._beat,
     "canary-challenge": History._challenge,
     "canary-result": History._result,
     "action-intent": History._intent,
