@@ -75,7 +75,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
         Limit("runtime.max_fuel", "instructions", 1, 10**15, "Wasm instructions spent on one message", _ONLY_WASM),
         Limit("runtime.max_wall_clock", "s", 1, 2_592_000, "life of the agent from start to end"),
         Limit("runtime.max_stack", "KiB", 16, 2_048, "stack of the agent's own calls", _ONLY_WASM),
-        Limit("runtime.max_instances", "instances", 1, 1, "instances of the module in one sandbox", _ONLY_WASM),
+        Limit("runtime.max_instances", "instances", 1, 1_000, "core instances; only a component has more", _ONLY_WASM),
         Limit("runtime.max_tables", "tables", 1, 100, "tables of function references", _ONLY_WASM),
         Limit("runtime.max_table_elements", "elements", 1, 1_000_000, "elements in each table", _ONLY_WASM),
         Limit("runtime.max_module_size", "bytes", 8, 67_108_864, "size of the module's binary", _ONLY_WASM),

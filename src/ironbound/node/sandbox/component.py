@@ -46,17 +46,16 @@ def compile_component(engine: wasmtime.Engine, data: bytes, limit: int) -> model
 
 
 def parser_view(surface: ComponentSurface) -> View:
-    """Names and kinds of imports and exports, as the parser sees them."""
-    return {one.name: one.kind for one in surface.imports}, {one.name: one.kind for one in surface.exports}
+    """Names and kinds of imports and exports, as the parser sees them; a resource is a type."""
+    imports = {one.name: "type" if one.kind == "resource" else one.kind for one in surface.imports}
+    return imports, {one.name: one.kind for one in surface.exports}
 
 
 def runtime_view(engine: wasmtime.Engine, component: model.Component) -> View:
     """The same, as the runtime sees them."""
-    found = component.type
-    sides = (found.imports(engine), found.exports(engine))
-    return {name: _kind(item.ty) for name, item in sides[0].items()}, {
-        name: _kind(item.ty) for name, item in sides[1].items()
-    }
+    imports, exports = component.type.imports(engine), component.type.exports(engine)
+    return ({name: _kind(one.ty) for name, one in imports.items()},
+            {name: _kind(one.ty) for name, one in exports.items()})  # fmt: skip
 
 
 def _kind(item: object) -> str:
@@ -130,7 +129,9 @@ class ComponentAgent:
             answer = self._handle(self._store, message)
             self._handle.post_return(self._store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise AgentEnded(*runtime.ending(error)) from None
+            reason, text = runtime.ending(error)
+            # No limit of the store ends a call: what is no trap is an answer that can't be read.
+            raise AgentEnded("protocol" if reason == "limit" else reason, text) from None
         finally:
             self.fuel += self._config.max_fuel - self._store.get_fuel()
         return answer

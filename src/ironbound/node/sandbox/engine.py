@@ -12,6 +12,7 @@ Rule 4: only bytes whose surface our own parser reads are compiled, and the runt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -43,7 +44,8 @@ _TRAP_REASONS: Final = {
     wasmtime.TrapCode.INTERRUPT: "wall-clock",
     wasmtime.TrapCode.STACK_OVERFLOW: "stack",
 }
-#: The last line of an error in a component, which has no trap code.
+#: The last line of an error in a component, which has no trap code; a number may stand before it.
+_TRAP_LINE: Final = re.compile(r"\n\s*(?:[0-9]+: )?(wasm trap: [^\n]*)\s*\Z")
 _TRAP_TEXTS: Final = {
     "wasm trap: all fuel consumed by WebAssembly": "fuel",
     "wasm trap: interrupt": "wall-clock",
@@ -266,7 +268,7 @@ def ending(error: wasmtime.Trap | wasmtime.WasmtimeError) -> tuple[str, str]:
     if isinstance(error, wasmtime.Trap):
         code = error.trap_code
         return ("trap" if code is None else _TRAP_REASONS.get(code, "trap")), error_text(error)
-    last = str(error).strip().rpartition("\n")[2].strip()
-    if last.startswith("wasm trap: "):
-        return _TRAP_TEXTS.get(last, "trap"), last
+    trap = _TRAP_LINE.search(str(error))
+    if trap is not None:
+        return _TRAP_TEXTS.get(trap[1], "trap"), trap[1]
     return "limit", error_text(error)

@@ -5,7 +5,7 @@ nothing of the agent has run, after it although something has; garbage kills it.
 may happen, and appends nothing to the log.
 
 Rule 1: configuration and module reach a worker only as sealed memory files made here.
-Rule 2: a worker that is not released within READY_SECONDS of work, or outlives its wall clock by BACKSTOP_SECONDS,
+Rule 2: a worker that is not ready within READY_SECONDS, and COMPILE_SECONDS more for each MiB of its module, or outlives its wall clock by BACKSTOP_SECONDS,
         is killed.
 Rule 3: a process is signalled through its pidfd, never by a number that may belong to another by now.
 """
@@ -26,6 +26,8 @@ from ironbound.node.runtime import VERDICTS, Ended, Probe, Ready, Refused
 from ironbound.node.sandbox.memfd import sealed_memfd
 
 READY_SECONDS: Final = 20.0
+COMPILE_SECONDS: Final = 5.0
+"""For each MiB of a module, to compile it on one thread of a busy machine; Python as a component has 18 MiB."""
 START_SECONDS: Final = 20.0
 BACKSTOP_SECONDS: Final = 1.0
 REAP_SECONDS: Final = 5.0
@@ -203,7 +205,9 @@ def _wall_clock(config: bytes) -> float:
 class Worker:
     """One worker process. `ready`, then `release` once the start is in the log, then `ended`; or `kill` and `ended`."""
 
-    def __init__(self, launch: int, pid: int, pid_start: int, pidfd: int, wall_clock: float) -> None:
+    def __init__(
+        self, launch: int, pid: int, pid_start: int, pidfd: int, wall_clock: float, module_size: int
+    ) -> None:
         self.launch = launch
         self.pid = pid
         self.pid_start = pid_start
@@ -211,6 +215,7 @@ class Worker:
         self.envelope: Mapping[str, Any] = {}
         self.facts: Mapping[str, Any] = {}
         self._wall_clock = wall_clock
+        self._patience = READY_SECONDS + COMPILE_SECONDS * module_size / (1 << 20)
         self._reaped: asyncio.Future[_Reaped | None] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -238,12 +243,12 @@ class Worker:
         """Waits until the worker is locked down or has refused. A worker that says neither is killed and counts as
         refused."""
         try:
-            line = await self._line(READY_SECONDS)
+            line = await self._line(self._patience)
             if line is not None:
                 return parse_first_word(line)
             text = "the worker ended before it was ready"
         except TimeoutError:
-            text = f"expected the worker to be ready within {READY_SECONDS:.0f} s"
+            text = f"expected the worker to be ready within {self._patience:.0f} s"
         except FormatError as error:
             text = f"the worker's first word: {error}"
         self.kill()
@@ -414,7 +419,7 @@ class Zygote:
             raise
         finally:
             del self._forking[launch]
-        worker = Worker(launch, pid, pid_start, pidfd, _wall_clock(config))
+        worker = Worker(launch, pid, pid_start, pidfd, _wall_clock(config), len(module))
         self._workers[launch] = worker
         self._open = [*(item for item in self._open if not item.closed), worker]
         await worker._attach(mine)

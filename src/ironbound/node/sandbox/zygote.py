@@ -26,6 +26,7 @@ import wasmtime
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical
 from ironbound.node.sandbox import engine as runtime
 from ironbound.node.sandbox import lockdown, worker
+from ironbound.node.sandbox.agent import AgentEnded
 
 MAX_MESSAGE: Final = 64 * 1024
 MAX_START: Final = 16 * 1024
@@ -42,8 +43,42 @@ class ZygoteError(Exception):
     """The zygote can't do what it is for; it ends."""
 
 
+_WARM_COMPONENT: Final = """(component
+  (core module $code (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 64)
+    (func (export "handle") (param i32 i32) (result i32) local.get 1 i32.eqz if unreachable end
+      (i32.store8 (i32.const 8) (i32.const 1)) (i32.store (i32.const 16) (i32.const 1)) i32.const 8))
+  (core instance $it (instantiate $code))
+  (type $answer (variant (case "silence") (case "send" string) (case "report" string)))
+  (func $handle (param "message" string) (result $answer) (canon lift (core func $it "handle")
+    (memory (core memory $it "memory")) (realloc (core func $it "realloc"))))
+  (instance $messages (export "answer" (type $answer)) (export "handle" (func $handle)))
+  (export "ironbound:agent/messages@1.0.0" (instance $messages)))"""
+
+
 def _warm_up() -> None:
-    """Compiles, runs and traps once, so that whatever loads late has loaded."""
+    """Compiles, runs and traps once, so that whatever loads late has loaded: with a module, then with a component."""
+    _warm_module()
+    _warm_component()
+
+
+def _warm_component() -> None:
+    config = runtime.WorkerConfig(
+        digest=Digest("0" * 64), value=None, max_memory=65536, max_fuel=10_000, max_wall_clock=1, max_stack=_WARM_STACK,
+        max_instances=4, max_tables=4, max_table_elements=1, max_module_size=4096, max_message=1,
+    )  # fmt: skip
+    _, agent = worker.load(bytes(wasmtime.wat2wasm(_WARM_COMPONENT)), config)
+    agent.instantiate()
+    if agent.take(b"x") != b"\0\n":
+        raise ZygoteError("the runtime does not run components")
+    try:
+        agent.take(b"")
+    except AgentEnded as ended:
+        if ended.reason != "trap":
+            raise ZygoteError(f"the runtime does not trap in components: {ended.text}") from None
+
+
+def _warm_module() -> None:
     engine = runtime.make_engine(_WARM_STACK)
     module = bytes(wasmtime.wat2wasm(_WARM_MODULE))
     linked = runtime.compile_module(engine, module, len(module))
