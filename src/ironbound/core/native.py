@@ -32,8 +32,8 @@ GUARD_PATH: Final = ".ironbound/guard"
 """Where the guard lies in every root file system, without the leading slash."""
 NONCE_VARIABLE: Final = "IRONBOUND_NONCE"
 
-#: Runtimes in which the kernel below the guard is the host's own, which has Landlock.
-_LANDLOCKED: Final = frozenset({"bubblewrap", "runc", "crun"})
+#: Runtimes in which the kernel below the guard has Landlock: the host's own, or a virtual machine's.
+_LANDLOCKED: Final = frozenset({"bubblewrap", "runc", "crun", "qemu-microvm", "firecracker"})
 
 _FIELDS: Final = frozenset(("argv", "cwd", "env", "format", "rootfs_sha256"))
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")

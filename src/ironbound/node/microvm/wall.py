@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,25 @@ def clone_for_parent() -> int:
     return _call("clone", _LIBC.syscall(_SYS_CLONE, _CLONE_PARENT | _SIGCHLD, 0, 0, 0, 0))
 
 
-def make_root(devices: Sequence[str]) -> None:
+def make_devices(devices: Sequence[str], owner: int | None) -> None:
+    """/dev in the new root. With an `owner` the nodes are its own, whatever the host lets it open; an ordinary user
+    gets the host's."""
+    if owner is not None:
+        _mount("tmpfs", f"{ROOT}/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "size=16k,nr_inodes=16,mode=0755")
+    for name in devices:
+        place = f"{ROOT}/dev/{name}"
+        if owner is None:
+            Path(place).touch()
+            _mount(f"/dev/{name}", place, "", _MS_BIND)
+        else:
+            host = os.stat(f"/dev/{name}")
+            os.mknod(place, stat.S_IFMT(host.st_mode) | 0o600, host.st_rdev)
+            os.chown(place, owner, -1)
+    if owner is not None:
+        _mount("none", f"{ROOT}/dev", "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NOEXEC)
+
+
+def make_root(devices: Sequence[str], owner: int | None) -> None:
     """A root with the system's programs to read, these devices, /proc of the own pid namespace, and nothing else."""
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", ROOT, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=64k,nr_inodes=32,mode=0755")
@@ -118,9 +137,7 @@ def make_root(devices: Sequence[str]) -> None:
         elif place.is_dir():
             (root / name).mkdir(mode=0o755)
             _bind(str(place), f"{ROOT}/{name}", _MS_NODEV)
-    for name in devices:
-        (root / "dev" / name).touch()
-        _mount(f"/dev/{name}", f"{ROOT}/dev/{name}", "", _MS_BIND)
+    make_devices(devices, owner)
     _mount("proc", f"{ROOT}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.chdir(ROOT)
     _call("pivot_root", _LIBC.syscall(_SYS_PIVOT_ROOT, b".", OLD_ROOT.encode()))
@@ -160,7 +177,7 @@ def restrict_files(devices: Sequence[str]) -> None:
 def enclose(order: dict[str, Any]) -> None:
     """Everything that a hypervisor's process loses, in order."""
     devices = [*DEVICES, *(["kvm"] if order["kvm"] else [])]
-    make_root(devices)
+    make_root(devices, order["uid"] if order["separated"] else None)
     os.umask(0o077)
     if order["cores"]:
         os.sched_setaffinity(0, order["cores"])

@@ -91,10 +91,17 @@ static void remove_own_files(void) {
     if (result) refuse_error("lockdown", FOLDER, result);
 }
 
+/* The kernel brings a folder /root of its own, closed to others. An image's folders have other bits. */
+static void remove_kernels_own(void) {
+    struct { u64 device, inode, links; u32 mode; u8 rest[116]; } status;
+    if (!call(SYS_stat, "/root", &status) && (status.mode & 07777) == 0700) call(SYS_rmdir, "/root");
+}
+
 static void make_place(u64 uid, u64 gid, u64 bytes, u64 files) {
     make_devices();
     make_scratch(uid, gid, bytes, files);
     remove_own_files();
+    remove_kernels_own();
     word result = call(SYS_mount, 0, "/", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0); /* the mount: this program is in use */
     if (result) refuse_error("lockdown", "a read-only root", result);
     result = call(SYS_sethostname, "ironbound", 9);

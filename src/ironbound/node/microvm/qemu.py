@@ -1,0 +1,358 @@
+"""QEMU's microvm: holds an agent in a virtual machine of its own, from the bytes that were approved.
+
+Decides how QEMU is called and when a machine counts as held; what it is told follows purely in `core/microvm.py`, the
+walls around its process stand in `wall`. KVM is used where a guest of ours boots under it, which is tried once;
+elsewhere QEMU emulates the processor.
+
+Rule 1: all that QEMU reads is sealed in memory files: settings, kernel, RAM disk, firmware. Its own program is started
+        from the descriptor whose bytes were hashed. What differs from the measurement at start is refused.
+Rule 2: no process stands between the agent and the gateway: QEMU holds the channel's other end itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core import microvm
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_json, sha256_hex
+from ironbound.core.native import parse_manifest, plan
+from ironbound.core.profile import parse_configuration
+from ironbound.core.tree import File, Folder
+from ironbound.node.processes import readable, reap, spawn
+from ironbound.node.runtime import HoldFailed, Order, Ready
+from ironbound.node.sandbox.memfd import sealed_memfd
+from ironbound.wire.deployment import Deployment, DeploymentError
+from ironbound.wire.images import ImageRefused, Images
+
+from . import group, ramdisk
+from .kernel import Kernel, KernelDiffers
+from .machine import Lines, Machine
+from .wall import BINARY_FD, REPORT_FD
+
+BINARY: Final = "qemu-system-x86_64"
+SEARCH: Final = "/usr/local/bin:/usr/bin:/bin"
+FIRMWARE: Final = ("/usr/share/qemu/bios-microvm.bin", "/usr/share/seabios/bios-microvm.bin")
+MAX_FIRMWARE: Final = 1 << 20
+START_S: Final = 20.0
+MAX_SAID: Final = 2000
+KVM: Final = "/dev/kvm"
+TRIAL_S: Final = 5.0
+
+
+def init_bytes() -> bytes:
+    """The guest's first process that this version ships."""
+    return (Path(__file__).parent / "init" / "init").read_bytes()
+
+
+def guard_bytes() -> bytes:
+    """The guard that this version ships."""
+    return (Path(__file__).parent.parent / "native" / "guard" / "guard").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What one launch consumes: names of `core.microvm.DESCRIPTORS` to sealed descriptors, and each one's digest."""
+
+    files: Mapping[str, int]
+    digests: Mapping[str, Digest]
+
+
+class Qemu:
+    """QEMU's microvm on this node."""
+
+    name: str = microvm.QEMU
+
+    def __init__(self, deployment: Deployment, images: Images) -> None:
+        """FileNotFoundError or KernelMissing where something is not installed, naming it."""
+        binary = shutil.which(BINARY, path=SEARCH)
+        firmware = next((path for path in FIRMWARE if os.path.exists(path)), None)
+        if binary is None or firmware is None:
+            raise FileNotFoundError(f"{self.name}: no {BINARY if binary is None else 'bios-microvm.bin'} on this host")
+        self._binary, self._firmware = os.path.realpath(binary), firmware
+        self._kernel = Kernel(deployment.root, self.name)
+        self._deployment, self._images = deployment, images
+        self._separated = deployment.separated
+        self._guard, self._init = sha256_hex(guard_bytes()), init_bytes()
+        descriptor, self.digest = self._measured_binary()
+        os.close(descriptor)
+        self._firmware_sha256 = sha256_hex(self._read_firmware())
+        self._accelerator = "kvm" if os.access(KVM, os.R_OK | os.W_OK) else "tcg"
+
+    @property
+    def accelerator(self) -> str:
+        """What machines run on: `kvm` or `tcg`."""
+        return self._accelerator
+
+    def _measured_binary(self) -> tuple[int, Digest]:
+        descriptor = os.open(self._binary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                return descriptor, Digest(hashlib.file_digest(file, "sha256").hexdigest())
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _read_firmware(self) -> bytes:
+        with open(self._firmware, "rb") as file:
+            return file.read(MAX_FIRMWARE)
+
+    async def start(self) -> None:
+        """Settle what machines run on: KVM if a machine of ours, with no agent in it, comes as far as its own first
+        process under it, else emulation."""
+        if self._accelerator == "kvm" and not await self._boots():
+            self._accelerator = "tcg"
+
+    async def _boots(self) -> bool:
+        """Whether a machine without an image or order gets to our first process, which then refuses by name."""
+        config: dict[str, Any] = {
+            "runtime": {"type": self.name, "max_memory": microvm.MIN_MEMORY, "max_cpu": 100},
+            "scratch": {"max_bytes": 1, "max_files": 1},
+        }
+        try:
+            prepared = await asyncio.to_thread(self._prepare_trial, config)
+            uids = self._deployment.sandbox_uids
+            uid = uids.stop - 1 if uids else os.getuid()
+            mine, channel = socket.socketpair()
+            with mine, channel:
+                machine = await self._start(config, prepared, channel, uid, uid if uids else os.getgid(), "trial")
+        except (OSError, ValueError, KernelDiffers, FormatError):
+            return False
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                word = await machine.ready()
+            return not isinstance(word, Ready) and "order of the virtual machine" in word.text
+        except TimeoutError:
+            return False
+        finally:
+            machine.kill()
+            await machine.ended()
+
+    def _prepare_trial(self, config: Mapping[str, Any]) -> _Prepared:
+        _, modules = self._kernel.read()
+        own = [("init", 0o500, self._init)]
+        own += [(f"module-{at}", 0o400, data) for at, data in enumerate(modules, 1)]
+        return self._seal(config, *ramdisk.build(-1, [Folder("dev", 0o555), Folder("proc", 0o555)], own))
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the node says of this runtime when it starts."""
+        done = subprocess.run([self._binary, "--version"], capture_output=True, timeout=START_S, check=False, env={})
+        said = done.stdout.decode("utf-8", "replace").splitlines()
+        return {
+            "accelerator": self._accelerator,
+            "binary": self._binary,
+            "sha256": self.digest,
+            "version": "".join(char for char in (said[0] if said else "unknown") if char.isprintable())[:100],
+            "guard_sha256": self._guard,
+            "init_sha256": sha256_hex(self._init),
+            "firmware_sha256": self._firmware_sha256,
+            "kernel": dict(self._kernel.digests),
+        }
+
+    def unenforced(self, config: Mapping[str, Any]) -> str | None:
+        """The setting that this host can't enforce, and why."""
+        setting = microvm.unenforced(config)
+        if setting is not None:
+            return setting
+        if microvm.processors(config) > (os.cpu_count() or 1):
+            return f"runtime.max_cpu: this host has {os.cpu_count()} processors"
+        if group.available():
+            return None
+        if config["runtime"]["max_cpu"] % microvm.WHOLE_CORE:
+            return "runtime.max_cpu: without a cgroup, which an ordinary user can't make, only whole cores are held"
+        return None
+
+    async def hold(self, order: Order) -> Machine:
+        """A machine with the agent held by the guard. Raises HoldFailed."""
+        try:
+            manifest = parse_manifest(order.module)
+            config = parse_configuration(order.config)
+        except FormatError as error:
+            raise HoldFailed("module", "sandbox-refused", str(error)) from error
+        if (setting := self.unenforced(config)) is not None:
+            raise HoldFailed("config", "setting-unenforced", setting)
+        said = plan(config, manifest, order.nonce)
+        prepared = await asyncio.to_thread(self._prepare, config, order, manifest.rootfs, said)
+        try:
+            machine = await self._start(config, prepared, order.channel, order.uid, order.gid, str(order.launch))
+        except (OSError, ValueError, FormatError) as error:
+            raise HoldFailed("spawn", "sandbox-unavailable", f"{self.name}: {error}"[:MAX_SAID]) from error
+        machine.facts = {
+            "runtime_sha256": self.digest,
+            "rootfs_sha256": manifest.rootfs,
+            "cgroup": self._group(str(order.launch)),
+            "accelerator": self._accelerator,
+        }
+        machine.envelope = {
+            "version": 1,
+            "runtime": self.name,
+            "runtime_sha256": self.digest,
+            "guard_sha256": self._guard,
+            "init_sha256": sha256_hex(self._init),
+            "rootfs_sha256": manifest.rootfs,
+            "argv": [*microvm.qemu_argv(self._accelerator)],
+            "fds": {str(microvm.DESCRIPTORS[name]): digest for name, digest in sorted(prepared.digests.items())},
+            "kernel": dict(self._kernel.digests),
+            "inside": {
+                "3": sha256_hex(order.config),
+                "4": sha256_hex(order.module),
+                "5": sha256_hex(said),
+            },
+        }
+        return machine
+
+    def _prepare(self, config: Mapping[str, Any], order: Order, rootfs: Digest, said: bytes) -> _Prepared:
+        """Rule 1."""
+        try:
+            _, modules = self._kernel.read()
+            entries = self._images.entries(rootfs)
+            size = sum(entry.size for entry in entries if isinstance(entry, File))
+            if (setting := microvm.unenforced(config, size)) is not None:
+                raise HoldFailed("config", "setting-unenforced", setting)
+            own = microvm.own_files(
+                config, encoded=order.config, module=order.module, plan=said, init=self._init, modules=modules
+            )
+            with self._images.opened(rootfs) as (folder, guard):
+                if guard != self._guard:
+                    raise HoldFailed("image", "guard-differs", "the image holds another guard: load it again")
+                return self._seal(config, *ramdisk.build(folder, entries, own))
+        except (ImageRefused, DeploymentError, FormatError) as error:
+            raise HoldFailed("image", "image-differs", str(error)) from error
+        except KernelDiffers as error:
+            raise HoldFailed("runtime", "runtime-differs", str(error)) from error
+        except OSError as error:
+            raise HoldFailed("spawn", "sandbox-unavailable", str(error)) from error
+
+    def _seal(self, config: Mapping[str, Any], initrd: int, initrd_sha256: Digest) -> _Prepared:
+        """The other memory files, beside the RAM disk's. Closes it where that fails."""
+        files = {"initrd": initrd}
+        digests = {"initrd": initrd_sha256}
+        try:
+            kernel, _ = self._kernel.read()
+            firmware = self._read_firmware()
+            if sha256_hex(firmware) != self._firmware_sha256:
+                raise KernelDiffers(f"{self._firmware} changed since the node started")
+            settings = microvm.qemu_settings(config, self._accelerator)
+            for name, data in (("settings", settings), ("kernel", kernel), ("firmware", firmware)):
+                files[name] = sealed_memfd(name, data)
+                digests[name] = sha256_hex(data)
+        except BaseException:
+            for descriptor in files.values():
+                os.close(descriptor)
+            raise
+        return _Prepared(files, digests)
+
+    def _group(self, name: str) -> str:
+        return f"/ironbound-{self._deployment.trust.deployment}/{name}" if group.available() else ""
+
+    async def _start(
+        self, config: Mapping[str, Any], prepared: _Prepared, channel: socket.socket, uid: int, gid: int, name: str
+    ) -> Machine:
+        """The machine, on its way up. Closes what was prepared. Raises OSError, ValueError, FormatError."""
+        handed = dict(prepared.files)
+        pairs: dict[str, tuple[socket.socket, socket.socket]] = {}
+        path = self._group(name)
+        binary = -1
+        try:
+            binary, digest = await asyncio.to_thread(self._measured_binary)
+            if digest != self.digest:
+                raise ValueError(f"{self._binary} changed since the node started")
+            pairs = {line: socket.socketpair() for line in ("control", "status", "console")}
+            groups = group.create(path, microvm.group_limits(config)) if path else []
+            order: dict[str, Value] = {
+                "argv": [*microvm.qemu_argv(self._accelerator)],
+                "uid": uid,
+                "gid": gid,
+                "separated": self._separated,
+                "kvm": self._accelerator == "kvm",
+                "cores": [] if path else [*self._cores(config)],
+                "limits": dict(microvm.qemu_limits(config)),
+                "groups": [*groups],
+            }
+            targets = {microvm.DESCRIPTORS[item]: descriptor for item, descriptor in handed.items()}
+            targets |= {microvm.DESCRIPTORS[line]: its.fileno() for line, (_, its) in pairs.items()}
+            targets |= {microvm.DESCRIPTORS["channel"]: channel.fileno(), BINARY_FD: binary}
+            pid = await self._through_wall(canonical(order).decode(), targets)
+            lines = Lines(*(pairs[line][0] for line in ("control", "status", "console")))
+            machine = Machine(pid, lines, self._seconds(config), lambda: group.remove(path))
+        except BaseException:
+            for mine, _ in pairs.values():
+                mine.close()
+            group.remove(path)
+            raise
+        finally:
+            for _, its in pairs.values():
+                its.close()
+            for descriptor in (binary, *handed.values()):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        await machine.attach()
+        return machine
+
+    def _seconds(self, config: Mapping[str, Any]) -> float:
+        return float(config["runtime"].get("max_wall_clock", TRIAL_S))
+
+    def _cores(self, config: Mapping[str, Any]) -> list[int]:
+        return sorted(os.sched_getaffinity(0))[: microvm.processors(config)]
+
+    async def _through_wall(self, order: str, targets: Mapping[int, int]) -> int:
+        """The pid of the hypervisor, once it is started behind its walls."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        read, write = os.pipe()
+        argv = [sys.executable, "-I", "-B", "-m", "ironbound.node.microvm.wall", order]
+        try:
+            try:
+                helper = spawn(argv, {0: null, 1: null, 2: targets[microvm.DESCRIPTORS["console"]], REPORT_FD: write,
+                                      **targets})  # fmt: skip
+            finally:
+                os.close(null)
+                os.close(write)
+            said = await self._report(read)
+        finally:
+            os.close(read)
+        await self._reaped(helper)
+        lines = [parse_json(line, limit=4096) for line in said.splitlines()]
+        pids = [line["pid"] for line in lines if isinstance(line, dict) and type(line.get("pid")) is int]
+        failed = [str(line["failed"]) for line in lines if isinstance(line, dict) and "failed" in line]
+        if failed or len(pids) != 1:
+            for pid in pids:
+                await self._reaped(int(str(pid)))
+            raise ValueError("; ".join(failed) or "the wall named no process")
+        return int(str(pids[0]))
+
+    async def _report(self, read: int) -> bytes:
+        """Everything that the wall says until its program has become the hypervisor."""
+        data = b""
+        os.set_blocking(read, False)
+        async with asyncio.timeout(START_S):
+            while True:
+                await readable(read)
+                part = os.read(read, 4096)
+                data += part
+                if not part:
+                    return data
+
+    async def _reaped(self, pid: int) -> None:
+        """Our own child that has ended or is about to."""
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                async with asyncio.timeout(START_S):
+                    await readable(pidfd)
+            finally:
+                os.close(pidfd)
+            reap(pid)
+
+    async def close(self) -> None:
+        """Nothing outlives a machine but its group, which goes with it."""
+
