@@ -224,6 +224,7 @@ def make_rootfs(folder: Path, programs: Iterable[Path] = ()) -> Path:
     root = folder / "rootfs"
     for name in (".ironbound", "proc", "dev", "tmp"):
         (root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)  # runc gives its tmpfs the mode of the folder below it
     for program, place in [(GUARD, root / ".ironbound" / "guard"), *((item, root / item.name) for item in programs)]:
         place.write_bytes(program.read_bytes())
         place.chmod(0o555)

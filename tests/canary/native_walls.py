@@ -36,6 +36,7 @@ CALLS = {
     "process_vm_writev": 311, "finit_module": 313, "memfd_create": 319, "kexec_file_load": 320, "bpf": 321,
     "execveat": 322, "userfaultfd": 323, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
     "fspick": 433, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442,
+    "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
 }  # fmt: skip
 """x86-64 numbers of the calls that a control lets through."""
 
@@ -126,7 +127,7 @@ WALLS: Mapping[str, Without] = {
     "setuid-file": root("chown"),
     "personality": calls("personality"),
     "seccomp-off": Without(filter=True),
-    "landlock-widen": Without(landlock=True),
+    "landlock-widen": calls("landlock_create_ruleset", "landlock_restrict_self"),
     "core-pattern": present("/proc/sys/kernel/core_pattern"),
     "modprobe-path": present("/proc/sys/kernel/modprobe"),
     "binfmt-misc": present("/proc/sys/fs/binfmt_misc/register"),
@@ -155,8 +156,9 @@ WALLS: Mapping[str, Without] = {
     "device-char": root("mknod"),
     "device-block": root("mknod"),
     "device-raw-disk": present("/dev/sda", "/dev/vda", "/dev/nvme0n1", "/dev/loop0", "/dev/mapper/control"),
-    "device-host": present(
-        "/dev/kvm", "/dev/fuse", "/dev/net/tun", "/dev/vhost-net", "/dev/uinput", "/dev/snapshot"
+    "device-host": Without(
+        calls=("ioctl",),
+        present=("/dev/kvm", "/dev/fuse", "/dev/net/tun", "/dev/vhost-net", "/dev/uinput", "/dev/snapshot"),
     ),
     "device-tiocsti": Without(calls=("ioctl",), root=True, terminal=True),
     "namespace-unshare": root("unshare"),

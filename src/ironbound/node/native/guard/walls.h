@@ -19,13 +19,16 @@ enum {
     L_TCP = 3, L_SCOPES = 3,
 };
 
-/* Soft and hard alike, and read back. */
+/* Soft and hard alike, and read back. What has its value already is not set again: gVisor's kernel sets only some. */
 static void set_limits(const plan *from) {
     for (word number = 0; number < RLIMITS; number++) {
         if (!from->limited[number]) continue;
         u64 wanted[2] = {from->limits[number], from->limits[number]}, found[2] = {0, 0};
-        word result = call(SYS_prlimit64, 0, number, wanted, 0);
-        if (!result) result = call(SYS_prlimit64, 0, number, 0, found);
+        word result = call(SYS_prlimit64, 0, number, 0, found);
+        if (!result && (found[0] != wanted[0] || found[1] != wanted[1])) {
+            result = call(SYS_prlimit64, 0, number, wanted, 0);
+            if (!result) result = call(SYS_prlimit64, 0, number, 0, found);
+        }
         text reason = reason_begin("rlimit ");
         put_number(&reason, number);
         if (result) {
