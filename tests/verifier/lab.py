@@ -24,10 +24,13 @@ from ironbound.core.request import encode_approval, encode_request, head_of
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
+from ironbound.core.tpm import measured, qualifying
 from ironbound.core.trust import Pin, parse_trust_root
 from ironbound.evidence.writer import write_members
 from ironbound.verifier.claims import HOLDS
 from ironbound.verifier.verify import Report, verify_bundle
+
+from .quoter import Quoter
 
 DAY = 86_400_000
 NOT_BUILT = {"C4", "C5", "E1", "E2", "E3"}
@@ -134,7 +137,7 @@ class Lab:
     step_ms: int = 10
     separation: str = "user"
     environment: str = "production"
-    tpm: dict[str, Any] | None = None
+    quoter: Quoter | None = None
     canary_interval_ms: int = DAY
     drift_stop_ms: int = 5_000
     heartbeat_ms: int = 365 * DAY
@@ -172,7 +175,7 @@ class Lab:
                 "canary_interval_ms": self.canary_interval_ms,
                 "heartbeat_ms": self.heartbeat_ms,
             },
-            "tpm": self.tpm,
+            "tpm": None if self.quoter is None else self.quoter.enrolment,
         }
         payload = encode_statement("trust-root", (Subject("lab", digest_of("lab")),), body)
         return sign_envelope(payload, list(self.humans.values()))
@@ -331,7 +334,16 @@ class Lab:
             "probes": [{"name": "socket", "verdict": "REFUSED", "refusal": "EPERM"}],
             "quote": None,
         }
-        return self.say("node", "started", **(base | fields))
+        unmeasured = fields.pop("unmeasured", {})
+        return self.say("node", "started", **(self.quoted("started", launch, base | fields) | unmeasured))
+
+    def quoted(self, kind: str, launch: int, said: dict[str, Any]) -> dict[str, Any]:
+        """What the node says, with its TPM's quote if it has one and none is given."""
+        if self.quoter is None or said["quote"] is not None:
+            return said
+        measurement = measured(kind, said)
+        nonce, root = self.replay.books.launches[launch].nonce, self.replay.tree.root_at(launch + 1)
+        return said | {"quote": self.quoter.quote(measurement, qualifying(nonce, root, measurement))}
 
     def started(self, index: int) -> Mapping[str, Any]:
         said: Mapping[str, Any] = json.loads(parse_envelope(self.entries[index]).payload)["predicate"]
@@ -447,7 +459,7 @@ class Lab:
             "release_sha256": digest_of("release"),
             "quote": None,
         }
-        return self.say("node", "canary-result", **(base | fields))
+        return self.say("node", "canary-result", **self.quoted("canary-result", answers, base | fields))
 
     def canary(
         self,

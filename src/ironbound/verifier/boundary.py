@@ -23,6 +23,7 @@ from ironbound.core.profile import NATIVE, family_of
 from .beats import check_beats
 from .claims import Case, Claim
 from .history import History, Said
+from .quotes import check_chain, check_quotes
 
 #: The bytes with a digest, or None if the bundle lacks them.
 Artifact = Callable[[str], bytes | None]
@@ -62,6 +63,8 @@ def claim_b1(history: History, config_of: Config, artifact: Artifact) -> Claim:
         if start.void == "config-differs":
             text = f"agent {start.says['agent']} consumed {start.says['config_sha256']}"
             case.found("consumed-config-differs", start.index, text)
+    check_quotes(case, history, "started", history.starts.values())
+    check_chain(case, history)
     case.counts["configurations"] = len({one.says["config_sha256"] for one in history.starts.values()})
     case.population("launches")
     return case.close()

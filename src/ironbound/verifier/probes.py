@@ -25,6 +25,7 @@ from ironbound.core.trust import PRODUCTION
 
 from .claims import Case, Claim
 from .history import History, Said
+from .quotes import check_quotes
 from .times import utc
 
 #: The probe that sends every operator verb over the agent channel.
@@ -119,6 +120,7 @@ def claim_b2(history: History, runs: list[Run], configs: Config, end_ms: int) ->
     case.remark(f"the evidence is from the environment {environment}, as the trust root names it{limit}")
     _check_runs(case, history, runs, end_ms)
     _check_void(case, history)
+    check_quotes(case, history, "canary-result", history.results)
     periods = history.usage.periods
     if periods and not history.usage.approved_ms:
         case.found("no-canaries", None, f"{len(periods)} configurations in use")
