@@ -29,11 +29,13 @@ from ironbound.core.canonical import Digest, FormatError, Value, canonical, pars
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.replay import Entry, Launch
 from ironbound.core.statement import Subject
+from ironbound.core.tpm import measured, qualifying
 from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
 from ironbound.wire.log import Log, LogUnavailable, now_ms
 
 from .runtime import Cell, Ended, HoldFailed, Order, Ready, Refused, Runtime
+from .tpm import Tpm, TpmError
 
 #: Seconds that the monitor has to look at a held sandbox and say what it saw.
 OBSERVE_TIMEOUT_S: Final = 10.0
@@ -50,6 +52,7 @@ class Host:
     unavailable: Mapping[str, str]
     boot: str
     release: Digest
+    tpm: Tpm | None
 
     def facts(self) -> dict[str, Value]:
         """What the node says of its host when it starts."""
@@ -198,7 +201,12 @@ class Launches:
             raise failure
         # From before the start is said, since the monitor may answer before we hear of our own entry.
         self._observed[launch.index] = asyncio.get_running_loop().create_future()
-        entry = await self._say_started(launch, runtime, cell, slot, config, word)  # (4)
+        try:
+            entry = await self._say_started(launch, runtime, cell, slot, config, word)  # (4)
+        except TpmError as error:
+            cell.kill()
+            await cell.ended()
+            raise HoldFailed("tpm", "tpm-unavailable", str(error)) from error
         if entry.void is not None:
             cell.kill()
             await cell.ended()
@@ -243,28 +251,35 @@ class Launches:
                 **cell.facts,
             },
         )
-        return await self._log.append(
-            "started",
-            (Subject("module", launch.module), Subject("profile", launch.config)),
-            {
-                "launch": launch.index,
-                "agent": launch.agent,
-                "module_sha256": word.module_sha256,
-                "config_sha256": word.config_sha256,
-                "runtime": runtime.name,
-                "runtime_sha256": runtime.digest,
-                "envelope": dict(cell.envelope),
-                "pid": cell.pid,
-                "pid_start": cell.pid_start,
-                "boot_id": self._host.boot,
-                "uid": uid,
-                "posture": expected,
-                "probes": [
-                    {"name": one.name, "verdict": one.verdict, "refusal": one.refusal[:1000]} for one in word.probes
-                ],
-                "quote": None,
-            },
-        )
+        said: dict[str, Any] = {
+            "launch": launch.index,
+            "agent": launch.agent,
+            "module_sha256": word.module_sha256,
+            "config_sha256": word.config_sha256,
+            "runtime": runtime.name,
+            "runtime_sha256": runtime.digest,
+            "envelope": dict(cell.envelope),
+            "pid": cell.pid,
+            "pid_start": cell.pid_start,
+            "boot_id": self._host.boot,
+            "uid": uid,
+            "posture": expected,
+            "probes": [
+                {"name": one.name, "verdict": one.verdict, "refusal": one.refusal[:1000]} for one in word.probes
+            ],
+        }
+        said["quote"] = await self._quote("started", launch, said)
+        subjects = (Subject("module", launch.module), Subject("profile", launch.config))
+        return await self._log.append("started", subjects, said)
+
+    async def _quote(self, kind: str, launch: Launch, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The TPM's quote over what is about to be said, None where no key is enrolled. TpmError if it gives none."""
+        if self._host.tpm is None:
+            return None
+        measurement = measured(kind, said)
+        root = self._log.replay.tree.root_at(launch.index + 1)
+        expected = qualifying(launch.nonce, root, measurement)
+        return await asyncio.to_thread(self._host.tpm.quote, measurement, expected)
 
     async def _seen(self, launch: int) -> str | None:
         """None once the monitor saw the held sandbox as it should be, or once it was stopped; else why not."""
@@ -355,26 +370,27 @@ class Launches:
         word, refusal = verdict(
             approved.probe, launch.nonce, said.get("stage", said["reason"]), said["text"], said.get("report", "")
         )
-        await self._log.append(
-            "canary-result",
-            (Subject("module", launch.module), Subject("profile", launch.config)),
-            {
-                "challenge": launch.index,
-                "nonce": launch.nonce,
-                "probe": approved.name,
-                "verdict": word,
-                "refusal": refusal,
-                "evidence": evidence,
-                "environment": self._deployment.trust.environment,
-                "node": self._deployment.trust.services["node"].keyid,
-                "checkpoint": self._log.replay.books.challenges[launch.index]["checkpoint"],
-                "boot_id": self._host.boot,
-                "runtime": runtime,
-                "runtime_sha256": self._host.runtimes[runtime].digest if runtime in self._host.runtimes else NOBODY,
-                "release_sha256": self._host.release,
-                "quote": None,
-            },
-        )
+        result: dict[str, Any] = {
+            "challenge": launch.index,
+            "nonce": launch.nonce,
+            "probe": approved.name,
+            "verdict": word,
+            "refusal": refusal,
+            "evidence": evidence,
+            "environment": self._deployment.trust.environment,
+            "node": self._deployment.trust.services["node"].keyid,
+            "checkpoint": self._log.replay.books.challenges[launch.index]["checkpoint"],
+            "boot_id": self._host.boot,
+            "runtime": runtime,
+            "runtime_sha256": self._host.runtimes[runtime].digest if runtime in self._host.runtimes else NOBODY,
+            "release_sha256": self._host.release,
+        }
+        try:
+            result["quote"] = await self._quote("canary-result", launch, result)
+        except TpmError:
+            result["quote"] = None  # said all the same: the verifier sees that the quote is missing
+        subjects = (Subject("module", launch.module), Subject("profile", launch.config))
+        await self._log.append("canary-result", subjects, result)
 
     def _runtime_named(self, config: Digest) -> str:
         try:

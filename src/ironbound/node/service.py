@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
-from ironbound.wire.deployment import Deployment
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
@@ -23,6 +23,7 @@ from .native.container import BINARIES, Container
 from .processes import become_subreaper
 from .runtime import Runtime
 from .sandbox.runtime import Wasmtime
+from .tpm import Tpm, TpmError
 
 
 class Orders:
@@ -95,14 +96,34 @@ def containers(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, st
     return have, lacking
 
 
+def enrolled_tpm(deployment: Deployment) -> Tpm | None:
+    """The TPM whose attestation key the trust root enrols; None where it enrols none.
+
+    DeploymentError if it can't be reached or holds another key: no launch goes on without its quote.
+    """
+    key = deployment.trust.tpm
+    if key is None:
+        return None
+    if deployment.tpm is None:
+        raise DeploymentError("the trust root enrols a TPM, and deployment.json names none")
+    try:
+        tpm = Tpm(deployment.tpm)
+        if bytes.fromhex(tpm.enrolment(key.root)["qualified_name"]) != key.qualified_name:
+            raise DeploymentError(f"the TPM at {deployment.tpm} holds another key than the enrolled one")
+    except TpmError as error:
+        raise DeploymentError(f"the TPM: {error}") from error
+    return tpm
+
+
 async def main(deployment: Deployment, key: PrivateKey) -> None:
     """Serve until stopped."""
     become_subreaper()
+    tpm = await asyncio.to_thread(enrolled_tpm, deployment)
     wasmtime = await Wasmtime.start()
     have, lacking = await asyncio.to_thread(containers, deployment)
     runtimes: Mapping[str, Runtime] = {wasmtime.name: wasmtime, **have}
     log = Log(deployment, key)
-    host = Host(runtimes, lacking, boot_id(), release_digest())
+    host = Host(runtimes, lacking, boot_id(), release_digest(), tpm)
     launches = Launches(deployment, log, host)
     orders = Orders(deployment, log, launches, wasmtime.measured.pid)
     try:

@@ -19,6 +19,7 @@ from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
 from ironbound.ledger.settings import LedgerRefused
+from ironbound.node.tpm import Tpm, TpmError
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
 from ironbound.wire.log import now_ms
 from ironbound.wire.privilege import missing_as_root
@@ -96,11 +97,13 @@ def initialise(
     keys: Path | None = None,
     environment: str = PRODUCTION,
     canary_interval_ms: int = CANARY_INTERVAL_MS,
+    tpm: str | None = None,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names with their keys' passphrases.
 
     Their encrypted keys go to `keys` (default: `operators/` inside). `environment` is what the deployment is for; it
-    is in the trust root, so the pin fixes it. Raises Stop with cause and hint.
+    is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled.
+    Raises Stop with cause and hint.
     """
     if root.exists() and any(root.iterdir()):
         raise Stop(f"{root} is not empty", "give a directory that doesn't exist yet")
@@ -110,6 +113,7 @@ def initialise(
         raise Stop("an operator is named twice")
     if not all(passphrase for _, passphrase in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
+    enrolment = None if tpm is None else _enrolment(tpm)
     separated = os.getuid() == 0
     missing = missing_as_root() if separated else []
     if missing:
@@ -144,10 +148,11 @@ def initialise(
     root_statement = _trust_root(
         name, environment, canary_interval_ms, people, services, quorum, witness_port, users if separated else {}
     )
+    root_statement["tpm"] = enrolment
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     envelope = sign_envelope(payload, [person.key for person in people])
     trust = parse_trust_root(envelope.encode())
-    settings: dict[str, Value] = {"version": 1, "read_port": read_port, "witness_port": witness_port}
+    settings: dict[str, Value] = {"version": 1, "read_port": read_port, "witness_port": witness_port, "tpm": tpm}
     write(root / "trust-root.json", envelope.encode(), 0o644)
     write(root / "witness-policy", trust.policy_text.encode(), 0o644)
     write(root / "pin.txt", f"{trust.pin}\n".encode(), 0o644)
@@ -163,6 +168,20 @@ def initialise(
             for path in [root / folder, *(root / folder).rglob("*")]:
                 os.chown(path, users[owner], users[owner])
     return deployment
+
+
+def _enrolment(address: str) -> dict[str, str]:
+    """The attestation key of the node's TPM, as the trust root holds it."""
+    if not address.removeprefix("swtpm:").startswith("/"):
+        raise Stop(f"{address} is no absolute path", "write swtpm:/PATH for a software TPM, or /dev/tpmrm0")
+    try:
+        tpm = Tpm(address)
+        try:
+            return tpm.enrolment("software" if address.startswith("swtpm:") else "hardware")
+        finally:
+            tpm.close()
+    except TpmError as error:
+        raise Stop(f"the TPM: {error}", "write swtpm:/PATH for a software TPM, or /dev/tpmrm0") from error
 
 
 def _roster_digest(people: Sequence[Operator]) -> Any:
@@ -203,5 +222,4 @@ def _trust_root(
             "canary_interval_ms": canary_interval_ms,
             "heartbeat_ms": HEARTBEAT_MS,
         },
-        "tpm": None,
     }

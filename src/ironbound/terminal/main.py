@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "--environment", default=PRODUCTION, metavar="NAME", help=f"what it is for (default: {PRODUCTION})"
     )
+    init.add_argument("--tpm", metavar="ADDRESS", help="the node's TPM: /dev/tpmrm0, or swtpm:PATH (default: none)")
     init.add_argument(
         "--canary-interval",
         type=age_ms,
@@ -290,6 +291,7 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.keys,
         arguments.environment,
         arguments.canary_interval,
+        arguments.tpm,
     )
     pin = str(deployment.trust.pin)
     if arguments.json:

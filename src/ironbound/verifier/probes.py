@@ -108,7 +108,7 @@ def _at_odds(history: History, said: Said, start: Said | None) -> str:
     """How a result contradicts the canary's own start or the node's announcement; empty if it doesn't."""
     if said.says["release_sha256"] != history.releases[said.index]:
         return "release_sha256"
-    fields = () if start is None else ("runtime_sha256", "boot_id")
+    fields = () if start is None else ("runtime", "runtime_sha256", "boot_id")
     return next((name for name in fields if start is not None and said.says[name] != start.says[name]), "")
 
 

@@ -1,8 +1,8 @@
 """The deployment directory: where each thing lies, and what its files say. Read here, made by `terminal.init`.
 
 Services run with it as their working directory. As root each service is a user of its own, so the folders above it
-must let others through (`is_reachable`). Nothing in `deployment.json` is authority: ports only. Power comes from the
-trust root.
+must let others through (`is_reachable`). Nothing in `deployment.json` is authority: two ports, and the address of
+the node's TPM, whose key the trust root enrols. Power comes from the trust root.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class DeploymentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment's directory with its verified trust root and its two loopback ports."""
+    """A deployment's directory with its verified trust root, its two loopback ports and where its TPM is."""
 
     root: Path
     trust: TrustRoot
     read_port: int
     witness_port: int
+    tpm: str | None
 
     @property
     def separated(self) -> bool:
@@ -141,11 +142,14 @@ def load(root: Path) -> Deployment:
     try:
         settings = parse_canonical(read_file(root / "deployment.json").rstrip(b"\n"), limit=MAX_FILE)
         trust = parse_trust_root(read_file(root / "trust-root.json"))
-        if type(settings) is not dict or settings.keys() != {"version", "read_port", "witness_port"}:
-            raise FormatError("deployment-shape", "expected version, read_port and witness_port")
+        if type(settings) is not dict or settings.keys() != {"version", "read_port", "witness_port", "tpm"}:
+            raise FormatError("deployment-shape", "expected version, read_port, witness_port and tpm")
         if settings["version"] != 1:
             raise FormatError("deployment-shape", "expected version 1")
+        tpm = settings["tpm"]
+        if tpm is not None and type(tpm) is not str:
+            raise FormatError("deployment-shape", "the TPM's address is a string or null")
         ports = [_port(settings["read_port"]), _port(settings["witness_port"])]
     except FormatError as error:
         raise DeploymentError(f"{root}: {error}") from error
-    return Deployment(root, trust, *ports)
+    return Deployment(root, trust, ports[0], ports[1], tpm)
