@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import wasmtime
 from agents import Bench, agent, config, in_bench
-from components import ANSWER, ECHO, answers, component
+from components import ECHO, answers, component
 
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.surface import surface_digest

@@ -46,8 +46,10 @@ def compile_component(engine: wasmtime.Engine, data: bytes, limit: int) -> model
 
 
 def parser_view(surface: ComponentSurface) -> View:
-    """Names and kinds of imports and exports, as the parser sees them; a resource is a type."""
-    imports = {one.name: "type" if one.kind == "resource" else one.kind for one in surface.imports}
+    """Names and kinds of imports and exports, as the parser sees them, in the runtime's terms: a resource is a type,
+    and an import that only names a known type is none."""
+    imports = {one.name: one.kind for one in surface.imports if one.kind != "type"}
+    imports |= {name: "type" for name, kind in imports.items() if kind == "resource"}
     return imports, {one.name: one.kind for one in surface.exports}
 
 

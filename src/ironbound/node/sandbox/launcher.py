@@ -5,8 +5,8 @@ nothing of the agent has run, after it although something has; garbage kills it.
 may happen, and appends nothing to the log.
 
 Rule 1: configuration and module reach a worker only as sealed memory files made here.
-Rule 2: a worker that is not ready within READY_SECONDS, and COMPILE_SECONDS more for each MiB of its module, or outlives its wall clock by BACKSTOP_SECONDS,
-        is killed.
+Rule 2: a worker that is not ready within READY_SECONDS, and COMPILE_SECONDS more for each MiB of its module, or
+        outlives its wall clock by BACKSTOP_SECONDS, is killed.
 Rule 3: a process is signalled through its pidfd, never by a number that may belong to another by now.
 """
 
