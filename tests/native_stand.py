@@ -23,6 +23,7 @@ from typing import Any
 
 import ironbound.canary
 import ironbound.node
+from ironbound.core.seccomp import native_filter
 from ironbound.node.sandbox.memfd import sealed_memfd
 
 GUARD = Path(ironbound.node.__file__).parent / "native" / "guard" / "guard"
@@ -34,32 +35,34 @@ DROP_ALL = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-
             "--bounding-set=-all")  # fmt: skip
 """Before the guard as root: what a container runtime does for it."""
 
-DENIED = {
-    "socket": 41, "ptrace": 101, "syslog": 103, "setuid": 105, "setgid": 106, "setgroups": 116, "capset": 126,
-    "mknod": 133, "personality": 135, "pivot_root": 155, "adjtimex": 159, "chroot": 161, "acct": 163,
-    "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167, "reboot": 169, "sethostname": 170,
-    "init_module": 175, "quotactl": 179, "clock_settime": 227, "kexec_load": 246, "add_key": 248, "request_key": 249,
-    "keyctl": 250, "unshare": 272, "perf_event_open": 298, "open_by_handle_at": 304, "setns": 308,
-    "process_vm_readv": 310, "process_vm_writev": 311, "finit_module": 313, "bpf": 321, "userfaultfd": 323,
-    "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "clone3": 435, "pidfd_getfd": 438,
-    "mount_setattr": 442,
+CALLS = {
+    "mmap": 9, "mprotect": 10, "ioctl": 16, "shmget": 29, "shmctl": 31, "socket": 41, "connect": 42, "bind": 49,
+    "listen": 50, "clone": 56, "chown": 92, "ptrace": 101, "syslog": 103, "setuid": 105, "setgid": 106,
+    "setgroups": 116, "setresuid": 117, "setresgid": 119, "setfsuid": 122, "capset": 126, "mknod": 133,
+    "personality": 135, "setpriority": 141, "sched_setscheduler": 144, "mlock": 149, "modify_ldt": 154,
+    "pivot_root": 155, "prctl": 157, "adjtimex": 159, "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165,
+    "umount2": 166, "swapon": 167, "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171,
+    "iopl": 172, "ioperm": 173, "init_module": 175, "delete_module": 176, "quotactl": 179, "setxattr": 188,
+    "clock_settime": 227, "mq_open": 240, "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250,
+    "ioprio_set": 251, "unshare": 272, "perf_event_open": 298, "fanotify_init": 300, "prlimit64": 302,
+    "name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
+    "process_vm_writev": 311, "finit_module": 313, "memfd_create": 319, "kexec_file_load": 320, "bpf": 321,
+    "execveat": 322, "userfaultfd": 323, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
+    "fspick": 433, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442,
+    "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
 }  # fmt: skip
-"""A filter for these tests: what the guard's own probes are about."""
-ALLOW, EPERM, KILL = 0x7FFF0000, 0x00050001, 0x80000000
-CLONE_NEWUSER = 0x10000000
+"""x86-64 numbers of the calls that the filter refuses and a control lets through."""
 
 
-def filter_without(absent: Iterable[str] = ()) -> bytes:
-    """The denying filter with these calls let through."""
-    absent = set(absent)
-    rows = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xC000003E), (0x06, 0, 0, KILL), (0x20, 0, 0, 0)]
-    for name, number in DENIED.items():
-        if name not in absent:
-            rows += [(0x15, 0, 1, number), (0x06, 0, 0, EPERM)]
-    if "clone" not in absent:
-        rows += [(0x15, 0, 3, 56), (0x20, 0, 0, 16), (0x45, 0, 1, CLONE_NEWUSER), (0x06, 0, 0, EPERM)]
-    rows += [(0x06, 0, 0, ALLOW)]
-    return b"".join(struct.pack("<HBBI", *row) for row in rows)
+ALLOW = 0x7FFF0000
+
+
+def filter_without(names: Iterable[str] = ()) -> bytes:
+    """The product's filter for native agents, behind a few instructions that let these calls through."""
+    rows = [(0x20, 0, 0, 0)]
+    for name in names:
+        rows += [(0x15, 0, 1, CALLS[name]), (0x06, 0, 0, ALLOW)]
+    return b"".join(struct.pack("<HBBI", *row) for row in rows if names) + native_filter()
 
 
 def plan(

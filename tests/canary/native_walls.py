@@ -16,29 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ironbound.core.seccomp import native_filter
 from native_channel import boundless, open_table
-from native_stand import DROP_ALL, ROOT, Guarded, start, unsealed
+from native_stand import DROP_ALL, ROOT, Guarded, filter_without, start, unsealed
 
 NONCE = "0123456789abcdef0123456789abcdef"
-
-CALLS = {
-    "mmap": 9, "mprotect": 10, "ioctl": 16, "shmget": 29, "shmctl": 31, "socket": 41, "connect": 42, "bind": 49,
-    "listen": 50, "clone": 56, "chown": 92, "ptrace": 101, "syslog": 103, "setuid": 105, "setgid": 106,
-    "setgroups": 116, "setresuid": 117, "setresgid": 119, "setfsuid": 122, "capset": 126, "mknod": 133,
-    "personality": 135, "setpriority": 141, "sched_setscheduler": 144, "mlock": 149, "modify_ldt": 154,
-    "pivot_root": 155, "prctl": 157, "adjtimex": 159, "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165,
-    "umount2": 166, "swapon": 167, "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171,
-    "iopl": 172, "ioperm": 173, "init_module": 175, "delete_module": 176, "quotactl": 179, "setxattr": 188,
-    "clock_settime": 227, "mq_open": 240, "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250,
-    "ioprio_set": 251, "unshare": 272, "perf_event_open": 298, "fanotify_init": 300, "prlimit64": 302,
-    "name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
-    "process_vm_writev": 311, "finit_module": 313, "memfd_create": 319, "kexec_file_load": 320, "bpf": 321,
-    "execveat": 322, "userfaultfd": 323, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
-    "fspick": 433, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442,
-    "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
-}  # fmt: skip
-"""x86-64 numbers of the calls that a control lets through."""
 
 LIMITS = {"as": 64 << 20, "core": 0, "fsize": 512 << 10, "memlock": 0, "msgqueue": 0, "nofile": 64, "nproc": 64}
 USERS = itertools.count(300_000 + os.getpid() % 100_000 * 1000)
@@ -256,14 +237,6 @@ def needs_root(walls: Without) -> bool:
     return walls.root or walls.network or walls.terminal
 
 
-def weakened(program: bytes, names: tuple[str, ...]) -> bytes:
-    """The filter behind a few instructions that let these calls through."""
-    rows = [(0x20, 0, 0, 0)]
-    for name in names:
-        rows += [(0x15, 0, 1, CALLS[name]), (0x06, 0, 0, 0x7FFF0000)]
-    return b"".join(a.to_bytes(2, "little") + bytes((t, f)) + k.to_bytes(4, "little") for a, t, f, k in rows) + program
-
-
 def make_files(folder: Path, names: tuple[str, ...]) -> list[str]:
     """Makes the files, for everyone to write; the options that lay them over the sandbox's own folders."""
     for name in names:
@@ -303,7 +276,7 @@ def start_weakened(name: str, image: Path, folder: Path, walls: Without) -> Guar
     options += ["--tmpfs", "/tmp", "--setenv", "IRONBOUND_NONCE", NONCE]
     options += make_files(folder, walls.present)
     if not walls.filter:
-        replace[20] = unsealed(weakened(native_filter(), walls.calls))
+        replace[20] = unsealed(filter_without(walls.calls))
         os.lseek(replace[20], 0, os.SEEK_SET)
         options += ["--seccomp", "20"]
     if walls.descriptor:

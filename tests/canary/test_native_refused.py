@@ -11,7 +11,6 @@ import pytest
 
 from ironbound.canary.probes import load_probes
 from ironbound.core.canary import verdict
-from ironbound.core.seccomp import native_filter
 from native_channel import closed_table
 from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, folder_for_all, make_rootfs, plan, start
 
@@ -36,7 +35,7 @@ def each_probe() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", list(each_probe()))
 def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None:
-    bytes_of_plan = plan("/probe", name, program=native_filter(), limits=LIMITS, variables=[f"IRONBOUND_NONCE={NONCE}"])
+    bytes_of_plan = plan("/probe", name, limits=LIMITS, variables=[f"IRONBOUND_NONCE={NONCE}"])
     command, before = bubblewrap(rootfs), list(DROP_ALL[:-2]) if ROOT else []
     if name == "limit-inodes":
         scratch = rootfs.parent / "scratch"
