@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from ironbound.node.sandbox.launcher import Ready, Refused, parse_first_word
 from ironbound.node.sandbox.memfd import REQUIRED_SEALS, sealed_memfd
 from native_stand import (
+    ALLOW,
     CALLS,
     DROP_ALL,
     GUARD,
     NOBODY,
+    PROBE,
     ROOT,
     Guarded,
     bubblewrap,
@@ -57,9 +59,10 @@ def refusal(guard: Guarded, stage: str) -> str:
 # ---- what it is
 
 
-def test_the_guard_needs_nothing_but_the_kernel_and_no_page_of_it_is_both_writable_and_executable() -> None:
-    data = GUARD.read_bytes()
-    assert len(data) < 64 * 1024 and GUARD.stat().st_mode & 0o777 == 0o755
+@pytest.mark.parametrize("program", [GUARD, PROBE], ids=["guard", "probe"])
+def test_it_needs_nothing_but_the_kernel_and_no_page_of_it_is_both_writable_and_executable(program: Path) -> None:
+    data = program.read_bytes()
+    assert len(data) < 64 * 1024 and program.stat().st_mode & 0o777 == 0o755
     (offset,), (entry_size, count) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<HH", data, 54)
     headers = [struct.unpack_from("<II", data, offset + i * entry_size) for i in range(count)]
     kinds = {kind for kind, _ in headers}
@@ -452,3 +455,63 @@ def test_inside_bubblewrap_every_probe_is_refused(rootfs: Path) -> None:
         assert said["guard-open-rootfs-write"][1].startswith("EROFS")
         guard.release()
         assert b"execve /bin/true: ENOENT" in guard.rest()
+
+
+# ---- a kernel that only says yes: an outer filter answers 0 and does nothing, as if the wall stood
+
+
+def lying_about(*calls: int) -> bytes:
+    """A filter that answers these calls with success in the kernel's place."""
+    rows = [(0x20, 0, 0, 0)]
+    for number in calls:
+        rows += [(0x15, 0, 1, number), (0x06, 0, 0, 0x00050000)]
+    return b"".join(struct.pack("<HBBI", *row) for row in [*rows, (0x06, 0, 0, ALLOW)])
+
+
+def run_under(program: bytes, root: Path, *extra: str, plan_bytes: bytes | None = None) -> Guarded:
+    outer = unsealed(program)
+    os.lseek(outer, 0, os.SEEK_SET)
+    outside = DROP_ALL[:-2] if ROOT else ()
+    command = bubblewrap(root, "--seccomp", "20", *extra)
+    return start(plan_bytes or plan(), before=outside, command=command, replace={20: outer})
+
+
+def test_a_landlock_that_only_pretends_to_stand_is_noticed_by_its_probes(rootfs: Path) -> None:
+    with run_under(lying_about(446), rootfs) as guard:
+        out = escaped(refusal(guard, "probe"))
+    assert out == {"landlock-tcp-bind", "landlock-tcp-connect", "landlock-write", "landlock-device-ioctl",
+                   "landlock-signal-parent"}  # fmt: skip
+
+
+def test_a_filter_that_only_pretends_to_stand_is_noticed_by_its_probes(rootfs: Path) -> None:
+    with run_under(lying_about(317), rootfs) as guard:
+        assert set(FILTERED) <= escaped(refusal(guard, "probe"))
+
+
+def test_limits_and_no_new_privs_that_only_pretend_to_be_set_are_noticed(rootfs: Path) -> None:
+    with run_under(lying_about(302), rootfs, plan_bytes=plan(limits={7: 64})) as guard:
+        assert "another value" in refusal(guard, "lockdown")
+    with run_under(lying_about(157), rootfs) as guard:
+        assert refusal(guard, "lockdown").startswith("no_new_privs")
+
+
+def test_a_root_that_can_be_written_is_noticed(rootfs: Path) -> None:
+    rootfs.chmod(0o777)
+    extra = ("--bind", str(rootfs), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")
+    with run_under(lying_about(446), rootfs, *extra) as guard:
+        assert "guard-open-rootfs-write" in escaped(refusal(guard, "probe"))
+    assert not (rootfs / "ironbound-probe").exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not ROOT, reason="needs root")
+def test_capabilities_that_are_only_said_to_be_gone_are_noticed_by_the_probe(rootfs: Path) -> None:
+    outer = unsealed(lying_about(125))
+    os.lseek(outer, 0, os.SEEK_SET)
+    command = ["bwrap", "--unshare-pid", "--unshare-net", "--cap-add", "ALL", "--ro-bind", str(rootfs), "/",
+               "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--seccomp", "20", "--",
+               "/.ironbound/guard"]  # fmt: skip
+    weak = plan(program=filter_without(["capset", "setuid", "setgid"]))
+    with start(weak, before=(), command=command, replace={20: outer}) as guard:
+        out = escaped(refusal(guard, "probe"))
+    assert out == {"guard-capability-raise", "guard-setuid-root", "guard-setgid-root"}

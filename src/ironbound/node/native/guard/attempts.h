@@ -169,6 +169,7 @@ static const probe before_filter[] = {
 /* The ABI that brought the right, and for the last one a parent inside this pid namespace; else it is left out. */
 static const int abi_of[] = {4, 4, 1, 5, 6};
 
+/* Whoever has left the user namespace may do less afterwards: the clone comes before it. */
 static const probe behind_filter[] = {
     {"guard-mount", mounts, {EPERM}, {0}, YES},
     {"guard-remount", remounts, {EPERM}, {0}, YES},
@@ -176,9 +177,9 @@ static const probe behind_filter[] = {
     {"guard-open-tree", clones_tree, {EPERM}, {0}, YES},
     {"guard-mount-setattr", sets_mount, {EPERM}, {0}, YES},
     {"guard-chroot", changes_root, {EPERM}, {0}, YES},
-    {"guard-unshare-user", unshares_user, {EPERM}, {0}, YES},
     {"guard-setns", enters_namespace, {EPERM}, {0}, YES},
     {"guard-clone-user", clones_user, {EPERM}, {0}, YES},
+    {"guard-unshare-user", unshares_user, {EPERM}, {0}, YES},
     {"guard-clone3", clones_by_structure, {EPERM, ENOSYS}, {0}, YES},
     {"guard-socket-inet", socket_inet, {EPERM}, {0}, YES},
     {"guard-socket-udp", socket_udp, {EPERM}, {0}, YES},

@@ -2,7 +2,7 @@
 #ifndef WORDS_H
 #define WORDS_H
 
-enum { CONTROL = 2, REFUSED_STATUS = 1, EXEC_STATUS = 127, MAX_LINE = 16 * 1024, MAX_TEXT = 2000 };
+enum { CONTROL = 2, REFUSED_STATUS = 1, EXEC_STATUS = 127, MAX_LINE = 16 * 1024, MAX_TEXT = 4000 };
 
 static char line_room[MAX_LINE];
 
