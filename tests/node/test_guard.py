@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import ironbound.core
+from ironbound.core.canonical import sha256_hex
+from ironbound.core.native import Manifest
+from ironbound.core.native import plan as native_plan
+from ironbound.core.profile import Layer, merge
 from ironbound.node.sandbox.launcher import Ready, Refused, parse_first_word
 from ironbound.node.sandbox.memfd import REQUIRED_SEALS, sealed_memfd
 from native_stand import (
@@ -368,6 +374,43 @@ def test_the_agent_writes_below_tmp_and_nowhere_else(tmp_path: Path) -> None:
         guard.release()
         report = guard.rest().decode()
     assert "inside" in report and "outside" not in report
+
+
+# ---- the plan that the product writes
+
+
+PROFILES = Path(ironbound.core.__file__).parents[1] / "data" / "profiles"
+LAYERS = [Layer(name, (PROFILES / name).read_bytes()) for name in ("native.toml", "runc.toml")]
+CONFIG = merge(LAYERS).config
+ROOTFS = sha256_hex(b"")
+
+
+@pytest.mark.parametrize("nonce", [None, "0123456789abcdef" * 2])
+def test_the_guard_carries_out_the_plan_that_the_core_writes(nonce: str | None) -> None:
+    variables = [f"IRONBOUND_NONCE={nonce}"] if nonce else []
+    manifest = Manifest(ROOTFS, ("/usr/bin/env", "-0"), ("LANG=C.UTF-8", "EMPTY="), "/tmp")
+    with start(native_plan(CONFIG, manifest, nonce)) as guard:
+        assert guard.word()["type"] == "ready"
+        limits = Path(f"/proc/{guard.pid}/limits").read_text()
+        assert re.search(rf"^Max open files +{CONFIG['runtime']['max_open_files']} ", limits, re.MULTILINE)
+        guard.release()
+        assert guard.rest() == b"" and guard.end() == 0
+        assert guard.channel.recv(4096).decode().split("\0")[:-1] == ["LANG=C.UTF-8", "EMPTY=", *variables]
+
+
+WORDS = st.text(st.characters(exclude_characters="\0\n", exclude_categories=("Cs",)), max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(WORDS, max_size=8))
+@example(["", "\t", "\r", "arg x", "cwd /", "\x7f", "é", "-"])
+def test_the_agent_gets_exactly_the_words_of_its_manifest(words: list[str]) -> None:
+    manifest = Manifest(ROOTFS, ("/usr/bin/printf", "%s\\0", *words, "end"))
+    with start(native_plan(CONFIG, manifest, None)) as guard:
+        assert guard.word()["type"] == "ready"
+        guard.release()
+        assert guard.rest() == b"" and guard.end() == 0
+        assert guard.channel.recv(4096) == b"".join(word.encode() + b"\0" for word in [*words, "end"])
 
 
 # ---- the controls: with just one wall left out, its probe gets out and the guard goes no further
