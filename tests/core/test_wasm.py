@@ -66,7 +66,7 @@ def test_imports_exports_and_the_start_function_are_seen() -> None:
         Export("t", "table", "funcref 1..2", (0, 1, 2, 3)),
         Export("g", "global", "mut i64", (3,)),
     )
-    assert surface.start == () and surface.memories == () and surface.functions == 1
+    assert surface.has_start and surface.start == () and surface.memories == () and surface.functions == 1
 
 
 def test_an_empty_module_has_no_surface() -> None:
@@ -77,6 +77,19 @@ def test_memories_and_tables_are_seen_with_their_limits() -> None:
     assert surface_of("(module (memory 3 7))").memories == (Limits(3, 7),)
     assert surface_of("(module (memory 3) (table 2 funcref))").memories == (Limits(3, None),)
     assert surface_of("(module (memory 3) (table 2 funcref))").tables == (Limits(2, None),)
+
+
+def test_segments_of_every_kind_are_counted() -> None:
+    surface = surface_of(
+        """(module (memory 1) (table $t 3 funcref) (table $u 3 funcref) (func $f)
+        (elem (i32.const 0) $f) (elem func $f) (elem (table $u) (i32.const 0) func $f) (elem declare func $f)
+        (elem (i32.const 0) funcref (ref.func $f)) (elem funcref (ref.null func))
+        (elem (table $u) (i32.const 0) funcref (ref.null func)) (elem declare funcref (ref.func $f))
+        (data (i32.const 0) "x") (data "y"))"""
+    )
+    assert (surface.elements, surface.data) == (8, 2)
+    memory_named = PREAMBLE + section(5, b"\x00\x01") + section(11, b"\x02\x00\x41\x00\x0b\x01x")
+    assert parse_module(memory_named, limit=LIMIT).data == 1
 
 
 def test_an_import_hidden_behind_custom_sections_is_seen() -> None:

@@ -45,10 +45,7 @@ def _class(numbers: Iterable[int]) -> bytes:
 def _sub(prefix: bytes, numbers: list[int]) -> bytes:
     """A prefixed opcode: its number is an unsigned LEB128, so it may be padded."""
     low, high = [n for n in numbers if n < 128], [n for n in numbers if n >= 128]
-    ways = []
-    if low:
-        ways.append(_class(low))
-        ways.append(_class(n | 0x80 for n in low) + rb"\x80{0,3}+\x00")
+    ways = [_class(low), _class(n | 0x80 for n in low) + rb"\x80{0,3}+\x00"]
     if high:
         ways.append(_class(high) + rb"(?:\x01|\x81\x80{0,2}+\x00)")
     return prefix + rb"(?:" + rb"|".join(ways) + rb")"

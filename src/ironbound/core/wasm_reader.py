@@ -38,15 +38,15 @@ class Reader:
         return value
 
     def u32(self) -> int:
-        value = 0
-        for shift in (0, 7, 14, 21, 28):
+        value = shift = 0
+        while True:
             byte = self.byte()
             if shift == 28 and byte > 0x0F:
                 raise FormatError("wasm-integer", f"LEB128 beyond 32 bits at offset {self.at - 1}")
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                break
-        return value
+                return value
+            shift += 7
 
     def index(self, count: int, what: str) -> int:
         """An index into a space of `count` things."""
