@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Callable[[], Stand]]:
+def fresh(tmp_path: Path) -> Iterator[Callable[..., Stand]]:
     """Makes deployments that nobody else uses; stops what still runs."""
     made: list[Stand] = []
 
-    def make() -> Stand:
-        made.append(Stand(folder(tmp_path, f"d{len(made)}")))
+    def make(**options: Any) -> Stand:
+        made.append(Stand(folder(tmp_path, f"d{len(made)}"), **options))
         return made[-1]
 
     yield make

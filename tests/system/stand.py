@@ -128,7 +128,9 @@ class Follower:
 class Stand:
     """One deployment in a folder, its operators' keys, its running services."""
 
-    def __init__(self, root: Path, people: tuple[str, ...] = PEOPLE, quorum: int = QUORUM) -> None:
+    def __init__(
+        self, root: Path, people: tuple[str, ...] = PEOPLE, quorum: int = QUORUM, **options: Any
+    ) -> None:
         self.root = root
         self.phrases = {name: f"phrase of {name}" for name in people}
         self.deployment = initialise(
@@ -137,6 +139,7 @@ class Stand:
             [(name, text.encode()) for name, text in self.phrases.items()],
             quorum,
             environment="test",
+            **options,
         )
         self.keys = {
             name: PrivateKey.from_pem((root / "operators" / f"{name}.key").read_bytes(), text.encode())
