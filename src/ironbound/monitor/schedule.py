@@ -90,7 +90,8 @@ class Schedule:
             plan = self._plans.setdefault(slot, _Plan(self._drawn(slot.window == 0, begin, end, now_ms)))
             if plan.at_ms <= now_ms and plan.attempts < ATTEMPTS:
                 plan.attempts += 1
-                plan.at_ms = now_ms + min(AGAIN_MS, self.interval_ms // 20) + self.draw(max(1, (end - now_ms) // ATTEMPTS))
+                pause = min(AGAIN_MS, self.interval_ms // 20)
+                plan.at_ms = now_ms + pause + self.draw(max(1, (end - now_ms) // ATTEMPTS))
                 found.append(Due(period.build.config, module, name))
         self._plans = {slot: plan for slot, plan in self._plans.items() if slot in live}
         return found
