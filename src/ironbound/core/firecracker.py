@@ -34,6 +34,8 @@ OVERHEAD: Final = 64
 THREADS: Final = 8
 """Threads of Firecracker beside the guest's processors: the API's and the machine's own, with room."""
 OPEN_FILES: Final = 64
+FILE_SIZE: Final = 4096
+"""Bytes that Firecracker can write into a file: the jailer's pid file has to fit."""
 MAX_PATH: Final = 512
 
 _ID: Final = re.compile(r"[0-9a-z-]{1,64}")
@@ -150,7 +152,7 @@ def jailer_argv(config: Mapping[str, Any], jail: Jail) -> tuple[str, ...]:
     arguments += ["--cgroup-version", "2" if jail.unified else "1", "--parent-cgroup", jail.parent]
     for setting in _groups(group_limits(config), jail.unified):
         arguments += ["--cgroup", setting]
-    arguments += ["--resource-limit", "fsize=0", "--resource-limit", f"no-file={OPEN_FILES}"]
+    arguments += ["--resource-limit", f"fsize={FILE_SIZE}", "--resource-limit", f"no-file={OPEN_FILES}"]
     return (*arguments, "--", "--api-sock", f"/{API_SOCKET}")
 
 
