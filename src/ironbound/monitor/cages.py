@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ironbound.core.cage import expected_cage
-from ironbound.core.canonical import Digest, Value
+from ironbound.core.canonical import Digest, FormatError, Value
 from ironbound.core.native import parse_manifest
 from ironbound.core.posture import NO_CAPABILITIES
 from ironbound.core.profile import NATIVE, family_of, parse_configuration
 from ironbound.core.tree import File
-from ironbound.wire.deployment import Deployment
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
 
-from .container import Approved, observe_container
+from .container import Approved, limit_files, observe_container
 from .observe import Baseline, observe
 
 
@@ -90,12 +90,31 @@ class Cages:
             self._approved[key] = Approved(config, rootfs, self._images.path(rootfs), files)
         return self._approved[key]
 
+    def may_be_native(self, config: str) -> bool:
+        """The same of a launch that may have no configuration that can be read: then it has no sandbox either."""
+        try:
+            return family_of(self._config(config)) == NATIVE
+        except (DeploymentError, FormatError):
+            return False
+
+    def is_native(self, said: Mapping[str, Any]) -> bool:
+        """Whether a launch may have more than one process. Raises DeploymentError, FormatError."""
+        return family_of(self._config(said["config_sha256"])) == NATIVE
+
+    def limit_files(self, said: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Where the limits of a container's control group stand; None for a Wasm worker. Raises as `is_native`."""
+        if not self.is_native(said):
+            return None
+        if said["runtime"] == "bubblewrap":
+            return ()
+        return limit_files(f"ironbound-{self._deployment.trust.deployment}/{said['launch']}")
+
     def sample(self, said: Mapping[str, Any], *, running: bool, filters: bool) -> Value:
         """How the launch's process looks now; `filters`: the installed ones too, for which each thread is stopped.
 
         Raises ProcessGone, and as `expected` does.
         """
-        if family_of(self._config(said["config_sha256"])) != NATIVE:
+        if not self.is_native(said):
             return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
         return observe_container(
             said["pid"],

@@ -243,6 +243,15 @@ def _cgroup(root: str) -> Value:
     return {"path": path, **limits}
 
 
+def limit_files(path: str) -> tuple[str, ...]:
+    """The files that hold the limits of a group, by its path below the root of each tree."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return tuple(str(CGROUPS / path / name) for name in ("memory.max", "cpu.max", "pids.max"))
+    names = (("memory", "memory.limit_in_bytes"), ("cpu", "cpu.cfs_quota_us"), ("cpu", "cpu.cfs_period_us"),
+             ("pids", "pids.max"))  # fmt: skip
+    return tuple(str(CGROUPS / tree / path / name) for tree, name in names)
+
+
 def _limit(path: Path) -> int:
     word = path.read_text("ascii").strip()
     value = -1 if word == "max" else int(word)

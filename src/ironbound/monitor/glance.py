@@ -9,12 +9,13 @@ Rule 2: what a glance leaves out, a whole sample sees: the list is in docs/threa
 
 A glance holds, of each thread: tracer, ids, groups, the capability sets, no_new_privs, the seccomp mode and the number
 of filters, whether it has ended; of the process: the number of threads, the limits, the namespaces, the control
-groups, the executable's inode, the number of descriptors.
+groups, the executable's inode, the number of descriptors; of a container also its mounts and its groups' limits.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from ironbound.core.posture import NAMESPACES
@@ -33,14 +34,15 @@ _DEAD: Final = b"ZXx"
 class Glance:
     """One process's files, kept open. `look` reads them; `close` when the process is over."""
 
-    __slots__ = ("_cgroup", "_folder", "_limits", "_namespaces", "_threads", "links", "pid")
+    __slots__ = ("_cgroup", "_folder", "_limit_files", "_limits", "_namespaces", "_threads", "links", "pid")
 
-    def __init__(self, pid: int, pid_start: int) -> None:
-        """Raises ProcessGone, OSError."""
+    def __init__(self, pid: int, pid_start: int, limit_files: Iterable[str] | None = None) -> None:
+        """`limit_files`: of a container, the files of its control groups' limits. Raises ProcessGone, OSError."""
         self.pid = pid
         self._threads: dict[int, int] = {}
         #: The namespaces that the latest look saw, as the kernel names them.
         self.links: frozenset[str] = frozenset()
+        self._limit_files = None if limit_files is None else tuple(limit_files)
         self._limits = self._cgroup = self._namespaces = -1
         try:
             self._folder = os.open(f"/proc/{pid}", _FOLDER)
@@ -101,6 +103,8 @@ class Glance:
         seen.append(None if self._limits < 0 else os.pread(self._limits, _FILE_BYTES, 0))
         seen.append(None if self._cgroup < 0 else os.pread(self._cgroup, _FILE_BYTES, 0))
         seen += self._links()
+        if self._limit_files is not None:
+            seen += (self._read("mountinfo"), *(_content(path) for path in self._limit_files))
         return tuple(seen)
 
     def _links(self) -> list[bytes | str | int | None]:
@@ -131,6 +135,17 @@ class Glance:
                 os.close(descriptor)
         self._threads = {}
         self._limits = self._cgroup = self._namespaces = self._folder = -1
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, _FILE_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _end_of_ids(status: bytes, begin: int, end: int) -> int:

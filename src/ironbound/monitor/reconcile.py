@@ -8,12 +8,16 @@ Rule 1: a process is a sandbox's if it carries a sandbox user, descends from the
         namespace that is a sandbox's alone, or in a control group of this deployment.
 Rule 2: a process is named by number and start time together.
 Rule 3: what is known of a process is kept only while the kernel's events tell of every change; else it is read anew.
+Rule 4: a container's processes beside its first are its descendants, what waits outside for it, and, while it is
+        being built and in gVisor, what sits in its control group. How many they are, and that each is as bare as the
+        first, the posture says (`container`). A Wasm worker has none.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +31,17 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 MAX_GROUPS: Final = 4096
 #: Sweeps after which everything is read anew although no event told of a change.
 WHOLE_EVERY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A sandbox with an entry: its first process, its launch; `native`: it may have more; `nested`: it is gVisor."""
+
+    pid: int
+    pid_start: int
+    launch: int
+    native: bool
+    nested: bool
 
 
 def _own_namespaces() -> frozenset[str]:
@@ -44,6 +59,8 @@ class Reconciler:
         self._own = _own_namespaces()
         self._sweeps = 0
         self.zygote: tuple[int, int] | None = None
+        #: The launch of each process beside the first ones, as of the latest sweep.
+        self.members: dict[int, int] = {}
         #: The namespaces of each sandbox with an entry, as the kernel names them, by its process.
         self.namespaces: dict[int, frozenset[str]] = {}
 
@@ -57,29 +74,54 @@ class Reconciler:
         for pid in pids:
             self._table.pop(pid, None)
 
-    def sweep(self, expected: Set[tuple[int, int]], *, whole: bool) -> tuple[Process, ...]:
-        """The live processes of the sandboxes that have no entry, by number. `expected`: those that have one.
+    def sweep(self, families: Sequence[Family], coming: Set[int], *, whole: bool) -> tuple[Process, ...]:
+        """The live processes of the sandboxes that no entry accounts for, by number.
 
-        With `whole`, nothing is taken from what was known.
+        `families`: the sandboxes with an entry. `coming`: the launches that are admitted and not yet started. With
+        `whole`, nothing is taken from what was known.
         """
         self._sweeps += 1
         if whole or not self._events or self._sweeps % WHOLE_EVERY == 0:
             self._table.clear()
         self._read()
         zygote = self.zygote if self.zygote is not None and _is_alive(self.zygote) else None
-        roots = {pid for pid, _ in expected} | ({zygote[0]} if zygote is not None else set())
+        roots = {one.pid for one in families} | ({zygote[0]} if zygote is not None else set())
+        groups = self._grouped()
+        self._find_members(families, coming, groups)
+        accounted = {one.pid for one in families if self._started(one.pid) in (one.pid_start, None)}
+        if zygote is not None:
+            accounted.add(zygote[0])
         kin = _descendants(self._table.values(), roots)
         joined = self._joined(zygote)
-        grouped = self._grouped()
         strays = []
         for pid, process in self._table.items():
-            named = (pid, process.start)
-            if named in expected or named == zygote or pid == os.getpid():
+            if pid in accounted or pid in self.members or pid == os.getpid():
                 continue
             owned = self._uids is not None and any(uid in self._uids for uid in process.uids)
-            if owned or pid in kin or pid in grouped or pid in joined:
+            if owned or pid in kin or pid in groups or pid in joined:
                 strays.append(process)
         return tuple(sorted(strays, key=lambda one: one.pid))
+
+    def _started(self, pid: int) -> int | None:
+        process = self._table.get(pid)
+        return None if process is None else process.start
+
+    def _find_members(self, families: Sequence[Family], coming: Set[int], groups: Mapping[int, str]) -> None:
+        """Rule 4: which processes belong to which launch, beside its first one."""
+        found: dict[int, int] = {}
+        for family in families:
+            if not family.native:
+                continue
+            found |= dict.fromkeys(_descendants(self._table.values(), {family.pid}), family.launch)
+            first = self._table.get(family.pid)
+            parent = None if first is None else self._table.get(first.ppid)
+            if parent is not None and parent.uid == (first.uid if first is not None else -1) != os.getuid():
+                found[parent.pid] = family.launch  # bubblewrap waits outside for what it started
+        open_groups = {str(launch) for launch in coming} | {str(one.launch) for one in families if one.nested}
+        for pid, name in groups.items():
+            if name in open_groups:
+                found.setdefault(pid, int(name))
+        self.members = found
 
     def _read(self) -> None:
         pids = {int(name) for name in os.listdir("/proc") if name.isascii() and name.isdigit()}
@@ -103,14 +145,18 @@ class Reconciler:
         chosen = {kind for kind in kinds if kind == "net"} | {kinds[self._sweeps % len(kinds)]}
         return {pid for pid in self._table if not theirs.isdisjoint(_links(pid, chosen))}
 
-    def _grouped(self) -> set[int]:
-        """Who sits in a control group of this deployment."""
-        found: set[int] = set()
+    def _grouped(self) -> dict[int, str]:
+        """Who sits in a control group of this deployment, and below which launch's."""
+        found: dict[int, str] = {}
         for group in self.groups():
             try:
-                found.update(int(line) for line in (group / "cgroup.procs").read_text("ascii").split())
-            except (OSError, ValueError):
+                text = (group / "cgroup.procs").read_text("ascii")
+            except OSError:
                 continue  # it has gone, or is of a kind that has no list
+            parts = group.parts
+            at = parts.index(self._prefix)
+            name = parts[at + 1] if len(parts) > at + 1 else ""
+            found |= {int(line): name for line in text.split()}
         return found
 
     def groups(self) -> list[Path]:
@@ -128,17 +174,14 @@ class Reconciler:
                 break
         return found[:MAX_GROUPS]
 
-    def leftovers(self, live: Mapping[str, bool]) -> int:
-        """How many control groups of sandboxes stand empty though no live launch (by its folder's name) has them."""
-        count = 0
+    def leftovers(self, launches: Set[int]) -> int:
+        """How many control groups stand though none of these launches, which run or will, has them."""
+        live = {str(launch) for launch in launches}
+        names = set()
         for group in self.groups():
-            if group.name == self._prefix or live.get(group.name, False):
-                continue
-            try:
-                count += not (group / "cgroup.procs").read_text("ascii").strip()
-            except OSError:
-                continue
-        return count
+            if group.parent.name == self._prefix and group.name not in live:
+                names.add(group.name)
+        return len(names)
 
 
 def _links(pid: int, kinds: Iterable[str]) -> list[str]:

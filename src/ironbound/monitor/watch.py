@@ -19,7 +19,6 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ironbound.core.authority import ADMITTED
 from ironbound.core.cage import compare_cage
 from ironbound.core.canonical import FormatError, Value
 from ironbound.core.posture import Difference
@@ -35,7 +34,7 @@ from .heartbeat import Pulse, sample_leaf
 from .observe import ProcessGone
 from .outbox import Outbox
 from .processes import Process
-from .reconcile import Reconciler
+from .reconcile import Family, Reconciler
 from .watched import Strays, Watched
 
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
@@ -51,6 +50,10 @@ STRAY_LOOKS: Final = 2
 STRAY_AGAIN_S: Final = 0.05
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 10.0
+#: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
+HELD_NATIVE: Final = 4
+#: Seconds between two whole looks at one container.
+AGAIN_S: Final = 0.05
 #: Glances after which others get their turn in this process.
 AT_ONCE: Final = 16
 
@@ -66,6 +69,8 @@ class Watch:
         self._watched: dict[int, Watched] = {}
         self._by_pid: dict[int, Watched] = {}
         self._strays = Strays()
+        #: Launches that are admitted and not started yet, with how many processes each may have by now.
+        self._coming: dict[int, int] = {}
         self._uids = deployment.sandbox_uids
         self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
         self._outbox = Outbox(log)
@@ -86,12 +91,19 @@ class Watch:
             zygote = (measured["zygote_pid"], measured["zygote_start"])
             self._reconciler.zygote = self._drifts.stopper.zygote = zygote
         elif entry.kind == "started":
-            watched = Watched(entry.index, said)
+            native = self._cages.may_be_native(said["config_sha256"])
+            watched = Watched(entry.index, said, native=native)
+            self._coming.pop(said["launch"], None)
             self._watched[entry.index] = self._by_pid[said["pid"]] = watched
             if self._running:
                 self._outbox.begin(self._look(watched))
         elif entry.kind == "exited":
             self._forget(said["started"])
+        elif entry.kind == "launch-refused":
+            self._coming.pop(said["launch"], None)
+        elif entry.index in self._log.replay.books.launches:
+            config = self._log.replay.books.launches[entry.index].config
+            self._coming[entry.index] = HELD_NATIVE if self._cages.may_be_native(config) else 1
         else:
             self._drifts.entered(entry)
 
@@ -147,16 +159,26 @@ class Watch:
         if own:
             return False
         self._reconciler.forget((event.tgid,))
-        watched = self._by_pid.get(event.tgid)
+        watched = self._of(event.tgid)
         if watched is None and event.what == FORK:
-            watched = self._by_pid.get(event.other)
+            watched = self._of(event.other)
             if watched is not None:
                 touched[watched.index] = watched
-                return True
+                if watched.native:
+                    self._reconciler.members[event.tgid] = watched.said["launch"]
+                return not watched.native
         if watched is not None and event.what in (FORK, EXEC, UID, GID, PTRACE, COREDUMP, EXIT):
             touched[watched.index] = watched
         became = event.what == UID and self._uids is not None and event.other in self._uids
         return became and watched is None
+
+    def _of(self, pid: int) -> Watched | None:
+        """The launch that a process belongs to, as far as is known."""
+        watched = self._by_pid.get(pid)
+        if watched is None and (launch := self._reconciler.members.get(pid)) is not None:
+            started = self._log.replay.books.launches[launch].started
+            watched = self._watched.get(started)
+        return watched
 
     async def _strangers(self, *, whole: bool) -> None:
         for _ in range(STRAY_LOOKS):
@@ -177,10 +199,14 @@ class Watch:
                     await asyncio.sleep(0)
             await self._look_for_strays(whole=False)
             self._pulse.agents = len(self._watched)
+            running = {one.said["launch"] for one in self._watched.values()}
+            self._pulse.leftovers = self._reconciler.leftovers(running | self._coming.keys())
             self._pulse.processes = self._reconciler.processes
 
     def _is_unchanged(self, watched: Watched) -> bool:
         """A glance: True if nothing that it holds changed since the latest whole look, which was not long ago."""
+        if watched.native and watched.said["launch"] in self._reconciler.members.values():
+            return False  # a glance is at one process
         if watched.glance is None or asyncio.get_running_loop().time() - watched.looked > WHOLE_S:
             return False
         try:
@@ -193,6 +219,9 @@ class Watch:
 
     async def _look(self, watched: Watched) -> None:
         """A whole look, and what follows from it."""
+        if watched.native and watched.looked:
+            # Many events at once, of an agent that starts many processes, are one look.
+            await asyncio.sleep(watched.looked + AGAIN_S - asyncio.get_running_loop().time())
         async with self._looking:
             watched.queued = False
             if watched.drifted or watched.index not in self._watched:
@@ -201,6 +230,7 @@ class Watch:
             is_first = watched.spoken is None
             try:
                 if watched.expected is None:
+                    watched.limit_files = self._cages.limit_files(said)
                     watched.expected = self._cages.expected(said)
                 sample = await asyncio.to_thread(self._sample, watched, running=not is_first)
                 differences = list(compare_cage(watched.expected, sample, running=not is_first))
@@ -271,20 +301,15 @@ class Watch:
 
     async def _look_for_strays(self, *, whole: bool) -> None:
         async with self._sweeping:
-            expected = {(one.said["pid"], one.said["pid_start"]) for one in self._watched.values()}
-            strays = self._reconciler.sweep(expected, whole=whole)
-            self._judge(strays)
+            self._judge(self._reconciler.sweep(self._families(), self._coming.keys(), whole=whole))
 
     def _judge(self, strays: Iterable[Process]) -> None:
-        accounted = {(one.said["pid"], one.said["pid_start"]) for one in self._watched.values()}
         listed = sorted(strays, key=lambda one: one.start)
-        held = self._launches_on_their_way()
+        held = sum(self._coming.values())
         looks: dict[tuple[int, int], int] = {}
-        # The youngest may be sandboxes that are held until their start is in the log: one for each admitted launch.
+        # The youngest may be sandboxes that are held until their start is in the log.
         for stray in listed[: max(0, len(listed) - held)]:
             named = (stray.pid, stray.start)
-            if named in accounted:
-                continue
             looks[named] = self._strays.seen.get(named, 0) + 1
             if looks[named] >= STRAY_LOOKS and named not in self._strays.said:
                 self._strays.said.add(named)
@@ -294,7 +319,10 @@ class Watch:
                 self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found)
         self._strays.seen = looks
 
-    def _launches_on_their_way(self) -> int:
-        read = self._log.replay.authority.read
-        launches = self._log.replay.books.launches
-        return sum(1 for one in launches.values() if one.ended < 0 and read("launch_state", one.index) == ADMITTED)
+    def _families(self) -> list[Family]:
+        return [
+            Family(
+                one.said["pid"], one.said["pid_start"], one.said["launch"], one.native, one.said["runtime"] == "gvisor"
+            )
+            for one in self._watched.values()
+        ]

@@ -16,6 +16,7 @@ class Watched:
     """A launch that runs: what the node said of it, what it must look like, when it was last looked at and spoken of.
 
     `seen` is the glance that belongs to the latest whole look, and `leaf` that look's leaf in the heartbeat's tree.
+    `native`: it may have processes of its own; `limit_files` are then those of its control groups.
     """
 
     index: int
@@ -29,6 +30,8 @@ class Watched:
     glance: Glance | None = None
     seen: Seen | None = None
     filters: Value = None
+    native: bool = False
+    limit_files: tuple[str, ...] | None = None
     leaf: bytes = b""
 
     def glanced(self) -> Seen:
@@ -36,7 +39,7 @@ class Watched:
         if self.glance is not None:
             self.glance.close()
             self.glance = None
-        self.glance = Glance(self.said["pid"], self.said["pid_start"])
+        self.glance = Glance(self.said["pid"], self.said["pid_start"], self.limit_files)
         return self.glance.look()
 
     def namespaces(self) -> frozenset[str]:
