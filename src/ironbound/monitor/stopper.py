@@ -4,8 +4,8 @@ Decides which processes are sandboxes and may be killed from here. Follows pidfd
 
 Rule 1: a process is held by a descriptor of the kernel's (pidfd) from the first look on, and its start time is checked
         after that: no other process can get under it, whatever its number becomes.
-Rule 2: only sandboxes are killed: what carries a user that is for sandboxes, or, where there are none, a child of the
-        zygote of our own user. Whatever the node says of it, nothing else is. What was a sandbox stays one, whoever
+Rule 2: only sandboxes are killed: what carries a user that is for sandboxes or sits in a control group of this
+        deployment, or, where there are none, a child of the zygote of our own user. Whatever the node says of it, nothing else is. What was a sandbox stays one, whoever
         it became since.
 Rule 3: taking away waits for nobody's log. The node has GRACE_S to obey; then the process is killed.
 """
@@ -46,10 +46,12 @@ class End:
 
 
 class Stopper:
-    """Holds and ends processes. `uids`: the users that are for sandboxes, None where there are none."""
+    """Holds and ends processes. `uids`: the users that are for sandboxes, None where there are none; `group`: the name
+    of this deployment's control group."""
 
-    def __init__(self, uids: range | None) -> None:
+    def __init__(self, uids: range | None, group: str) -> None:
         self._uids = uids
+        self._group = f":/{group}/"
         self._held: dict[tuple[int, int], Held] = {}
         self.zygote: tuple[int, int] | None = None
 
@@ -85,13 +87,19 @@ class Stopper:
             return False
         uids = [int(word) for word in lines["Uid"].split()]
         if self._uids is not None:
-            return any(uid in self._uids for uid in uids)
+            return any(uid in self._uids for uid in uids) or self._is_grouped(pid)
         zygote = self.zygote
         if zygote is None or int(lines["PPid"]) != zygote[0] or uids[0] != os.getuid():
             return False
         try:
             return start_time(zygote[0]) == zygote[1] and pid != os.getpid()
         except ProcessGone:
+            return False
+
+    def _is_grouped(self, pid: int) -> bool:
+        try:
+            return any(self._group in f"{line}/" for line in read_proc(f"/proc/{pid}/cgroup").splitlines())
+        except OSError:
             return False
 
     async def end(self, pid: int, pid_start: int, grace_s: float = GRACE_S) -> End | None:
