@@ -5,8 +5,8 @@ Decides which processes are sandboxes and may be killed from here. Follows pidfd
 Rule 1: a process is held by a descriptor of the kernel's (pidfd) from the first look on, and its start time is checked
         after that: no other process can get under it, whatever its number becomes.
 Rule 2: only sandboxes are killed: what carries a user that is for sandboxes or sits in a control group of this
-        deployment, or, where there are none, a child of the zygote of our own user. Whatever the node says of it, nothing else is. What was a sandbox stays one, whoever
-        it became since.
+        deployment, or, where there are none, a child of the zygote of our own user. Whatever the node says of it,
+        nothing else is. What was a sandbox stays one, whoever it became since.
 Rule 3: taking away waits for nobody's log. The node has GRACE_S to obey; then the process is killed.
 """
 
