@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import wasmtime
 from puppet import WAIT, puppet
 from stand import PEOPLE, STRICT, Stand, folder
 
+from ironbound.core.canonical import sha256_hex
+from ironbound.core.surface import surface_digest
 from ironbound.terminal.main import USAGE
 
 IDLE = puppet(WAIT)
@@ -17,7 +20,8 @@ TWO = PEOPLE[:2]
 COMMANDS = [
     ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
     ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
-    ("canary", "run"), ("evidence", "export"), ("verify",), ("demo",),
+    ("image", "load"), ("image", "list"), ("surface",), ("canary", "run"), ("evidence", "export"), ("verify",),
+    ("demo",),
 ]  # fmt: skip
 
 
@@ -182,3 +186,31 @@ def test_what_is_no_deployment_is_told(stand: Stand, tmp_path: Path) -> None:
     assert done.returncode == 1 and "ironbound init" in done.stderr
     done = stand.command("init", str(stand.root), "--passphrase-fd", "0", where=False)
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+
+
+def test_the_surface_of_a_file_is_shown_and_its_json_is_the_document_that_is_approved(
+    stand: Stand, tmp_path: Path
+) -> None:
+    reaching = '''(module (import "agent" "\\1b[2J" (func)) (memory (export "memory") 1)
+        (func (export "alloc") (param i32) (result i32) i32.const 0)
+        (func (export "handle") (param i32 i32) (result i64) call 0 i64.const 0))'''
+    files = {"idle": IDLE, "reaching": bytes(wasmtime.wat2wasm(reaching)), "nested": bytes(wasmtime.wat2wasm(SMUGGLER))}
+    for name, data in files.items():
+        path = tmp_path / f"{name}.wasm"
+        path.write_bytes(data)
+        told = stand.command("surface", "--json", str(path), where=False)
+        assert told.returncode == 0, told.stderr
+        assert sha256_hex(told.stdout.removesuffix("\n").encode()) == surface_digest(data)
+        shown = stand.command("surface", str(path), where=False).stdout
+        assert surface_digest(data) in shown and "\x1b" not in shown
+        assert ("no instruction in it can reach out" in shown) == (name != "reaching"), shown
+        if name == "reaching":
+            assert "handle  func (i32 i32) -> (i64)  reaches 'agent::\\x1b[2J'" in shown, shown
+    refused = stand.command("surface", str(tmp_path / "none.wasm"), where=False)
+    assert refused.returncode != 0 and "none.wasm" in refused.stderr
+    (tmp_path / "text").write_bytes(b"(module)")
+    refused = stand.command("surface", str(tmp_path / "text"), where=False)
+    assert refused.returncode == 1 and "wasm-magic" in refused.stderr
+
+
+SMUGGLER = '(component (component (import "wasi:cli/exec" (func))))'

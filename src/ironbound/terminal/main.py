@@ -21,7 +21,7 @@ from ironbound.core.surface import approval_body
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError, load, read_file
 
-from . import images, operators, show
+from . import images, operators, show, surface
 from .voice import FAILED, OK, Stop, complain, emit, note, paint, passphrases, say, usage
 
 USAGE: Final = """\
@@ -35,6 +35,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve canaries               approve the hostile agents that test the sandbox
   ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image
   ironbound image list                     the images here, each checked
+  ironbound surface FILE                   what an agent's code imports, exports and could reach
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
@@ -200,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         command("canaries", _approve_canaries, "Approve the canaries.", "ironbound approve canaries --sign ada", what)
     )
 
+    surface.add_command(command)
     run = signed(
         command("run", _run, "Launch an agent.", "ironbound run agent.wasm --as triage --profile strict --sign ada")
     )

@@ -1,0 +1,104 @@
+"""`ironbound surface`: what an agent's code imports, exports and could reach, for people and as the document itself.
+
+Decides nothing: `core/surface.py` reads the bytes. Nothing is run, and no deployment is needed.
+
+Rule 1: names come from the file, which may be hostile: whatever is not plain ASCII is escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.canonical import FormatError, canonical, sha256_hex
+from ironbound.core.native import is_manifest, parse_manifest
+from ironbound.core.surface import surface_document
+from ironbound.wire.deployment import MAX_ARTIFACT, read_file
+
+from .voice import OK, Stop, paint, say
+
+_MOST: Final = 40
+"""Lines of one list; the rest are counted. The document has all."""
+
+
+def _plain(text: str) -> str:
+    return text if text.isascii() and text.isprintable() else ascii(text)
+
+
+def _name(one: Any) -> str:
+    return _plain(f"{one['module']}::{one['name']}" if "module" in one else one["name"])
+
+
+def _listed(head: str, lines: list[str]) -> None:
+    say(paint(head, "bold"))
+    for line in lines[:_MOST]:
+        say(f"  {line}")
+    if len(lines) > _MOST:
+        say(f"  … and {len(lines) - _MOST} more (--json has them all)")
+
+
+def _reached(indexes: list[int], imports: list[Any]) -> str:
+    return "reaches " + (", ".join(_name(imports[index]) for index in indexes) if indexes else "nothing")
+
+
+def _sizes(limits: list[Any], unit: str) -> str:
+    return ", ".join(f"{one['minimum']} to {one['maximum'] or 'any number of'} {unit}" for one in limits) or "none"
+
+
+def _part(part: Any) -> str:
+    counts = f"{len(part['imports'])} imports, {len(part['exports'])} exports, {part['size']} bytes at {part['offset']}"
+    return f"{part['kind']}: {counts}, SHA-256 {part['sha256'][:12]}"
+
+
+def _show(document: dict[str, Any], digest: str) -> None:
+    imports, component = document["imports"], document["kind"] == "component"
+    say(f"{document['kind']}      {document['size']} bytes, SHA-256 {document['sha256']}")
+    say(f"surface     SHA-256 {digest}")
+    if imports:
+        _listed("imports", [f"{_name(one)}  {one['kind']} {one.get('type', '')}".rstrip() for one in imports])
+    else:
+        say("imports     none: no instruction in it can reach out")
+    lines = [
+        f"{_name(one)}  {one['kind']} {one.get('type', '')}".rstrip() + f"  {_reached(one['reaches'], imports)}"
+        for one in document["exports"]
+    ]
+    _listed("exports", lines)
+    if component:
+        _listed("inside (each with a surface of its own)", [_part(part) for part in document["parts"]])
+        used = ", ".join(f"{count} {name}" for name, count in document["canons"].items())
+        say(f"linked by   {document['instances']} instances; canonical functions: {used or 'none'}")
+    else:
+        say(f"memories    {_sizes(document['memories'], 'pages of 64 KiB')}")
+        say(f"tables      {_sizes(document['tables'], 'functions')}")
+        start = document["start"]
+        say("start       " + ("none" if start is None else f"runs at once, {_reached(start['reaches'], imports)}"))
+        say(f"code        {document['functions']} functions, {document['data']} data, {document['elements']} elements")
+    custom = [f"{_plain(one['name'])}  {one['size']} bytes, SHA-256 {one['sha256'][:12]}" for one in document["custom"]]
+    _listed("custom sections (nothing reads them)", custom or ["none"])
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Puts `ironbound surface` into the parser."""
+    made = command("surface", _run, "What an agent's code could reach.", "ironbound surface agent.wasm")
+    made.add_argument("file", type=Path, metavar="FILE", help="a Wasm module or component")
+    made.add_argument("--json", action="store_true", help="the document itself, whose SHA-256 is approved")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    path: Path = arguments.file
+    data = read_file(path, MAX_ARTIFACT)
+    try:
+        if is_manifest(data):
+            parse_manifest(data)
+            raise Stop(f"{path}: a native agent's manifest", "its code is contained, not analysed: there is no surface")
+        document = surface_document(data)
+    except FormatError as error:
+        raise Stop(f"{path}: {error}", "only a Wasm module or component, in binary, has a surface") from error
+    encoded = canonical(document)
+    if arguments.json:
+        say(encoded.decode("utf-8"))
+    else:
+        _show(document, sha256_hex(encoded))
+    return OK
