@@ -64,12 +64,14 @@ class Windows:
 
     def uncovered(self, times: Sequence[int]) -> list[range]:
         """The windows that no time in the sorted `times` covers, as ranges of their numbers from 0."""
-        covered = sorted({(at - self.begin_ms) // self.interval_ms for at in times if at >= self.begin_ms})
+        end = self.begin_ms + self.count * self.interval_ms
+        within = times[bisect_left(times, self.begin_ms) : bisect_left(times, end)]
+        covered = sorted({(at - self.begin_ms) // self.interval_ms for at in within})
         last = bisect_right(times, self.stop_ms) - 1
         if last >= 0 and self.stop_ms - times[last] <= self.interval_ms:  # Rule 2
             covered = sorted({*covered, self.count - 1})
         found, begin = [], 0
-        for number in [*covered[: bisect_left(covered, self.count)], self.count]:
+        for number in [*covered, self.count]:
             if number > begin:
                 found.append(range(begin, number))
             begin = number + 1

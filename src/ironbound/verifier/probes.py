@@ -124,9 +124,14 @@ def claim_b2(history: History, runs: list[Run], configs: Config, end_ms: int) ->
     periods = history.usage.periods
     if periods and not history.usage.approved_ms:
         case.found("no-canaries", None, f"{len(periods)} configurations in use")
-    by_canary: dict[tuple[str, str], list[Run]] = {}
+    by_canary: dict[tuple[str, str], dict[Build | None, list[int]]] = {}
     for run in runs:
-        by_canary.setdefault((run.module, run.config), []).append(run)
+        times = by_canary.setdefault((run.module, run.config), {})
+        if run.said is not None:
+            times.setdefault(run.build if run.counts else None, []).append(run.at_ms)
+    for times in by_canary.values():
+        for listed in times.values():
+            listed.sort()
     case.counts["configurations in use"] = len({period.build for period in periods})
     stretches: dict[tuple[str, int, int], list[str]] = {}
     for period in periods:
@@ -148,7 +153,7 @@ def _check_windows(
     history: History,
     period: Period,
     module: str,
-    by_canary: Mapping[tuple[str, str], list[Run]],
+    by_canary: Mapping[tuple[str, str], Mapping[Build | None, list[int]]],
     stretches: dict[tuple[str, int, int], list[str]],
     end_ms: int,
 ) -> None:
@@ -156,17 +161,17 @@ def _check_windows(
     if windows is None:
         return
     name, config = history.replay.books.modules[module].name, period.build.config
-    ran = by_canary.get((module, config), [])
-    counted = [run for run in ran if run.counts]
-    same = sorted(run.at_ms for run in counted if run.build == period.build)
+    ran = by_canary.get((module, config), {})
+    same = ran.get(period.build, [])
+    builds = [build for build in ran if build is not None]
     case.count("canaries due")
     case.count("windows due", windows.count)
     text = f"canary {name}, configuration {config[:16]}"
     uncovered = windows.uncovered(same)
-    if not ran or not any(run.said is not None for run in ran):
+    if not ran:
         case.found("canary-missing", period.index, text)
-    elif not same and counted:
-        case.found(_other(period.build, counted), period.index, text)
+    elif not same and builds:
+        case.found(_other(period.build, builds), period.index, text)
     for stretch in uncovered:
         case.count("windows uncovered", len(stretch))
         begin, end = windows.span(stretch)
@@ -181,14 +186,14 @@ def _check_windows(
                 case.found("canary-window-uncovered", period.index, words)
 
 
-def _other(build: Build, counted: list[Run]) -> str:
+def _other(build: Build, builds: list[Build]) -> str:
     """What the canary ran on instead, in the order in which it matters."""
     for name, code in (
         ("runtime", "canary-other-runtime"),
         ("release", "canary-other-release"),
         ("boot", "canary-other-boot"),
     ):
-        if all(run.build is None or getattr(run.build, name) != getattr(build, name) for run in counted):
+        if all(getattr(one, name) != getattr(build, name) for one in builds):
             return code
     return "canary-other-runtime"
 
