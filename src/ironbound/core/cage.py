@@ -1,6 +1,7 @@
 """Cages: what the sandbox of any runtime must look like from outside, and how a sample differs from it.
 
-Decides the expected posture of containers (version 2) and hands Wasm workers' to `posture`. What can't be seen from
+Decides the expected posture of containers (version 2), and hands Wasm workers' to `posture` and virtual machines' to
+`enclosure`. What can't be seen from
 outside (a Landlock domain, everything inside gVisor) is in no posture: the guard's probes, made inside before the
 agent runs, are the evidence for it, and `INSIDE` names it. It looks at nothing.
 
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_digest, sha256_hex
 from ironbound.core.container import CPU_PERIOD_US, DEV_BYTES, DEVICES, MASKED, MIB, READ_ONLY, SENTRY_PROCESSES
+from ironbound.core.enclosure import ENCLOSURE_VERSION, compare_enclosure, expected_enclosure
 from ironbound.core.limits import native_rlimits
 from ironbound.core.posture import (
     CAPABILITY_SETS,
@@ -94,7 +96,7 @@ def expected_cage(config: Value, facts: Value) -> Value:
         return expected_posture(config, facts)
     if family_of(config) == NATIVE:
         return _container(config, _checked(config, facts))
-    raise FormatError("config-invalid", "no posture of that runtime is known")
+    return expected_enclosure(config, facts)
 
 
 def _checked(config: Mapping[str, Any], facts: Value) -> dict[str, Any]:
@@ -192,7 +194,10 @@ def _container(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str,
 def compare_cage(expected: Value, observed: Value, *, running: bool = False) -> tuple[Difference, ...]:
     """Every difference between expectation and sample, sorted by path. `running` leaves out what an agent changes
     lawfully. Raises FormatError where either is not a posture."""
-    if not isinstance(expected, dict) or expected.get("version") != CONTAINER_VERSION:
+    version = expected.get("version") if isinstance(expected, dict) else None
+    if version == ENCLOSURE_VERSION:
+        return compare_enclosure(expected, observed)
+    if version != CONTAINER_VERSION:
         return compare_postures(expected, observed)
     want = require_posture(expected, "expected", CONTAINER_FIELDS, CONTAINER_VERSION)
     got = require_posture(observed, "observed", CONTAINER_FIELDS, CONTAINER_VERSION)

@@ -12,14 +12,16 @@ from typing import Any
 
 from ironbound.core.cage import expected_cage
 from ironbound.core.canonical import Digest, FormatError, Value
+from ironbound.core.microvm import DESCRIPTORS, qemu_limits
 from ironbound.core.native import parse_manifest
 from ironbound.core.posture import NO_CAPABILITIES
-from ironbound.core.profile import NATIVE, family_of, parse_configuration
+from ironbound.core.profile import MICROVM, NATIVE, family_of, parse_configuration
 from ironbound.core.tree import File
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
 
 from .container import Approved, limit_files, observe_container
+from .enclosure import observe_enclosure
 from .observe import Baseline, observe
 
 
@@ -64,6 +66,8 @@ class Cages:
         runtime = self.host["runtimes"][config["runtime"]["type"]]
         if family_of(config) == NATIVE:
             return expected_cage(config, facts | self._container_facts(said, runtime))
+        if family_of(config) == MICROVM:
+            return expected_cage(config, facts | self._machine_facts(said, runtime))
         mapped = runtime["namespaces"]["user"] == "private"  # in a user namespace the set can be emptied
         bounding = NO_CAPABILITIES if separated or mapped else own_bounding()
         measured = {name: runtime[name] for name in ("exe", "mappings", "namespaces")}
@@ -78,6 +82,22 @@ class Cages:
             "rootfs_sha256": approved.rootfs,
             "cgroup": "" if approved.runtime == "bubblewrap" else f"/ironbound-{name}/{said['launch']}",
             "masks": runtime["masks"],
+        }
+
+    def _machine_facts(self, said: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+        """The RAM disk's digest is the node's word, as it holds this launch's files; what the guard in it consumed,
+        the guard tells."""
+        name = self._deployment.trust.deployment
+        return {
+            "runtime_sha256": runtime["sha256"],
+            "accelerator": runtime["accelerator"],
+            "libraries": runtime["libraries"],
+            "system": runtime["system"],
+            "kernel": runtime["kernel_sha256"],
+            "firmware": runtime["firmware_sha256"],
+            "initrd": said["envelope"]["fds"][str(DESCRIPTORS["initrd"])],
+            "cgroup": f"/ironbound-{name}/{said['launch']}" if runtime["grouped"] else "",
+            "separated": self._deployment.separated,
         }
 
     def _approval(self, said: Mapping[str, Any]) -> Approved:
@@ -114,6 +134,9 @@ class Cages:
 
         Raises ProcessGone, and as `expected` does.
         """
+        config = self._config(said["config_sha256"])
+        if family_of(config) == MICROVM:
+            return observe_enclosure(said["pid"], said["pid_start"], self._baseline, tuple(qemu_limits(config)))
         if not self.is_native(said):
             return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
         return observe_container(

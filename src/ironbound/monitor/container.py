@@ -111,8 +111,8 @@ def _sample(
         "tracer": tracer_of(threads),
         "config_sha256": descriptors.config,
         "module_sha256": descriptors.module,
-        "cgroup": None if approved.runtime == "bubblewrap" else _cgroup(root),
-        "cpus": _processors(main["Cpus_allowed"]),
+        "cgroup": None if approved.runtime == "bubblewrap" else cgroup_of(root),
+        "cpus": processors_of(main["Cpus_allowed"]),
         "foreign": foreign,
         "masks": masks,
         "mounts": mounts,
@@ -203,14 +203,15 @@ def _plain(text: str) -> str:
     return _ESCAPED.sub(lambda one: chr(int(one[1], 8)), text)
 
 
-def _processors(mask: str) -> int:
+def processors_of(mask: str) -> int:
+    """How many processors a mask of /proc allows."""
     return int(mask.replace(",", ""), 16).bit_count()
 
 
 # The cgroup
 
 
-def _cgroup(root: str) -> Value:
+def cgroup_of(root: str) -> Value:
     """The group's path, the same in every tree that limits, and its limits; null where a tree says otherwise."""
     paths: dict[str, str] = {}
     for line in read_proc(f"{root}/cgroup").splitlines():

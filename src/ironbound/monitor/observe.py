@@ -42,6 +42,8 @@ OBSERVER_CAPABILITIES: Final = frozenset({19, 21})
 
 MAX_FILE: Final = 1 << 30
 """Bytes of a mapped file, or of a memory file, that are still read for its digest."""
+MACHINE_FILES: Final = ("settings", "kernel", "initrd", "firmware")
+"""Memory files of a virtual machine's hypervisor."""
 MAX_DIFFERING: Final = 8
 """Threads that are named one by one when they differ."""
 
@@ -413,6 +415,8 @@ class Descriptors:
     names: dict[str, Value] | None = None
     config: Digest | None = None
     module: Digest | None = None
+    #: The other memory files that are known by name: what a hypervisor reads.
+    files: dict[str, Value] = field(default_factory=dict)
 
 
 def descriptors_of(pid: int, root: str, baseline: Baseline) -> Descriptors:
@@ -467,6 +471,8 @@ def _look_at(found: Descriptors, number: int, path: str, baseline: Baseline) -> 
         found.config = memfd_digest(path, symbol, "config", baseline)
     elif symbol.startswith("memfd:module") and found.module is None:
         found.module = memfd_digest(path, symbol, "module", baseline)
+    elif (name := symbol.removeprefix("memfd:").partition(":")[0]) in MACHINE_FILES and symbol != name:
+        found.files[name] = memfd_digest(path, symbol, name, baseline)
 
 
 def symbol_of(path: str, target: str) -> str:

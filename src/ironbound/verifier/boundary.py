@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ironbound.core.cage import CONTAINER_VERSION, compare_cage, expected_cage
+from ironbound.core.cage import compare_cage, expected_cage
 from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.container import require_envelope
+from ironbound.core.enclosure import require_enclosure_envelope
+from ironbound.core.microvm import DESCRIPTORS
 from ironbound.core.native import parse_manifest
-from ironbound.core.posture import NOT_SEEN
-from ironbound.core.profile import NATIVE, family_of
+from ironbound.core.posture import NOT_SEEN, POSTURE_VERSION
+from ironbound.core.profile import NATIVE, WASM, family_of
 
 from .beats import check_beats
 from .claims import Case, Claim
@@ -75,14 +77,18 @@ def _check_expected(case: Case, history: History, start: Said, config: Any, arti
     posture = start.says["posture"]
     try:
         facts = _facts(start.says, history.replay.trust.separation)
-        if family_of(config) == NATIVE:
+        if family_of(config) != WASM:
             module = artifact(start.says["module_sha256"])
             if module is None:
                 case.found("artifact-missing", start.index, f"manifest {start.says['module_sha256']}")
                 return
             nonce = history.launch(start.says["launch"]).nonce
-            require_envelope(start.says["envelope"], config, module, nonce)
-            facts |= _container_facts(history, start, module)
+            if family_of(config) == NATIVE:
+                require_envelope(start.says["envelope"], config, module, nonce)
+                facts |= _container_facts(history, start, module)
+            else:
+                require_enclosure_envelope(start.says["envelope"], config, module, nonce)
+                facts |= _machine_facts(history, start)
         expected = expected_cage(config, facts)
         differences = compare_cage(expected, posture)
         same = canonical(expected) == canonical(posture)
@@ -115,13 +121,13 @@ def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
             "gid": posture["gid"][0],
             "filters_visible": posture["filters"] is not None or says["runtime"] == "gvisor",
         }
-        if posture["version"] != CONTAINER_VERSION:
+        if posture["version"] == POSTURE_VERSION:
             facts |= {name: posture[name] for name in ("exe", "mappings", "namespaces")}
         if says["runtime"] == "gvisor":
             facts |= {"uid": says["uid"], "gid": says["envelope"]["place"]["gid"]}
         if separation == "process":
             facts["groups"] = posture["groups"]
-            if posture["version"] != CONTAINER_VERSION:
+            if posture["version"] == POSTURE_VERSION:
                 facts["bounding"] = posture["caps"]["bnd"]
     except (KeyError, TypeError, IndexError):
         raise FormatError("posture-invalid", "the posture lacks fields") from None
@@ -142,6 +148,27 @@ def _container_facts(history: History, start: Said, module: bytes) -> dict[str, 
         "rootfs_sha256": parse_manifest(module).rootfs,
         "cgroup": "" if bare else f"/ironbound-{history.replay.trust.deployment}/{says['launch']}",
         "masks": masks,
+    }
+
+
+def _machine_facts(history: History, start: Said) -> dict[str, Any]:
+    """The host's facts of a virtual machine, from the envelope and from what the node's posture says of the host."""
+    envelope, says, posture = start.says["envelope"], start.says, start.says["posture"]
+    if envelope["runtime_sha256"] != says["runtime_sha256"]:
+        raise FormatError("envelope-differs", "the runtime is not that of the start")
+    try:
+        points = [str(one).split(" ") for one in posture["mounts"]]
+        grouped, libraries = posture["cgroup"] is not None, posture["mappings"]
+    except (KeyError, TypeError):
+        raise FormatError("posture-invalid", "the posture lacks fields") from None
+    return {
+        "runtime_sha256": says["runtime_sha256"],
+        "separated": history.replay.trust.separation == "user",
+        "accelerator": envelope["accelerator"],
+        "libraries": libraries,
+        "system": sorted(words[0][1:] for words in points if words[1:2] == ["host"]),
+        **{name: envelope["fds"][str(DESCRIPTORS[name])] for name in ("kernel", "initrd", "firmware")},
+        "cgroup": f"/ironbound-{history.replay.trust.deployment}/{says['launch']}" if grouped else "",
     }
 
 

@@ -12,42 +12,46 @@ Rule 2: no process stands between the agent and the gateway: QEMU holds the chan
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
-import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core import microvm
-from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_json, sha256_hex
-from ironbound.core.native import parse_manifest, plan
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, sha256_hex
+from ironbound.core.enclosure import SYSTEM, envelope
+from ironbound.core.native import GUARD_PATH, Manifest, parse_manifest, plan
 from ironbound.core.profile import parse_configuration
-from ironbound.core.tree import File, Folder
-from ironbound.node.processes import readable, reap, spawn
+from ironbound.core.tree import MOUNT_POINTS, File, Folder, in_order
 from ironbound.node.runtime import HoldFailed, Order, Ready
 from ironbound.node.sandbox.memfd import sealed_memfd
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import ImageRefused, Images
 
 from . import group, ramdisk
+from .enclosed import START_S, start_enclosed
 from .kernel import Kernel, KernelDiffers
 from .machine import Lines, Machine
-from .wall import BINARY_FD, REPORT_FD
+from .wall import BINARY_FD
 
 BINARY: Final = "qemu-system-x86_64"
 SEARCH: Final = "/usr/local/bin:/usr/bin:/bin"
 FIRMWARE: Final = ("/usr/share/qemu/bios-microvm.bin", "/usr/share/seabios/bios-microvm.bin")
 MAX_FIRMWARE: Final = 1 << 20
-START_S: Final = 20.0
 MAX_SAID: Final = 2000
-KVM: Final = "/dev/kvm"
-TRIAL_S: Final = 5.0
+KVM_DEVICE: Final = "/dev/kvm"
+KVM: Final = "kvm"
+TCG: Final = "tcg"
+NOBODY: Final = 65534
+"""Whose the trial is: it is no sandbox, and the monitor is not to take it for one without an entry."""
+TRIAL_MIB: Final = 128
+OWN: Final = GUARD_PATH.partition("/")[0]
 
 
 def init_bytes() -> bytes:
@@ -58,6 +62,17 @@ def init_bytes() -> bytes:
 def guard_bytes() -> bytes:
     """The guard that this version ships."""
     return (Path(__file__).parent.parent / "native" / "guard" / "guard").read_bytes()
+
+
+def libraries_of(pid: int) -> tuple[Digest, ...]:
+    """The digests of every file that a process of ours has mapped to execute. OSError."""
+    found: dict[str, Digest] = {}
+    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape").splitlines():
+        words = line.split(None, 5)
+        if "x" in words[1] and words[4] != "0" and len(words) == 6 and os.path.isfile(words[5]):
+            with open(words[5], "rb") as file:
+                found[words[5]] = Digest(hashlib.file_digest(file, "sha256").hexdigest())
+    return tuple(sorted(set(found.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,8 @@ class Qemu:
         descriptor, self.digest = self._measured_binary()
         os.close(descriptor)
         self._firmware_sha256 = sha256_hex(self._read_firmware())
-        self._accelerator = "kvm" if os.access(KVM, os.R_OK | os.W_OK) else "tcg"
+        self._accelerator = TCG
+        self._libraries: tuple[Digest, ...] = ()
 
     @property
     def accelerator(self) -> str:
@@ -108,46 +124,71 @@ class Qemu:
             return file.read(MAX_FIRMWARE)
 
     async def start(self) -> None:
-        """Settle what machines run on: KVM if a machine of ours, with no agent in it, comes as far as its own first
-        process under it, else emulation."""
-        if self._accelerator == "kvm" and not await self._boots():
-            self._accelerator = "tcg"
+        """Boot a machine once, with the guard and no agent in it, and measure what QEMU runs of the host's libraries:
+        under KVM where that works, else emulated. ValueError where neither does."""
+        said = ""
+        for accelerator in [KVM, TCG] if os.access(KVM_DEVICE, os.R_OK | os.W_OK) else [TCG]:
+            self._accelerator = accelerator
+            said = await self._boots()
+            if not said:
+                return
+        raise ValueError(f"{self.name}: no machine boots here: {said}"[:MAX_SAID])
 
-    async def _boots(self) -> bool:
-        """Whether a machine without an image or order gets to our first process, which then refuses by name."""
+    async def _boots(self) -> str:
+        """What went wrong with the trial; nothing if the guard became ready and the libraries are measured."""
         config: dict[str, Any] = {
-            "runtime": {"type": self.name, "max_memory": microvm.MIN_MEMORY, "max_cpu": 100},
+            "runtime": {"type": self.name, "max_memory": TRIAL_MIB, "max_cpu": 100, "max_processes": 1,
+                        "max_open_files": 64, "max_wall_clock": 1},
             "scratch": {"max_bytes": 1, "max_files": 1},
-        }
+        }  # fmt: skip
+        uid, gid = (NOBODY, NOBODY) if self._separated else (os.getuid(), os.getgid())
         try:
             prepared = await asyncio.to_thread(self._prepare_trial, config)
-            uids = self._deployment.sandbox_uids
-            uid = uids.stop - 1 if uids else os.getuid()
             mine, channel = socket.socketpair()
             with mine, channel:
-                machine = await self._start(config, prepared, channel, uid, uid if uids else os.getgid(), "trial")
-        except (OSError, ValueError, KernelDiffers, FormatError):
-            return False
+                machine = await self._start(config, prepared, channel, uid, gid, "")
+        except (OSError, ValueError, KernelDiffers, FormatError) as error:
+            return str(error)
         try:
-            async with asyncio.timeout(TRIAL_S):
-                word = await machine.ready()
-            return not isinstance(word, Ready) and "order of the virtual machine" in word.text
-        except TimeoutError:
-            return False
+            word = await machine.ready()
+            if not isinstance(word, Ready):
+                return word.text
+            self._libraries = await asyncio.to_thread(libraries_of, machine.pid)
+            return ""
         finally:
             machine.kill()
             await machine.ended()
 
     def _prepare_trial(self, config: Mapping[str, Any]) -> _Prepared:
-        _, modules = self._kernel.read()
-        own = [("init", 0o500, self._init)]
-        own += [(f"module-{at}", 0o400, data) for at, data in enumerate(modules, 1)]
-        return self._seal(config, *ramdisk.build(-1, [Folder("dev", 0o555), Folder("proc", 0o555)], own))
+        guard, (_, modules) = guard_bytes(), self._kernel.read()
+        manifest = Manifest(sha256_hex(b""), (f"/{GUARD_PATH}",))
+        own = microvm.own_files(
+            config,
+            encoded=canonical(dict(config)),
+            module=manifest.encode(),
+            plan=plan(config, manifest, None),
+            init=self._init,
+            modules=modules,
+        )
+        entries = in_order(
+            [Folder(OWN, 0o555), *(Folder(name, 0o555) for name in MOUNT_POINTS),
+             File(GUARD_PATH, 0o555, len(guard), self._guard)]
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="ironbound-trial-") as folder:
+            place = Path(folder, GUARD_PATH)
+            place.parent.mkdir()
+            place.write_bytes(guard)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return self._seal(config, *ramdisk.build(descriptor, entries, own))
+            finally:
+                os.close(descriptor)
 
     def facts(self) -> Mapping[str, Any]:
         """What the node says of this runtime when it starts."""
         done = subprocess.run([self._binary, "--version"], capture_output=True, timeout=START_S, check=False, env={})
         said = done.stdout.decode("utf-8", "replace").splitlines()
+        kernel, *modules = self._kernel.digests.items()
         return {
             "accelerator": self._accelerator,
             "binary": self._binary,
@@ -156,8 +197,15 @@ class Qemu:
             "guard_sha256": self._guard,
             "init_sha256": sha256_hex(self._init),
             "firmware_sha256": self._firmware_sha256,
-            "kernel": dict(self._kernel.digests),
+            "kernel_sha256": kernel[1],
+            "modules": {name.removesuffix(".ko"): digest for name, digest in modules},
+            "libraries": [*self._libraries],
+            "system": self._system(),
+            "grouped": group.available(),
         }
+
+    def _system(self) -> list[str]:
+        return [name for name in SYSTEM if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
 
     def unenforced(self, config: Mapping[str, Any]) -> str | None:
         """The setting that this host can't enforce, and why."""
@@ -187,28 +235,29 @@ class Qemu:
             machine = await self._start(config, prepared, order.channel, order.uid, order.gid, str(order.launch))
         except (OSError, ValueError, FormatError) as error:
             raise HoldFailed("spawn", "sandbox-unavailable", f"{self.name}: {error}"[:MAX_SAID]) from error
+        kernel, *kernel_modules = self._kernel.digests.items()
+        seen = {name: prepared.digests[name] for name in ("kernel", "initrd", "firmware")}
         machine.facts = {
             "runtime_sha256": self.digest,
-            "rootfs_sha256": manifest.rootfs,
-            "cgroup": self._group(str(order.launch)),
             "accelerator": self._accelerator,
+            "libraries": [*self._libraries],
+            "system": self._system(),
+            "cgroup": self._group(str(order.launch)),
+            "separated": self._separated,
+            "groups": [] if self._separated else os.getgroups(),
+            **seen,
         }
-        machine.envelope = {
-            "version": 1,
-            "runtime": self.name,
-            "runtime_sha256": self.digest,
-            "guard_sha256": self._guard,
-            "init_sha256": sha256_hex(self._init),
-            "rootfs_sha256": manifest.rootfs,
-            "argv": [*microvm.qemu_argv(self._accelerator)],
-            "fds": {str(microvm.DESCRIPTORS[name]): digest for name, digest in sorted(prepared.digests.items())},
-            "kernel": dict(self._kernel.digests),
-            "inside": {
-                "3": sha256_hex(order.config),
-                "4": sha256_hex(order.module),
-                "5": sha256_hex(said),
-            },
-        }
+        machine.envelope = envelope(
+            config,
+            order.module,
+            order.nonce,
+            accelerator=self._accelerator,
+            runtime_sha256=self.digest,
+            guard_sha256=self._guard,
+            init_sha256=sha256_hex(self._init),
+            files=seen,
+            modules={name.removesuffix(".ko"): digest for name, digest in kernel_modules},
+        )
         return machine
 
     def _prepare(self, config: Mapping[str, Any], order: Order, rootfs: Digest, said: bytes) -> _Prepared:
@@ -253,7 +302,7 @@ class Qemu:
         return _Prepared(files, digests)
 
     def _group(self, name: str) -> str:
-        return f"/ironbound-{self._deployment.trust.deployment}/{name}" if group.available() else ""
+        return f"/ironbound-{self._deployment.trust.deployment}/{name}" if name and group.available() else ""
 
     async def _start(
         self, config: Mapping[str, Any], prepared: _Prepared, channel: socket.socket, uid: int, gid: int, name: str
@@ -282,7 +331,7 @@ class Qemu:
             targets = {microvm.DESCRIPTORS[item]: descriptor for item, descriptor in handed.items()}
             targets |= {microvm.DESCRIPTORS[line]: its.fileno() for line, (_, its) in pairs.items()}
             targets |= {microvm.DESCRIPTORS["channel"]: channel.fileno(), BINARY_FD: binary}
-            pid = await self._through_wall(canonical(order).decode(), targets)
+            pid = await start_enclosed(order, targets)
             lines = Lines(*(pairs[line][0] for line in ("control", "status", "console")))
             machine = Machine(pid, lines, self._seconds(config), lambda: group.remove(path))
         except BaseException:
@@ -300,58 +349,10 @@ class Qemu:
         return machine
 
     def _seconds(self, config: Mapping[str, Any]) -> float:
-        return float(config["runtime"].get("max_wall_clock", TRIAL_S))
+        return float(config["runtime"]["max_wall_clock"])
 
     def _cores(self, config: Mapping[str, Any]) -> list[int]:
         return sorted(os.sched_getaffinity(0))[: microvm.processors(config)]
-
-    async def _through_wall(self, order: str, targets: Mapping[int, int]) -> int:
-        """The pid of the hypervisor, once it is started behind its walls."""
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        read, write = os.pipe()
-        argv = [sys.executable, "-I", "-B", "-m", "ironbound.node.microvm.wall", order]
-        try:
-            try:
-                helper = spawn(argv, {0: null, 1: null, 2: targets[microvm.DESCRIPTORS["console"]], REPORT_FD: write,
-                                      **targets})  # fmt: skip
-            finally:
-                os.close(null)
-                os.close(write)
-            said = await self._report(read)
-        finally:
-            os.close(read)
-        await self._reaped(helper)
-        lines = [parse_json(line, limit=4096) for line in said.splitlines()]
-        pids = [line["pid"] for line in lines if isinstance(line, dict) and type(line.get("pid")) is int]
-        failed = [str(line["failed"]) for line in lines if isinstance(line, dict) and "failed" in line]
-        if failed or len(pids) != 1:
-            for pid in pids:
-                await self._reaped(int(str(pid)))
-            raise ValueError("; ".join(failed) or "the wall named no process")
-        return int(str(pids[0]))
-
-    async def _report(self, read: int) -> bytes:
-        """Everything that the wall says until its program has become the hypervisor."""
-        data = b""
-        os.set_blocking(read, False)
-        async with asyncio.timeout(START_S):
-            while True:
-                await readable(read)
-                part = os.read(read, 4096)
-                data += part
-                if not part:
-                    return data
-
-    async def _reaped(self, pid: int) -> None:
-        """Our own child that has ended or is about to."""
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
-            try:
-                async with asyncio.timeout(START_S):
-                    await readable(pidfd)
-            finally:
-                os.close(pidfd)
-            reap(pid)
 
     async def close(self) -> None:
         """Nothing outlives a machine but its group, which goes with it."""
