@@ -6,8 +6,8 @@ there is proved by the guard's probes before the release (`core/cage.py`, INSIDE
 no expected posture yet: no machine of ours could show one, so a launch under it ends before it starts.
 
 Rule 1: a hypervisor has nothing that an agent may change lawfully, so it looks the same held and running.
-Rule 2: null in an expectation means that nobody outside may see it, or that it says nothing; null in a sample where something is expected is
-        NOT_SEEN, never equal.
+Rule 2: null in an expectation means that nobody outside may see it, or that it says nothing; null in a sample where
+        something is expected is NOT_SEEN, never equal.
 Rule 3: the memory files that it reads are compared by digest: settings, kernel, RAM disk, firmware.
 """
 

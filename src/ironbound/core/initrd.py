@@ -11,7 +11,7 @@ Rule 2: our own files come last, in a folder that no image has; an image that ha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 from ironbound.core.canonical import FormatError
 from ironbound.core.tree import Entry, File, Folder, Link
@@ -63,6 +63,8 @@ def image_members(entries: Sequence[Entry]) -> Iterator[bytes | File]:
             case File():
                 yield header(entry.path, _REGULAR | entry.mode, entry.size, number)
                 yield entry
+            case _:
+                assert_never(entry)
 
 
 def own_members(files: Sequence[tuple[str, int, bytes]], first: int) -> bytes:

@@ -122,9 +122,13 @@ class Cages:
         return family_of(self._config(said["config_sha256"])) == NATIVE
 
     def limit_files(self, said: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """Where the limits of a container's control group stand; None for a Wasm worker. Raises as `is_native`."""
-        if not self.is_native(said):
+        """Where the limits of a container's control group stand, or a hypervisor's; None for a Wasm worker. Raises as
+        `is_native`."""
+        family = family_of(self._config(said["config_sha256"]))
+        if family not in (NATIVE, MICROVM):
             return None
+        if family == MICROVM and not self.host["runtimes"][said["runtime"]]["grouped"]:
+            return ()
         if said["runtime"] == "bubblewrap":
             return ()
         return limit_files(f"ironbound-{self._deployment.trust.deployment}/{said['launch']}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ironbound.core.keys import PrivateKey
+from ironbound.core.microvm import QEMU
 from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
@@ -19,6 +20,8 @@ from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
 
 from .launches import Host, Launches
+from .microvm.kernel import KernelMissing
+from .microvm.qemu import Qemu
 from .native.container import BINARIES, Container
 from .processes import become_subreaper
 from .runtime import Runtime
@@ -96,6 +99,16 @@ def containers(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, st
     return have, lacking
 
 
+async def machines(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """The hypervisors of this host under which a machine of ours boots, and why the others can't be had."""
+    try:
+        qemu = await asyncio.to_thread(Qemu, deployment, Images(deployment))
+        await qemu.start()
+    except (OSError, ValueError, KernelMissing) as error:
+        return {}, {QEMU: str(error)}
+    return {qemu.name: qemu}, {}
+
+
 def enrolled_tpm(deployment: Deployment) -> Tpm | None:
     """The TPM whose attestation key the trust root enrols; None where it enrols none.
 
@@ -121,6 +134,8 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     tpm = await asyncio.to_thread(enrolled_tpm, deployment)
     wasmtime = await Wasmtime.start()
     have, lacking = await asyncio.to_thread(containers, deployment)
+    booted, unbooted = await machines(deployment)
+    have, lacking = have | booted, lacking | unbooted
     runtimes: Mapping[str, Runtime] = {wasmtime.name: wasmtime, **have}
     log = Log(deployment, key)
     host = Host(runtimes, lacking, boot_id(), release_digest(), tpm)

@@ -1,4 +1,5 @@
-"""`ironbound image`: loads a root file system into the deployment, writes an agent's manifest, lists what is there.
+"""`ironbound image`: loads a root file system into the deployment, writes an agent's manifest, lists what is there; and
+places the kernel of virtual machines.
 
 Decides which program a manifest starts, from the command line and, in an OCI image, from its author's wishes. Nothing
 here is an approval: `ironbound approve module` takes the manifest to the operators.
@@ -16,6 +17,7 @@ from ironbound.core.canonical import FormatError, sha256_hex
 from ironbound.core.native import Manifest
 from ironbound.core.oci import ImageConfig
 from ironbound.core.tree import Entry, File, Folder, resolve
+from ironbound.node.microvm import kernel as kernels
 from ironbound.wire.deployment import Deployment, DeploymentError, load
 from ironbound.wire.image_load import Loaded, load_directory
 from ironbound.wire.images import ImageRefused, Images, shipped_guard
@@ -53,6 +55,17 @@ def add_commands(
     made.set_defaults(argv=[])
     made.usage = "%(prog)s [-d DIR] [-o FILE] [--tag NAME] [--env K=V] [--cwd DIR] [--json] PATH [-- PROGRAM [ARG ...]]"
     placed(command("list", _list, "The images in the deployment, each checked.", "ironbound image list -d prod", into))
+    kernel = placed(
+        command(
+            "kernel",
+            _kernel,
+            "Place the kernel that virtual machines boot (default: this host's cloud kernel).",
+            "ironbound image kernel -d prod",
+            into,
+        )
+    )
+    kernel.add_argument("--vmlinuz", type=Path, metavar="FILE", help="the kernel, with --modules")
+    kernel.add_argument("--modules", type=Path, metavar="DIR", help="the folder of its modules")
 
 
 class _Progress:
@@ -191,3 +204,20 @@ def _list(arguments: argparse.Namespace) -> int:
             [[row["rootfs_sha256"], f"{row['entries']}", f"{row['bytes']}", row["state"]] for row in rows],
         )
     return OK if all(row["state"] == "whole" for row in rows) else FAILED
+
+
+def _kernel(arguments: argparse.Namespace) -> int:
+    deployment = load(arguments.deployment.resolve())
+    if (arguments.vmlinuz is None) != (arguments.modules is None):
+        usage("--vmlinuz and --modules go together")
+    try:
+        kernel, modules = kernels.installed() if arguments.vmlinuz is None else (arguments.vmlinuz, arguments.modules)
+        digests = kernels.place(deployment.root, kernel, modules)
+    except (kernels.KernelMissing, kernels.KernelDiffers, OSError) as error:
+        raise Stop(str(error), "name one with --vmlinuz FILE --modules DIR") from error
+    if arguments.json:
+        emit({"kernel": str(kernel), "sha256": digests})
+    else:
+        table(["FILE", "SHA-256"], [[name, digest] for name, digest in digests.items()])
+        note(f"placed from {kernel}; the node takes it at its next start")
+    return OK

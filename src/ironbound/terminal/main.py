@@ -35,6 +35,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve canaries               approve the hostile agents that test the sandbox
   ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image
   ironbound image list                     the images here, each checked
+  ironbound image kernel                   the kernel that virtual machines boot
   ironbound surface FILE                   what an agent's code imports, exports and could reach
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT

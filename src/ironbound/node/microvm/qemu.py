@@ -355,5 +355,7 @@ class Qemu:
         return sorted(os.sched_getaffinity(0))[: microvm.processors(config)]
 
     async def close(self) -> None:
-        """Nothing outlives a machine but its group, which goes with it."""
+        """End what is left of this node's machines, of an earlier node's too."""
+        if group.available():
+            await asyncio.to_thread(group.remove, f"/ironbound-{self._deployment.trust.deployment}")
 
