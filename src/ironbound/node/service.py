@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ironbound.core.keys import PrivateKey
-from ironbound.core.microvm import QEMU
+from ironbound.core.microvm import FIRECRACKER, QEMU
 from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
@@ -20,6 +20,7 @@ from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
 
 from .launches import Host, Launches
+from .microvm.firecracker import lacking
 from .microvm.kernel import KernelMissing
 from .microvm.qemu import Qemu
 from .native.container import BINARIES, Container
@@ -90,23 +91,25 @@ def containers(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, st
     """The container runtimes that this host has, and why it lacks the others."""
     images = Images(deployment)
     have: dict[str, Runtime] = {}
-    lacking: dict[str, str] = {}
+    without: dict[str, str] = {}
     for name in BINARIES:
         try:
             have[name] = Container(name, deployment, images)
         except OSError as error:
-            lacking[name] = str(error)
-    return have, lacking
+            without[name] = str(error)
+    return have, without
 
 
 async def machines(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, str]]:
     """The hypervisors of this host under which a machine of ours boots, and why the others can't be had."""
+    absent = ", ".join(lacking(deployment.separated)) or "an expected posture: none was ever seen of its process"
+    without = {FIRECRACKER: f"not tested on this host, which lacks {absent}"}
     try:
         qemu = await asyncio.to_thread(Qemu, deployment, Images(deployment))
         await qemu.start()
     except (OSError, ValueError, KernelMissing) as error:
-        return {}, {QEMU: str(error)}
-    return {qemu.name: qemu}, {}
+        return {}, without | {QEMU: str(error)}
+    return {qemu.name: qemu}, without
 
 
 def enrolled_tpm(deployment: Deployment) -> Tpm | None:
@@ -133,12 +136,12 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     become_subreaper()
     tpm = await asyncio.to_thread(enrolled_tpm, deployment)
     wasmtime = await Wasmtime.start()
-    have, lacking = await asyncio.to_thread(containers, deployment)
+    have, without = await asyncio.to_thread(containers, deployment)
     booted, unbooted = await machines(deployment)
-    have, lacking = have | booted, lacking | unbooted
+    have, without = have | booted, without | unbooted
     runtimes: Mapping[str, Runtime] = {wasmtime.name: wasmtime, **have}
     log = Log(deployment, key)
-    host = Host(runtimes, lacking, boot_id(), release_digest(), tpm)
+    host = Host(runtimes, without, boot_id(), release_digest(), tpm)
     launches = Launches(deployment, log, host)
     orders = Orders(deployment, log, launches, wasmtime.measured.pid)
     try:
