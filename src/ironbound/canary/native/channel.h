@@ -166,19 +166,20 @@ static void channel_configuration(void) { ask_each(configuration_verbs, COUNT(co
 static void channel_log(void) { ask_each(log_verbs, COUNT(log_verbs)); }
 
 /* One line without an end, of 64 MiB: whoever takes all of it keeps what an agent sends without a bound. It waits no
- * longer than two seconds for a reader that has stopped to read. */
+ * longer than two seconds for a reader that has stopped to read, and ten for one that reads slowly. */
 static void channel_flood(void) {
     static char block[64 * 1024];
-    word most = at_most(64), got = 0, left;
+    word most = at_most(64), got = 0, left, last = seconds() + 10;
     word flags = call(SYS_fcntl, 1, F_GETFL);
     ignore_signal(13); /* SIGPIPE: the error is enough */
     call(SYS_fcntl, 1, F_SETFL, flags | O_NONBLOCK);
     memset(block, 'x', sizeof block);
     for (left = most * MEBIBYTE; left > 0; left -= got) {
-        got = call(SYS_write, 1, block, sizeof block);
-        if (got == -EAGAIN) {
+        got = seconds() < last ? call(SYS_write, 1, block, sizeof block) : -EAGAIN;
+        if (got == -EAGAIN && seconds() < last) {
             struct { int descriptor; short events, found; } wait = {1, 4, 0};
-            if (call(SYS_poll, &wait, 1, 2000) != 1) break;
+            /* The port of a virtual machine whose other end is gone is ready to hang up, and never to write. */
+            if (call(SYS_poll, &wait, 1, 2000) != 1 || !(wait.found & 4)) break;
             got = 0;
         } else if (got < 0) break;
     }
