@@ -474,6 +474,17 @@ def test_a_sandbox_weakened_later_is_drift_and_a_stop_in_time_keeps_every_claim(
     assert lab.falling() == {}
 
 
+def test_a_look_that_is_said_after_its_drift_is_heeded_if_the_stop_came(scene: Honest) -> None:
+    lab = scene.lab
+    weak = dict(lab.started(scene.started)["posture"]) | {"no_new_privs": 0}
+    drift = lab.expect(lab.drift(scene.started))
+    lab.expect(lab.observe(scene.started, posture=weak))
+    assert unproven(lab) == {"B3": {"drift-stop-pending"}}
+    lab.expect(lab.stop_order(drift, scene.launch))
+    lab.expect(lab.exit(scene.started, "stopped"))
+    assert lab.falling() == {}
+
+
 def test_a_sandbox_weakened_later_without_a_drift_refutes_b3(scene: Honest) -> None:
     lab = scene.lab
     weak = dict(lab.started(scene.started)["posture"]) | {"no_new_privs": 0}

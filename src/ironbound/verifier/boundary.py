@@ -209,11 +209,11 @@ def claim_b3(history: History, end_ms: int) -> Claim:
     for drift in (*history.drifts, *history.void.get("drift", ())):
         case.count("drifts")
         _check_drift(case, history, drift, bound, end_ms)
-    warned = {drift.says["started"]: drift.index for drift in history.drifts}
+    warned = {drift.says["started"] for drift in history.drifts}  # before or after the look: its end is checked above
     for index, looks in history.observed.items():
         for look in looks:
             is_first = look is looks[0]
-            if warned.get(index, -1) < look.index and _differences(history.starts[index], look, is_first)[0]:
+            if index not in warned and _differences(history.starts[index], look, is_first)[0]:
                 pending = end_ms <= look.says["at_ms"] + bound
                 text = f"agent {look.says['agent']}, process {look.says['pid']}"
                 case.found("drift-stop-pending" if pending else "difference-unheeded", look.index, text)
