@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "node"))
 
 from stand import Stand, folder, running
 

@@ -15,10 +15,11 @@ import pytest
 from puppet import WAIT, puppet
 from stand import ROOT, Stand, is_alive, until
 
-from ironbound.core.canonical import b64encode, parse_json
+from ironbound.core.canonical import Digest, b64encode, parse_json, sha256_hex
 from ironbound.core.envelope import Envelope, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.surface import approval_body, surface_digest
 from ironbound.terminal import operators
 from ironbound.wire.frames import read_frame, write_frame
 
@@ -213,6 +214,33 @@ def test_an_honest_request_through_a_stolen_controller_key_is_only_what_the_huma
     stand.sync()
     assert stand.log.entries[again].void == "request-replayed"
     stand.stop_agent("victim")
+    stand.await_entry("exited", entry.index, started=entry.index)
+
+
+def test_a_module_whose_approved_surface_is_not_its_own_never_runs_whatever_the_controller_admits(
+    stand: Stand, victim: str
+) -> None:
+    store = stand.root / "artifacts" / "controller" / "sha256"
+
+    def approved(data: bytes, surface: str | None) -> Digest:
+        digest = sha256_hex(data)
+        (store / digest).write_bytes(data)
+        (store / digest).chmod(0o644)
+        body = approval_body(data) | {"surface_sha256": surface}
+        signed = stand.sign(stand.build("module-approval", module=digest, body=body))
+        index = _admit(stand, signed.request, list(signed.approvals))
+        stand.sync()
+        assert stand.log.entries[index].void is None
+        return digest
+
+    for name, surface in ((b"one\n", sha256_hex(b"another")), (b"two\n", None)):
+        launch = stand.launch("disguised", approved(puppet(WAIT, name), surface))
+        refused = stand.await_entry("launch-refused", launch, launch=launch)
+        assert (refused.predicate["stage"], refused.predicate["reason"]) == ("module", "surface-differs")
+        assert not stand.entries("started", launch, launch=launch)
+    honest = puppet(WAIT, b"three\n")  # the positive control
+    entry = stand.started("disguised", approved(honest, surface_digest(honest)))
+    stand.stop_agent("disguised")
     stand.await_entry("exited", entry.index, started=entry.index)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from components import answers, component
 from puppet import WAIT, puppet
 from stand import Stand, children, until
 
@@ -55,6 +56,17 @@ def test_a_stop_that_is_in_the_log_before_the_monitor_s_look_wins_and_the_agent_
     if end.kind == "exited" and not (looks and looks[0] < stopped):  # on a busy machine the stop may come too late
         assert end.predicate["usage"]["messages"] == 0
     assert not stand.workers()
+
+
+def test_a_component_goes_the_whole_road_from_approval_to_its_report(stand: Stand) -> None:
+    done = component(answers(2, "(i32.const 32)", "(i32.const 9)"), code='(data (i32.const 32) "all of it")')
+    roomy = stand.approve_profile('profile = "roomy"\n[agent.runtime]\nmax_instances = 8\n')
+    launch = stand.launch("whole", done, roomy)
+    end = stand.await_entry("exited", launch, launch=launch)
+    assert (end.predicate["reason"], end.predicate["report"]) == ("finished", "all of it"), end.predicate
+    started = stand.await_entry("started", launch, launch=launch)
+    seen = stand.await_entry("observed", started.index, started=started.index)
+    assert seen.predicate["differences"] == []
 
 
 def test_a_module_that_nobody_approved_is_not_launched(stand: Stand) -> None:
