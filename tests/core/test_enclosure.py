@@ -119,9 +119,9 @@ def test_facts_that_are_none_are_refused(wrong: dict[str, Any]) -> None:
         expected_enclosure(CONFIG, facts(**wrong))
 
 
-def test_firecracker_has_no_expected_posture_so_nothing_starts_under_it_unseen() -> None:
+def test_the_facts_of_one_hypervisor_give_no_posture_of_another() -> None:
     config = {**CONFIG, "runtime": {**CONFIG["runtime"], "type": "firecracker"}}
-    with pytest.raises(FormatError, match="no posture"):
+    with pytest.raises(FormatError, match="facts-invalid"):
         expected_cage(config, facts(config_sha256=sha256_hex(canonical(config))))
 
 

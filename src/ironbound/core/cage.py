@@ -22,7 +22,9 @@ from typing import Any, Final
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_digest, sha256_hex
 from ironbound.core.container import CPU_PERIOD_US, DEV_BYTES, DEVICES, MASKED, MIB, READ_ONLY, SENTRY_PROCESSES
 from ironbound.core.enclosure import ENCLOSURE_VERSION, compare_enclosure, expected_enclosure
+from ironbound.core.jailed import expected_jailed
 from ironbound.core.limits import native_rlimits
+from ironbound.core.microvm import FIRECRACKER
 from ironbound.core.posture import (
     CAPABILITY_SETS,
     FIELDS,
@@ -96,7 +98,13 @@ def expected_cage(config: Value, facts: Value) -> Value:
         return expected_posture(config, facts)
     if family_of(config) == NATIVE:
         return _container(config, _checked(config, facts))
+    if _runtime(config) == FIRECRACKER:
+        return expected_jailed(config, facts)
     return expected_enclosure(config, facts)
+
+
+def _runtime(config: Mapping[str, Any]) -> str:
+    return str(config["runtime"]["type"])
 
 
 def _checked(config: Mapping[str, Any], facts: Value) -> dict[str, Any]:

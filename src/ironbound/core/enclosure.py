@@ -2,8 +2,8 @@
 
 Decides the expected posture (version 3) of QEMU's process, from an effective configuration and the host's facts, and
 whether a launch envelope is the one call that follows from both. The guest can't be seen from outside: what holds in
-there is proved by the guard's probes before the release (`core/cage.py`, INSIDE). It looks at nothing. Firecracker has
-no expected posture yet: no machine of ours could show one, so a launch under it ends before it starts.
+there is proved by the guard's probes before the release (`core/cage.py`, INSIDE). It looks at nothing. What
+Firecracker's process must look like is for `jailed`, in the same form.
 
 Rule 1: a hypervisor has nothing that an agent may change lawfully, so it looks the same held and running.
 Rule 2: null in an expectation means that nobody outside may see it, or that it says nothing; null in a sample where
@@ -175,6 +175,8 @@ def compare_enclosure(expected: Value, observed: Value) -> tuple[Difference, ...
             continue  # Rule 2
         if field == "threads":
             found += _compare_threads(wanted, seen)
+        elif field == "caps":
+            found += _compare_caps(wanted, seen)
         elif field == "mappings":
             found += _compare_mappings(wanted, seen)
         elif field == "mounts":
@@ -198,6 +200,14 @@ def _compare_threads(wanted: Value, seen: Value) -> list[Difference]:
     if seen.get("uniform") is not True:
         found.append(Difference("threads.uniform", True, seen.get("differing", False)))
     return found
+
+
+def _compare_caps(wanted: Value, seen: Value) -> list[Difference]:
+    """A set of which nothing is expected says nothing."""
+    if not isinstance(wanted, dict) or not isinstance(seen, dict):
+        return compare("caps", wanted, seen)
+    free = {name for name, value in wanted.items() if value is None and seen.get(name) is not None}
+    return compare("caps", *({name: one[name] for name in one if name not in free} for one in (wanted, seen)))
 
 
 def _compare_mappings(wanted: Value, seen: Value) -> list[Difference]:

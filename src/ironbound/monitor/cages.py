@@ -12,7 +12,8 @@ from typing import Any
 
 from ironbound.core.cage import expected_cage
 from ironbound.core.canonical import Digest, FormatError, Value
-from ironbound.core.microvm import DESCRIPTORS, qemu_limits
+from ironbound.core.jailed import limits_of_process
+from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER, qemu_limits
 from ironbound.core.native import parse_manifest
 from ironbound.core.posture import NO_CAPABILITIES
 from ironbound.core.profile import MICROVM, NATIVE, family_of, parse_configuration
@@ -88,6 +89,8 @@ class Cages:
         """The RAM disk's digest is the node's word, as it holds this launch's files; what the guard in it consumed,
         the guard tells."""
         name = self._deployment.trust.deployment
+        if said["runtime"] == FIRECRACKER:
+            return {"runtime_sha256": runtime["sha256"], "cgroup": f"/ironbound-{name}/{said['launch']}"}
         return {
             "runtime_sha256": runtime["sha256"],
             "accelerator": runtime["accelerator"],
@@ -140,7 +143,8 @@ class Cages:
         """
         config = self._config(said["config_sha256"])
         if family_of(config) == MICROVM:
-            return observe_enclosure(said["pid"], said["pid_start"], self._baseline, tuple(qemu_limits(config)))
+            limits = limits_of_process() if said["runtime"] == FIRECRACKER else qemu_limits(config)
+            return observe_enclosure(said["pid"], said["pid_start"], self._baseline, tuple(limits))
         if not self.is_native(said):
             return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
         return observe_container(

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from ironbound.core.canonical import FormatError
 from ironbound.core.keys import PrivateKey
 from ironbound.core.microvm import FIRECRACKER, QEMU
 from ironbound.core.replay import Entry, Launch
@@ -20,8 +21,8 @@ from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
 
 from .launches import Host, Launches
-from .microvm.firecracker import lacking
-from .microvm.kernel import KernelMissing
+from .microvm.firecracker import Firecracker
+from .microvm.kernel import KernelDiffers, KernelMissing
 from .microvm.qemu import Qemu
 from .native.container import BINARIES, Container
 from .processes import become_subreaper
@@ -102,14 +103,20 @@ def containers(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, st
 
 async def machines(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str, str]]:
     """The hypervisors of this host under which a machine of ours boots, and why the others can't be had."""
-    absent = ", ".join(lacking(deployment.separated)) or "an expected posture: none was ever seen of its process"
-    without = {FIRECRACKER: f"not tested on this host, which lacks {absent}"}
+    images = Images(deployment)
+    have: dict[str, Runtime] = {}
+    without: dict[str, str] = {}
     try:
-        qemu = await asyncio.to_thread(Qemu, deployment, Images(deployment))
+        qemu = await asyncio.to_thread(Qemu, deployment, images)
         await qemu.start()
+        have[QEMU] = qemu
     except (OSError, ValueError, KernelMissing) as error:
-        return {}, without | {QEMU: str(error)}
-    return {qemu.name: qemu}, without
+        without[QEMU] = str(error)
+    try:
+        have[FIRECRACKER] = await asyncio.to_thread(Firecracker, deployment, images)
+    except (OSError, FormatError, KernelMissing, KernelDiffers) as error:
+        without[FIRECRACKER] = str(error)
+    return have, without
 
 
 def enrolled_tpm(deployment: Deployment) -> Tpm | None:

@@ -17,7 +17,8 @@ from ironbound.core.cage import compare_cage, expected_cage
 from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.container import require_envelope
 from ironbound.core.enclosure import require_enclosure_envelope
-from ironbound.core.microvm import DESCRIPTORS
+from ironbound.core.jailed import require_jailed_envelope
+from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER
 from ironbound.core.native import parse_manifest
 from ironbound.core.posture import NOT_SEEN, POSTURE_VERSION
 from ironbound.core.profile import NATIVE, WASM, family_of
@@ -87,7 +88,9 @@ def _check_expected(case: Case, history: History, start: Said, config: Any, arti
                 require_envelope(start.says["envelope"], config, module, nonce)
                 facts |= _container_facts(history, start, module)
             else:
-                require_enclosure_envelope(start.says["envelope"], config, module, nonce)
+                firecracker = config["runtime"]["type"] == FIRECRACKER
+                require = require_jailed_envelope if firecracker else require_enclosure_envelope
+                require(start.says["envelope"], config, module, nonce)
                 facts |= _machine_facts(history, start)
         expected = expected_cage(config, facts)
         differences = compare_cage(expected, posture)
@@ -156,6 +159,12 @@ def _machine_facts(history: History, start: Said) -> dict[str, Any]:
     envelope, says, posture = start.says["envelope"], start.says, start.says["posture"]
     if envelope["runtime_sha256"] != says["runtime_sha256"]:
         raise FormatError("envelope-differs", "the runtime is not that of the start")
+    group = f"/ironbound-{history.replay.trust.deployment}/{says['launch']}"
+    if envelope["runtime"] == FIRECRACKER:
+        jail = envelope["jail"]
+        if (jail["uid"], f"/{jail['parent']}/{jail['name']}") != (says["uid"], group):
+            raise FormatError("envelope-differs", "the jail is not that of the start")
+        return {"runtime_sha256": says["runtime_sha256"], "cgroup": group}
     try:
         points = [str(one).split(" ") for one in posture["mounts"]]
         grouped, libraries = posture["cgroup"] is not None, posture["mappings"]
@@ -168,7 +177,7 @@ def _machine_facts(history: History, start: Said) -> dict[str, Any]:
         "libraries": libraries,
         "system": sorted(words[0][1:] for words in points if words[1:2] == ["host"]),
         **{name: envelope["fds"][str(DESCRIPTORS[name])] for name in ("kernel", "initrd", "firmware")},
-        "cgroup": f"/ironbound-{history.replay.trust.deployment}/{says['launch']}" if grouped else "",
+        "cgroup": group if grouped else "",
     }
 
 

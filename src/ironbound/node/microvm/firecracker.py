@@ -31,7 +31,8 @@ from typing import Any, Final
 
 from ironbound.core import firecracker, microvm
 from ironbound.core.bzimage import elf_kernel
-from ironbound.core.canonical import Digest, FormatError, Value, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, sha256_hex
+from ironbound.core.jailed import command, jailed_envelope
 from ironbound.core.native import parse_manifest, plan
 from ironbound.core.profile import parse_configuration
 from ironbound.core.tree import File
@@ -43,7 +44,7 @@ from ironbound.wire.images import DIRECTORY, ImageRefused, Images, shipped_guard
 
 from . import ramdisk
 from .api import ApiRefused, configure
-from .kernel import Kernel, KernelDiffers
+from .kernel import KERNEL, Kernel, KernelDiffers
 from .machine import READY_SECONDS, Lines, Machine
 from .qemu import init_bytes
 
@@ -217,7 +218,7 @@ class Firecracker:
             said = plan(config, manifest, order.nonce)
             asked = firecracker.requests(config)
             jail = self._jail(order)
-            argv = firecracker.jailer_argv(config, jail)
+            argv = command(config, self._unshare, jail)
         except FormatError as error:
             raise HoldFailed("module", "sandbox-refused", str(error)) from error
         initrd, initrd_sha256 = await asyncio.to_thread(self._ramdisk, config, order, manifest.rootfs, said)
@@ -232,40 +233,33 @@ class Firecracker:
             raise HoldFailed("spawn", "sandbox-unavailable", text[:MAX_SAID]) from error
         finally:
             os.close(initrd)
-        machine.facts = {
-            "runtime_sha256": self.digest,
-            "rootfs_sha256": manifest.rootfs,
-            "cgroup": f"/{jail.parent}/{jail.name}",
-            "accelerator": "kvm",
-        }
-        wanted: list[Value] = [[one.method, one.path, sha256_hex(one.body)] for one in asked]
-        machine.envelope = {
-            "version": 1,
-            "runtime": self.name,
-            "runtime_sha256": self.digest,
-            "jailer_sha256": self._jailer_sha256,
-            "guard_sha256": self._guard,
-            "init_sha256": sha256_hex(self._init),
-            "rootfs_sha256": manifest.rootfs,
-            "argv": [*self._argv(argv)],
-            "requests": wanted,
-            "files": {firecracker.KERNEL: self._vmlinux_sha256, firecracker.INITRD: initrd_sha256},
-            "fds": {},
-            "kernel": dict(self._kernel.digests),
-            "inside": {"3": sha256_hex(order.config), "4": sha256_hex(order.module), "5": sha256_hex(said)},
-        }
+        machine.facts = {"runtime_sha256": self.digest, "cgroup": f"/{jail.parent}/{jail.name}"}
+        machine.envelope = jailed_envelope(
+            config,
+            order.module,
+            order.nonce,
+            unshare=self._unshare,
+            jail=jail,
+            digests={
+                "runtime_sha256": self.digest,
+                "jailer_sha256": self._jailer_sha256,
+                "guard_sha256": self._guard,
+                "init_sha256": sha256_hex(self._init),
+            },
+            files={firecracker.KERNEL: self._vmlinux_sha256, firecracker.INITRD: initrd_sha256},
+            modules={
+                name.removesuffix(".ko"): digest for name, digest in self._kernel.digests.items() if name != KERNEL
+            },
+        )
         return machine
 
     def _jail(self, order: Order) -> firecracker.Jail:
         base = str(self._deployment.root / JAILS)
         parent = f"ironbound-{self._deployment.trust.deployment}"
         return firecracker.Jail(
-            self._jailer, self._binary, base, f"launch-{order.launch}", order.uid, order.gid, parent,
+            self._jailer, self._binary, base, str(order.launch), order.uid, order.gid, parent,
             cgroup.is_unified(),
         )  # fmt: skip
-
-    def _argv(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        return (self._unshare, "--net", "--ipc", "--uts", "--", *argv)
 
     def _ramdisk(self, config: Mapping[str, Any], order: Order, rootfs: Digest, said: bytes) -> tuple[int, Digest]:
         """The RAM disk's sealed descriptor and its digest. Raises HoldFailed."""
@@ -333,7 +327,7 @@ class Firecracker:
             if await asyncio.to_thread(_digest_of, path) != digest:
                 raise ValueError(f"{path} changed since the node started")
         with open("/dev/null", "rb") as null:
-            helper = spawn(self._argv(argv), {0: null.fileno(), 1: console.fileno(), 2: console.fileno()})
+            helper = spawn(argv, {0: null.fileno(), 1: console.fileno(), 2: console.fileno()})
         async with _waiting(helper) as pidfd, asyncio.timeout(JAILER_S):
             await readable(pidfd)
         status = reap(helper)
