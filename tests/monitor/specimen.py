@@ -34,7 +34,7 @@ from ironbound.wire import privilege
 
 CONFIG: Any = {"version": 1, "profile": "strict", "runtime": {"max_stack": 512}}
 MODULE = b"\0asm\1\0\0\0"
-UID = 61990
+UID = int(os.environ.get("SPECIMEN_UID", "61990"))
 ROOT = os.geteuid() == 0
 ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 STRANGE_FILE = Path(__file__).resolve()

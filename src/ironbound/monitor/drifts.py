@@ -60,11 +60,20 @@ class Drifts:
         await self._witness(index, said["pid"], said["pid_start"], await end)
 
     def found(
-        self, kind: str, started: int | None, launch: int | None, pid: int, pid_start: int, differences: list[Value]
+        self,
+        kind: str,
+        started: int | None,
+        launch: int | None,
+        pid: int,
+        pid_start: int,
+        differences: list[Value],
+        *,
+        joined: bool = False,
     ) -> None:
-        """A drift: say it, order its stop, see to its end. Returns at once."""
+        """A drift: say it, order its stop, see to its end. Returns at once. `joined`: see `Stopper.end`."""
         self._pulse.found()
-        self._outbox.begin(self._whole(kind, started, launch, pid, pid_start, differences, now_ms()))
+        end = asyncio.ensure_future(self.stopper.end(pid, pid_start, joined=joined))  # Rule 1
+        self._outbox.begin(self._whole(kind, started, launch, pid, pid_start, differences, end))
 
     async def _whole(
         self,
@@ -74,9 +83,9 @@ class Drifts:
         pid: int,
         pid_start: int,
         differences: list[Value],
-        detected_ms: int,
+        end: asyncio.Future[End | None],
     ) -> None:
-        end = asyncio.ensure_future(self.stopper.end(pid, pid_start))  # Rule 1
+        detected_ms = now_ms()
         drift = await self._outbox.say(
             "drift",
             self._subjects,

@@ -65,7 +65,8 @@ class Glance:
             self._threads[int(name)] = os.open(f"task/{name}/status", _READ, dir_fd=self._folder)
         self._limits = self._perhaps("limits", _READ)
         self._cgroup = self._perhaps("cgroup", _READ)
-        self._namespaces = self._perhaps("ns", _FOLDER)
+        # Another user's folder can be passed through, not read.
+        self._namespaces = os.open("ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
 
     def _perhaps(self, name: str, flags: int) -> int:
         try:

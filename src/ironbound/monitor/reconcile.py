@@ -59,6 +59,8 @@ class Reconciler:
         self._own = _own_namespaces()
         self._sweeps = 0
         self.zygote: tuple[int, int] | None = None
+        #: Who sat in a namespace of a sandbox, as of the latest sweep.
+        self.joined: set[int] = set()
         #: The launch of each process beside the first ones, as of the latest sweep.
         self.members: dict[int, int] = {}
         #: The namespaces of each sandbox with an entry, as the kernel names them, by its process.
@@ -134,16 +136,20 @@ class Reconciler:
 
     def _joined(self, zygote: tuple[int, int] | None) -> set[int]:
         """Who sits in a namespace that only sandboxes have."""
-        theirs: set[str] = set().union(*self.namespaces.values())
+        sandboxes = set().union(*self.namespaces.values()) - self._own
+        theirs = set(sandboxes)
         if zygote is not None:
             theirs |= set(_links(zygote[0], NAMESPACES))
         theirs -= self._own
         if not theirs:
+            self.joined = set()
             return set()
         kinds = sorted({link.partition(":")[0] for link in theirs})
         # The network's in every sweep, the others in turn: a look costs 3 µs, and there are many processes.
         chosen = {kind for kind in kinds if kind == "net"} | {kinds[self._sweeps % len(kinds)]}
-        return {pid for pid in self._table if not theirs.isdisjoint(_links(pid, chosen))}
+        links = {pid: _links(pid, chosen) for pid in self._table}
+        self.joined = {pid for pid, found in links.items() if not sandboxes.isdisjoint(found)}
+        return {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
 
     def _grouped(self) -> dict[int, str]:
         """Who sits in a control group of this deployment, and below which launch's."""

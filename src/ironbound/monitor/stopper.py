@@ -5,8 +5,9 @@ Decides which processes are sandboxes and may be killed from here. Follows pidfd
 Rule 1: a process is held by a descriptor of the kernel's (pidfd) from the first look on, and its start time is checked
         after that: no other process can get under it, whatever its number becomes.
 Rule 2: only sandboxes are killed: what carries a user that is for sandboxes or sits in a control group of this
-        deployment, or, where there are none, a child of the zygote of our own user. Whatever the node says of it,
-        nothing else is. What was a sandbox stays one, whoever it became since.
+        deployment or in a namespace that such a one has to itself, or, where there are no such users, a child of the
+        zygote of our own user. Whatever the node says of it, nothing else is. What was a sandbox stays one, whoever
+        it became since.
 Rule 3: taking away waits for nobody's log. The node has GRACE_S to obey; then the process is killed.
 """
 
@@ -102,15 +103,19 @@ class Stopper:
         except OSError:
             return False
 
-    async def end(self, pid: int, pid_start: int, grace_s: float = GRACE_S) -> End | None:
-        """Wait for the process's end, and bring it about after `grace_s`. None if it is not ours and goes on."""
+    async def end(self, pid: int, pid_start: int, *, joined: bool = False) -> End | None:
+        """Wait for the process's end, and bring it about after GRACE_S. None if it is not ours and goes on.
+
+        `joined`: it was seen in a sandbox's own namespace.
+        """
         began = time.monotonic()
         try:
             held = self.hold(pid, pid_start)
+            held.ours = held.ours or joined
         except ProcessGone:
             return End("other", 0)
         by: Literal["monitor", "other"] = "other"
-        if not await _ended(held.descriptor, grace_s):
+        if not await _ended(held.descriptor, GRACE_S):
             held = self.hold(pid, pid_start)
             if not held.ours:
                 return None

@@ -25,7 +25,7 @@ from ironbound.core.posture import Difference
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
-from ironbound.wire.log import Log
+from ironbound.wire.log import Log, LogUnavailable
 
 from .cages import Cages
 from .drifts import MAX_DIFFERENCES, Drifts
@@ -49,7 +49,7 @@ STRAY_LOOKS: Final = 2
 #: Seconds between those looks after an event.
 STRAY_AGAIN_S: Final = 0.05
 #: Seconds that a process may be gone before its exit is in the log.
-GONE_S: Final = 10.0
+GONE_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
 HELD_NATIVE: Final = 4
 #: Seconds between two whole looks at one container.
@@ -237,7 +237,7 @@ class Watch:
                 differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
                 differences += self._misplaced(said)
             except ProcessGone:
-                self._gone(watched)
+                self._outbox.begin(self._gone(watched))
                 return
             except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
                 sample = {}
@@ -259,7 +259,8 @@ class Watch:
         said = watched.said
         held = self._drifts.stopper.hold(said["pid"], said["pid_start"])
         seen = watched.glanced()
-        self._reconciler.namespaces[held.pid] = watched.namespaces()
+        if held.ours:  # else anything that the node names as a sandbox would make its neighbours strays
+            self._reconciler.namespaces[held.pid] = watched.namespaces()
         asked = self._deployment.separated and (watched.filters is None or seen != watched.seen)
         sample = self._cages.sample(said, running=running, filters=asked)
         watched.keep(sample, seen, asked=asked)
@@ -285,14 +286,23 @@ class Watch:
             },
         )
 
-    def _gone(self, watched: Watched) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _gone(self, watched: Watched) -> None:
+        """The process has ended, and its exit is not in the log; a log that is away can't have it."""
+        loop = asyncio.get_running_loop()
         if watched.gone_since is None:
-            watched.gone_since = now
-        elif now - watched.gone_since > GONE_S and watched.index in self._watched:
+            watched.gone_since = loop.time()
+            return
+        if loop.time() - watched.gone_since < GONE_S or watched.drifted:
+            return
+        try:
+            await self._log.refresh(1.0)
+        except LogUnavailable:
+            watched.gone_since = loop.time()
+            return
+        if watched.index in self._watched and not watched.drifted:
+            watched.drifted = True
             said = watched.said
             missing: list[Value] = [{"path": "process", "expected": said["pid"], "got": None}]
-            watched.drifted = True
             self._drifts.found(
                 "entry-without-process", watched.index, said["launch"], said["pid"], said["pid_start"], missing
             )
@@ -316,7 +326,8 @@ class Watch:
                 found: list[Value] = [
                     {"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}
                 ]
-                self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found)
+                joined = stray.pid in self._reconciler.joined
+                self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found, joined=joined)
         self._strays.seen = looks
 
     def _families(self) -> list[Family]:
