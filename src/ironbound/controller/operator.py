@@ -28,7 +28,8 @@ from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
 from ironbound.core.surface import parse_surface, surface_digest
-from ironbound.wire.deployment import MAX_ARTIFACT, Deployment
+from ironbound.core.tree import parse_tree
+from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
 
 from .openapi import DESCRIPTION
@@ -125,7 +126,7 @@ class Operators:
             if len(data) != asked["body"]["size"]:
                 raise Refused("artifact-differs")
             if asked["body"]["kind"] == "agent":  # a canary may be anything: it is there to be refused by the sandbox
-                _check_module(data)
+                self._check_module(data)
             if asked["body"]["surface_sha256"] != surface_digest(data):
                 raise Refused("surface-differs")
         elif kind == "profile-approval":
@@ -135,6 +136,20 @@ class Operators:
                 raise Refused("profile-malformed") from error
             if config["profile"] != asked["body"]["profile"]:
                 raise Refused("profile-malformed")
+
+    def _check_module(self, data: bytes) -> None:
+        """An agent's module is one that the parser accepts, and imports nothing; a native agent's image is loaded."""
+        try:
+            if is_manifest(data):
+                parse_tree(self._deployment.artifact(parse_manifest(data).rootfs))
+                return
+            surface = parse_surface(data)
+        except FormatError as error:
+            raise Refused("module-malformed") from error
+        except DeploymentError as error:
+            raise Refused("image-unknown") from error
+        if surface.imports:
+            raise Refused("module-imports")
 
     async def _refuse(
         self, status: int, body: bytes, reason: str, detail: str, verb: str | None
@@ -153,19 +168,6 @@ class Operators:
                 text = f"refused ({reason}), and not known to be logged: {error}"
                 return _problem(503, "log-unavailable", text, None)
         return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
-
-
-def _check_module(data: bytes) -> None:
-    """An agent's module is one that a parser accepts, and imports nothing."""
-    try:
-        if is_manifest(data):
-            parse_manifest(data)
-            return
-        surface = parse_surface(data)
-    except FormatError as error:
-        raise Refused("module-malformed") from error
-    if surface.imports:
-        raise Refused("module-imports")
 
 
 def _check_size(asked: Envelope, approvals: list[Envelope]) -> None:

@@ -29,7 +29,7 @@ MIB: Final = 1024 * 1024
 DEV_BYTES: Final = 65_536
 
 MASKED: Final = (
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats", "/proc/sched_debug",
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
     "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
 )  # fmt: skip
 """Hidden in runc and crun; a host has some of them."""

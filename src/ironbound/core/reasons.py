@@ -30,6 +30,7 @@ REASONS: Final[Mapping[str, str]] = {
     "artifact-differs": "the bytes that the request names must come with it, and only those",
     "module-malformed": "the module is no Wasm module, component or manifest that a parser accepts",
     "surface-differs": "the approved surface is not the one that the module's bytes have; read it anew and sign again",
+    "image-unknown": "the manifest's root file system is not loaded here; `ironbound image load` first",
     "module-imports": "an agent's module imports nothing; this one does",
     "profile-malformed": "the effective configuration is not one that `ironbound` makes",
     # the kernel

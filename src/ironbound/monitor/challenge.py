@@ -95,7 +95,7 @@ class Challenges:
         ]
 
     async def challenge(self, config: str, module: str, probe: str) -> Mapping[str, Any]:
-        """Run one canary and wait for its result. LogUnavailable, AppendRefused or TimeoutError if there is none."""
+        """Run one canary and wait for its result. LogUnavailable or AppendRefused if it can't be asked for."""
         async with self._turn:
             entry = await self._ask(config, module, probe)
             if entry.void is not None:
@@ -105,6 +105,9 @@ class Challenges:
             try:
                 async with asyncio.timeout(RESULT_TIMEOUT_S):
                     answer = await waiting
+            except TimeoutError:
+                text = f"no result within {RESULT_TIMEOUT_S:.0f} s"
+                return self._result(probe, config, "INCONCLUSIVE", text, entry.index)
             finally:
                 del self._waiting[entry.index]
             said = answer.predicate
@@ -142,7 +145,7 @@ class Challenges:
     async def _try(self, config: str, module: str, probe: str) -> None:
         try:
             await self.challenge(config, module, probe)
-        except (TimeoutError, LogUnavailable, AppendRefused):
+        except (LogUnavailable, AppendRefused):
             return  # the schedule draws another time
 
     async def everything(self, work: Iterable[tuple[str, str, str]]) -> AsyncIterator[Mapping[str, Any]]:

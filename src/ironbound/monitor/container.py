@@ -10,6 +10,7 @@ Rule 2: the root is the image only if it is the very folder (device and inode) i
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 MAX_PROCESSES: Final = 4096
 """Processes of one container that are looked at; more is no sample."""
 MAX_FOREIGN: Final = 16
+_ENDING: Final = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENODEV)
+"""What reading a process gives that ends meanwhile; EINVAL is its mount table's, ENODEV its cgroup's."""
 _FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _TMPFS: Final = ("size=", "nr_inodes=")
 _UNLIMITED: Final = 1 << 60
@@ -77,7 +80,9 @@ def observe_container(
     require_start(pid, pid_start)
     try:
         sample = _sample(pid, baseline, approved, runtime_sha256, filters, running)
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError as error:
+        if error.errno not in _ENDING:
+            raise
         require_start(pid, pid_start)
         raise ProcessGone(f"process {pid} ended while it was read") from None
     require_start(pid, pid_start)

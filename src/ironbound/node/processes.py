@@ -6,6 +6,7 @@ Decides nothing. Follows posix_spawn(3), pidfd_open(2), wait4(2), prctl(2) (PR_S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -31,6 +32,10 @@ class Status:
 
 def spawn(argv: Sequence[str], handed: Mapping[int, int]) -> int:
     """Start `argv` with an empty environment and just these descriptors (target → ours). The child's pid. OSError."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                os.set_inheritable(int(name), False)
     moved = {target: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _HIGH) for target, ours in handed.items()}
     try:
         actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, ours, target) for target, ours in moved.items()]
@@ -82,6 +87,16 @@ def describe(code: int) -> str:
         return f"ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"ended by signal {-code}"
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, its threads' included; none where it has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                found += [int(word) for word in file.read().split()]
+    return found
 
 
 async def readable(descriptor: int) -> None:

@@ -1,4 +1,5 @@
-"""`ironbound canary run`: asks the monitor to run the canaries now, and shows the results as they come."""
+"""The canaries for operators: which of them a deployment needs approved, and `ironbound canary run`, which asks the
+monitor to run them now and shows the results as they come."""
 
 from __future__ import annotations
 
@@ -6,13 +7,35 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ironbound.core.canonical import FormatError
+from ironbound.canary.probes import load_probes
+from ironbound.core.canonical import FormatError, sha256_hex
+from ironbound.core.native import Manifest
+from ironbound.core.profile import WASM, family_of, parse_configuration
+from ironbound.core.replay import Replay
+from ironbound.core.tree import PROGRAM_MODE
+from ironbound.node.native.container import guard_bytes
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.frames import receive_frame, send_frame
+from ironbound.wire.image_load import Piece, load
 
 from .voice import FAILED, OK, Stop, emit, note, paint, say
 
 _STYLES = {"REFUSED": "green", "ESCAPED": "red", "INCONCLUSIVE": "yellow"}
+
+
+def needed(deployment: Deployment, replay: Replay) -> list[tuple[dict[str, Any], bytes]]:
+    """Document and module of every shipped canary that no approval names yet, for the families of approved profiles.
+
+    Wasm canaries are always among them. The native ones share one image, which is loaded here.
+    """
+    configs = [parse_configuration(deployment.artifact(digest)) for digest in replay.books.profiles]
+    found = [(probe.document, probe.module) for probe in load_probes("wasm")]
+    if any(family_of(config) != WASM for config in configs):
+        native = load_probes("native")
+        pieces = [Piece(f"{native[0].document['module']}", PROGRAM_MODE, chunks=(native[0].module,))]
+        rootfs = load(deployment, pieces, guard_bytes()).digest
+        found += [(one.document, Manifest(rootfs, ("/probe", one.name)).encode()) for one in native]
+    return [(document, module) for document, module in found if sha256_hex(module) not in replay.books.modules]
 
 
 async def challenge_all(

@@ -411,18 +411,17 @@ def _approve_module(arguments: argparse.Namespace) -> int:
 
 
 def _approve_canaries(arguments: argparse.Namespace) -> int:
-    from ironbound.canary.probes import load_probes
+    from .canaries import needed
 
     deployment = _deployment(arguments)
     replay = operators.replayed(deployment)
     payloads = []
-    for probe in load_probes("wasm"):
-        digest = sha256_hex(probe.module)
-        if digest in replay.books.modules:
-            continue
-        body = approval_body(probe.module, probe.document)
-        payload = operators.build(replay, "module-approval", module=digest, body=body, ticket=arguments.ticket)
-        payloads.append((payload, [probe.module]))
+    for document, module in needed(deployment, replay):
+        body = approval_body(module, document)
+        payload = operators.build(
+            replay, "module-approval", module=sha256_hex(module), body=body, ticket=arguments.ticket
+        )
+        payloads.append((payload, [module]))
     if not payloads:
         note("every canary is approved already")
         return OK

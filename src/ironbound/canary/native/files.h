@@ -17,7 +17,7 @@ static void follow_symlink(void) {
     static const char link[] = "/tmp/ironbound-link";
     word made = call(SYS_symlink, "../../../../../../ironbound-probe", link);
     if (failed(made) && made != -EEXIST) {
-        never_reached("no link of its own in /tmp");
+        without_file(made);
         return;
     }
     if (attempt("open through a link out of /tmp", opens(link, O_WRONLY | O_CREAT), HIDDEN))

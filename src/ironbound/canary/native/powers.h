@@ -80,7 +80,7 @@ static word make_own_file(void) {
 static void setuid_file(void) {
     word made = make_own_file();
     if (made) {
-        never_reached("no file of its own in /tmp");
+        without_file(made);
         return;
     }
     attempt("chown root", call(SYS_chown, own_file, 0, -1), NO_SUCH_ID);
@@ -91,7 +91,7 @@ static void file_capability(void) { /* struct vfs_cap_data, revision 2: CAP_CHOW
     u32 value[5] = {0x02000001, 1, 0, 0, 0};
     word made = make_own_file();
     if (made) {
-        never_reached("no file of its own in /tmp");
+        without_file(made);
         return;
     }
     attempt("setxattr security.capability",

@@ -88,6 +88,12 @@ static void never_reached(const char *what) {
     put(&gaps, what);
 }
 
+/* There is no file of its own to try it with: where nothing can be written at all, that is the refusal. */
+static void without_file(word made) {
+    if (made == -EROFS) attempt("create in /tmp", made, ERRORS(EROFS));
+    else never_reached("no file of its own in /tmp");
+}
+
 static word opened(word descriptor) {
     if (!failed(descriptor)) call(SYS_close, descriptor);
     return descriptor;

@@ -28,6 +28,8 @@ from . import cgroup
 
 READY_SECONDS: Final = 30.0
 REAP_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 0.5
+"""Between two looks whether the container's memory was used up."""
 RELEASE: Final = b"release\n"
 
 
@@ -97,18 +99,24 @@ class ContainerCell:
 
     async def _end(self) -> Ended:
         loop = asyncio.get_running_loop()
-        late = False
+        late = memory = False
         if self._released_at is None:
             self.kill()
+        deadline = None if self._released_at is None else self._released_at + self._wall_clock
+        dead = asyncio.ensure_future(readable(self.pidfd))
         try:
-            async with asyncio.timeout(None if self._released_at is None else self._wall_clock):
-                await readable(self.pidfd)
-        except TimeoutError:
-            late = True
-            self.kill()
-            await readable(self.pidfd)
+            while not dead.done():
+                left = WATCH_SECONDS if deadline is None else min(WATCH_SECONDS, deadline - loop.time())
+                await asyncio.wait([dead], timeout=max(0.0, left))
+                late = late or (not dead.done() and deadline is not None and loop.time() >= deadline)
+                # Who goes on after a part of it was killed is no whole agent; gVisor's kernel would wait for ever.
+                memory = await self._memory_ran_out()
+                if late or memory:
+                    self.kill()
+                    await dead
+        finally:
+            dead.cancel()
         wall_ms = 0 if self._released_at is None else int((loop.time() - self._released_at) * 1000)
-        memory = bool(self._place.cgroup) and await asyncio.to_thread(cgroup.memory_ran_out, self._place.cgroup)
         await asyncio.to_thread(self._sweep)
         status = await self._status()
         if self._drain is not None:
@@ -121,6 +129,9 @@ class ContainerCell:
         report = self._report.decode("utf-8", "replace")[-MAX_REPORT:]
         code, cpu, rss = (None, 0, 0) if status is None else (status.code, status.cpu_ms, status.max_rss)
         return Ended(reason, text, report, 0, 0, code, cpu, rss, wall_ms)
+
+    async def _memory_ran_out(self) -> bool:
+        return bool(self._place.cgroup) and await asyncio.to_thread(cgroup.memory_ran_out, self._place.cgroup)
 
     def _reason(self, status: Status | None, late: bool, memory: bool) -> tuple[str, str]:
         if late:

@@ -28,7 +28,7 @@ from ironbound.core.canonical import Digest, FormatError, parse_json, sha256_hex
 from ironbound.core.container import HYBRID, MASKED, READ_ONLY, Place, arguments, command, envelope
 from ironbound.core.native import parse_manifest, plan
 from ironbound.core.profile import parse_configuration
-from ironbound.node.processes import describe, kill, readable, reap, spawn
+from ironbound.node.processes import children, describe, kill, readable, reap, spawn
 from ironbound.node.runtime import HoldFailed, Order
 from ironbound.node.sandbox.memfd import sealed_memfd
 from ironbound.wire.deployment import Deployment
@@ -197,8 +197,15 @@ class Container:
 
     def _abandon(self, place: Place, helper: int) -> None:
         if helper > 0:
+            # Its child may not have asked yet to die with it, and waits for it then: both are ended.
+            inside = [os.pidfd_open(one) for one in children(helper)]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(helper, signal.SIGKILL)  # our own child, not reaped yet: the number is its
+            for pidfd in inside:
+                kill(pidfd)
+                os.close(pidfd)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(helper, 0)  # what is not reaped counts against its user's processes
         if place.cgroup:
             cgroup.empty(place.cgroup)
         shutil.rmtree(place.cell, ignore_errors=True)
@@ -211,9 +218,15 @@ class Container:
                 helper = spawn(argv, {**handed, 7: write})
             finally:
                 os.close(write)
+            said = b""
             async with asyncio.timeout(START_S):
-                await readable(read)
-            status = parse_json(os.read(read, 4096), limit=4096)
+                while b"}" not in said:  # it comes in pieces
+                    await readable(read)
+                    part = os.read(read, 4096)
+                    if not part:
+                        break
+                    said += part
+            status = parse_json(said, limit=4096)
         finally:
             os.close(read)
         pid = status.get("child-pid") if isinstance(status, dict) else None

@@ -197,6 +197,7 @@ int program(long argc, char **argv, char **envp) {
     set_no_new_privs();
     reset_signals();
     call(SYS_umask, 077);
+    call(SYS_chmod, "/tmp", 0700); /* runc gives a mount the mode of its mount point; not ours, or none: no harm */
     probe_begin();
     probe_landlock(restrict_by_landlock(the_plan.landlock));                           /* (6) */
     install_filter(&the_plan);                                                         /* (7) */
