@@ -5,8 +5,8 @@ configuration and the launch's place on the host. It starts nothing: `node/nativ
 and hands them over; the verifier derives them again from the log and compares digests. Follows the OCI runtime
 specification 1.0.2, bwrap(1), and the runtimes' own command lines.
 
-Rule 1: nothing writable but /tmp, which is small, without programs and gone at the end; bubblewrap, which can't bound
-        the files of a tmpfs, has nothing writable at all.
+Rule 1: nothing writable but /tmp, which is small, without programs and gone at the end; bubblewrap and gVisor, which
+        can't bound the number of files there, have nothing writable at all.
 Rule 2: no network, no capability, no new privilege, no device beyond five that hold no state.
 Rule 3: the first process is the guard.
 """
@@ -105,6 +105,8 @@ def oci_config(config: Mapping[str, Any], place: Place) -> bytes:
         "readonlyPaths": list(READ_ONLY),
     }
     own = f"mode=700,uid={place.uid},gid={place.gid},size={scratch['max_bytes']},nr_inodes={scratch['max_files']}"
+    if nested:  # it would put a writable one there by itself
+        own = "ro"
     value: Value = {
         "ociVersion": "1.0.2",
         "hostname": "sandbox",
