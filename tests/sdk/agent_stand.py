@@ -20,9 +20,12 @@ from unittest import mock
 import mcp_types
 import wasmtime
 from wasmtime import _ffi
+from wasmtime import component as model
 
 from ironbound.core.canonical import Digest
+from ironbound.node.sandbox import component
 from ironbound.node.sandbox import engine as runtime
+from ironbound.node.sandbox.agent import AgentEnded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = CHECKOUT / "sdk" / "c" / "examples"
@@ -180,10 +183,46 @@ class Agent:
         return ctypes.addressof(self._memory.data_ptr(self._store).contents) + place
 
 
+class Component:
+    """One instance of a component, as the worker has it; a weakened one finds a function behind every import."""
+
+    def __init__(self, data: bytes, weakening: Weakening | None = None) -> None:
+        weak = weakening or Weakening()
+        engine = runtime.make_engine(weak.limits.max_stack, components=True)
+        try:
+            made = component.compile_component(engine, data, weak.limits.max_module_size)
+        except runtime.ModuleRefused as error:
+            if not weak.imports:
+                raise Stopped(Ended(error.stage, error.text)) from None
+            made = model.Component(engine, data)
+        self._agent = component.ComponentAgent(made, engine, weak.limits)
+        for instance, function in weak.imports:
+            with self._agent._linker.root() as root, root.add_instance(instance) as defined:
+                defined.add_func(function, lambda *_: 7)
+        self._alive(self._agent.instantiate)
+
+    def take(self, message: bytes) -> list[bytes]:
+        """What it says to one message, as lines."""
+        data: bytes = self._alive(lambda: self._agent.take(message))
+        return data.split(b"\n")[:-1]
+
+    def _alive(self, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except AgentEnded as ended:
+            raise Stopped(Ended(ended.reason, ended.text, ended.report)) from None
+
+
+def agent_of(module: Path, weakening: Weakening | None = None) -> Agent | Component:
+    """An instance of what is in the file."""
+    data = module.read_bytes()
+    return Component(data, weakening) if data[6:8] == b"\x01\x00" else Agent(module, weakening)
+
+
 Peer = Callable[[bytes], list[bytes]]
 
 
-def converse(agent: Agent, peer: Peer, *lines: bytes) -> None:
+def converse(agent: Agent | Component, peer: Peer, *lines: bytes) -> None:
     """Deliver the lines, and everything that the peer answers, until both are silent. Raises Stopped."""
     waiting = deque(lines)
     while waiting:
@@ -197,7 +236,7 @@ def ending(module: Path, peer: Peer, start: bytes = START, weakening: Weakening 
 
     def run() -> None:
         try:
-            converse(Agent(module, weakening), peer, start)
+            converse(agent_of(module, weakening), peer, start)
         except Stopped as stopped:
             found.append(stopped.ended)
 

@@ -1,0 +1,31 @@
+;; A component that imports an interface of WASI: the way in which most components of today reach their host.
+;; The report is the start message without its last brace, and the words below.
+(component
+  (import "wasi:random/random@0.2.0" (instance $random (export "get-random-u64" (func (result u64)))))
+  (core func $drawn (canon lower (func $random "get-random-u64")))
+  (core module $code
+    (import "host" "random" (func $random (result i64)))
+    (memory (export "memory") 2)
+    (data (i32.const 32)
+      ",\"probe\":\"component-random\",\"verdict\":\"ESCAPED\",\"refusal\":\"the host drew a number\",\"tried\":1,\"refused\":0}")
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+    (func (export "handle") (param $at i32) (param $size i32) (result i32)
+      (local $from i32) (local $to i32)
+      (drop (call $random))
+      (local.set $from (i32.const 32))
+      (local.set $to (i32.sub (i32.add (local.get $at) (local.get $size)) (i32.const 1)))
+      (loop $copy
+        (i32.store8 (local.get $to) (i32.load8_u (local.get $from)))
+        (local.set $from (i32.add (local.get $from) (i32.const 1)))
+        (local.set $to (i32.add (local.get $to) (i32.const 1)))
+        (br_if $copy (i32.load8_u (local.get $from))))
+      (i32.store8 (i32.const 16) (i32.const 2))
+      (i32.store (i32.const 20) (local.get $at))
+      (i32.store (i32.const 24) (i32.sub (local.get $to) (local.get $at)))
+      (i32.const 16)))
+  (core instance $it (instantiate $code (with "host" (instance (export "random" (func $drawn))))))
+  (type $answer (variant (case "silence") (case "send" string) (case "report" string)))
+  (func $handle (param "message" string) (result $answer)
+    (canon lift (core func $it "handle") (memory (core memory $it "memory")) (realloc (core func $it "realloc"))))
+  (instance $messages (export "answer" (type $answer)) (export "handle" (func $handle)))
+  (export "ironbound:agent/messages@1.0.0" (instance $messages)))
