@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stand import ROOT, STRICT, Stand, until
+from stand import STRICT, Stand, until
 
 from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.native import parse_manifest
@@ -29,8 +29,10 @@ from ironbound.terminal.demo.records import RECORDS, make_records, make_server
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "sdk" / "python-native"
 TOKEN = "mackerel-" + os.urandom(8).hex()
-#: Runtime → its program, and whether it takes root here.
-RUNTIMES = {"bubblewrap": ("bwrap", False), "runc": ("runc", True), "crun": ("crun", True), "gvisor": ("runsc", True)}
+#: Runtime → its program.
+PROGRAMS = {"bubblewrap": "bwrap", "runc": "runc", "crun": "crun", "gvisor": "runsc"}
+#: All but bubblewrap need a cgroup, which takes root.
+RUNTIMES = ["bubblewrap", *(pytest.param(name, marks=pytest.mark.root) for name in ("runc", "crun", "gvisor"))]
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,8 @@ def profile(stand: Stand, runtime: str) -> Digest:
 
 def require(runtime: str) -> None:
     """Skip where the runtime can't be had."""
-    program, as_root = RUNTIMES[runtime]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    if as_root and not ROOT:
-        pytest.skip(f"{runtime} needs a cgroup, which takes root")
+    if shutil.which(PROGRAMS[runtime]) is None:
+        pytest.skip(f"{PROGRAMS[runtime]} is not installed")
 
 
 def grant(stand: Stand, agent: str, module: Digest, config: Digest, **body: Any) -> None:
