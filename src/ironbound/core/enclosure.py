@@ -206,7 +206,7 @@ def _compare_caps(wanted: Value, seen: Value) -> list[Difference]:
     """A set of which nothing is expected says nothing."""
     if not isinstance(wanted, dict) or not isinstance(seen, dict):
         return compare("caps", wanted, seen)
-    free = {name for name, value in wanted.items() if value is None and seen.get(name) is not None}
+    free = {name for name, value in wanted.items() if value is None}
     return compare("caps", *({name: one[name] for name in one if name not in free} for one in (wanted, seen)))
 
 
