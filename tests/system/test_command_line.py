@@ -20,8 +20,8 @@ TWO = PEOPLE[:2]
 COMMANDS = [
     ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
     ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
-    ("image", "load"), ("image", "list"), ("surface",), ("canary", "run"), ("evidence", "export"), ("verify",),
-    ("demo",),
+    ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
+    ("verify",), ("demo",),
 ]  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""An agent in a virtual machine, through a whole deployment: approved, launched, observed, stopped, and evidenced."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stand import Stand, is_alive
+
+import ironbound
+from ironbound.core.canonical import Digest
+from ironbound.core.native import Manifest
+from ironbound.core.profile import Layer, merge
+from ironbound.evidence.export import export
+from ironbound.node.microvm import kernel as kernels
+from ironbound.verifier.claims import HOLDS
+from ironbound.verifier.verify import verify_bundle
+from ironbound.wire.image_load import load_directory
+from ironbound.wire.images import shipped_guard
+
+PROFILES = Path(ironbound.__file__).parent / "data" / "profiles"
+TESTS = Path(__file__).resolve().parents[1]
+SITE = b'profile = "vm"\n[agent.runtime]\nmax_memory = 128\n'
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU on this machine"),
+]
+
+
+def with_machine(stand: Stand, work: Path) -> bytes:
+    """A deployment with a kernel, an approved profile for QEMU, and an image; the manifest of an agent that waits."""
+    try:
+        kernels.place(stand.root, *kernels.installed())
+    except kernels.KernelMissing as missing:
+        pytest.skip(str(missing))
+    stand.start()
+    spec = importlib.util.spec_from_file_location("sdk_build", TESTS.parent / "sdk" / "c" / "build.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    root = work / "rootfs"
+    root.mkdir()
+    tool.compile_native(TESTS / "node" / "puppet.c", root / "puppet", work / "caches")
+    rootfs = load_directory(root, stand.deployment, shipped_guard()).digest
+    names = ("native.toml", "qemu-microvm.toml")
+    effective = merge([*(Layer(name, (PROFILES / name).read_bytes()) for name in names), Layer("site.toml", SITE)])
+    body = {"profile": str(effective.config["profile"])}
+    payload = stand.build("profile-approval", config=effective.digest, body=body)
+    stand.submit(payload, artifacts=(effective.encoded,))
+    stand.config = Digest(effective.digest)
+    return Manifest(rootfs, ("/puppet",)).encode()
+
+
+def lower_limit(pid: int, uid: int) -> None:
+    """Changes a limit of the hypervisor, as its own user: whoever got out of the guest could."""
+    become = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"] if os.getuid() == 0 else []
+    subprocess.run([*become, "prlimit", "--pid", str(pid), "--nofile=63:64"], check=True)
+
+
+def test_a_machine_is_launched_observed_stopped_and_evidenced_and_what_changes_in_it_ends_it(
+    fresh: Callable[..., Stand], tmp_path: Path
+) -> None:
+    stand = fresh()
+    module = with_machine(stand, tmp_path)
+    host = stand.entries("service-started", role="node")[-1].predicate["host"]
+    assert "qemu-microvm" in host["runtimes"], host["unavailable"]
+    assert "firecracker" in host["unavailable"] and host["runtimes"]["qemu-microvm"]["accelerator"] in ("kvm", "tcg")
+
+    first = stand.started("boxed", module)
+    said = first.predicate
+    assert said["runtime"] == "qemu-microvm" and {one["verdict"] for one in said["probes"]} == {"REFUSED"}
+    assert os.readlink(f"/proc/{said['pid']}/exe").endswith("qemu-system-x86_64")
+    stand.stop_agent("boxed")
+    assert stand.await_entry("exited", first.index, started=first.index).predicate["reason"] == "stopped"
+    assert not is_alive(said["pid"], said["pid_start"])
+
+    second = stand.started("boxed", module)
+    pid = second.predicate["pid"]
+    lower_limit(pid, second.predicate["uid"])
+    drift = stand.await_entry("drift", second.index, pid=pid)
+    assert [one["path"] for one in drift.predicate["differences"]] == ["rlimits.nofile"]
+    stand.await_entry("exited", second.index, started=second.index)
+    assert not is_alive(pid, second.predicate["pid_start"])
+
+    out = tmp_path / "evidence.ironbound"
+    export(stand.deployment, out)
+    with open(out, "rb") as file:
+        report = verify_bundle(file, stand.deployment.trust.pin)
+    claims = {claim.id: claim for claim in report.claims}
+    for name in ("A1", "B1", "B3", "D1", "F1"):
+        assert claims[name].status == HOLDS, (claims[name], [(e.index, e.kind, e.predicate.get('at_ms'), str(e.predicate.get('differences'))[:90]) for e in stand.entries()][-14:])
