@@ -74,7 +74,7 @@ def binary(text: str) -> bytes:
 
 def modules() -> list[bytes]:
     files = [*(REPOSITORY / "src/ironbound/canary/modules").glob("*.wasm"), REPOSITORY / "sdk/c/examples/hello.wasm"]
-    small = [data for path in sorted(files) if len(data := path.read_bytes()) < 4000 and data[:4] == b"\x00asm"]
+    small = [data for path in sorted(files) if len(data := path.read_bytes()) < 4000 and data[:8] == PREAMBLE]
     assert len(small) > 10
     return [*[binary(RICH)] * len(small), *small]
 
