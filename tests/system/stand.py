@@ -243,7 +243,7 @@ class Stand:
         try:
             return until(f"{kind} {said}", lambda: next(self._matching(kind, start, said), None))
         except AssertionError as error:
-            last = [(one.index, one.kind, one.void) for one in self.log.entries[start:]]
+            last = [(one.index, one.kind, one.void, one.predicate.get("text")) for one in self.log.entries[start:]]
             raise AssertionError(f"{error}; since {start}: {last}\n{self.journals()}") from error
 
     def snapshot(self) -> Any:

@@ -24,6 +24,7 @@ from typing import Any, Final
 from ironbound.core.canonical import Digest, FormatError, canonical
 from ironbound.core.checkpoint import Checkpoint
 from ironbound.core.keys import SignatureInvalid
+from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.note import MAX_NOTE
 from ironbound.core.policy import PolicyUnmet
 from ironbound.core.replay import Replay
@@ -172,7 +173,19 @@ def _read_log(
     wanted |= dict.fromkeys(books.profiles, "configuration")
     for launch in books.launches.values():
         wanted |= {launch.module: "module", launch.config: "configuration"}
+    for digest in list(wanted):
+        if (rootfs := _rootfs(deployment, digest)) is not None:
+            wanted[rootfs] = "listing of a root file system"
     return replay, wanted, digests
+
+
+def _rootfs(deployment: Deployment, digest: str) -> Digest | None:
+    """The root file system that an artifact names, if it is a native agent's manifest."""
+    try:
+        data = deployment.artifact(Digest(digest))
+        return parse_manifest(data).rootfs if is_manifest(data) else None
+    except (DeploymentError, FormatError):
+        return None  # what is missing is listed as such, and an effective configuration is no manifest
 
 
 def _decode(tile: Tile, data: bytes) -> tuple[bytes, ...]:

@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
@@ -180,8 +181,9 @@ class Challenges:
                 async for result in self.everything(work):
                     await send_frame(writer, {"ok": True, "result": dict(result)})
                 await send_frame(writer, {"ok": True, "done": True})
-        except (OSError, FormatError, TimeoutError, LogUnavailable, AppendRefused):
-            pass  # the asker sees the connection end before `done`
+        except (OSError, FormatError, TimeoutError, LogUnavailable, AppendRefused) as error:
+            # The asker sees the connection end before `done`, and is told to look here.
+            sys.stderr.write(f"monitor: canary run broken off: {type(error).__name__}: {error}\n")
         finally:
             writer.close()
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ironbound.core.canonical import FormatError
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.surface import Surface, first_import, memory_pages, missing_exports, parse_surface, surface_digest
+from ironbound.core.tree import parse_tree, require_image
 
 from .claims import Case, Claim
 from .history import History
@@ -63,8 +64,7 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
             case.found("surface-differs", index, f"module {module}: approved with the surface {approved.surface}")
         try:
             if is_manifest(data):
-                parse_manifest(data)
-                case.count("native agents, contained and not analysed")
+                _check_image(case, index, data, artifact)
                 continue
             surface = parse_surface(data)
         except FormatError as error:
@@ -73,8 +73,22 @@ def claim_a2(history: History, artifact: Artifact, configs: Callable[[str], Any]
         # A canary that demands more memory than it may have is there to be refused it: that is B2's to show.
         is_canary = history.launch(start.says["launch"]).nonce is not None
         _check_surface(case, index, module, surface, configs(config), is_canary)
+    if case.counts.get("native agents, contained and not analysed"):
+        case.remark("the code of native agents is contained, not analysed: B1 and B2 say by what, and what it met")
     case.population("modules under a profile")
     return case.close()
+
+
+def _check_image(case: Case, index: int, manifest: bytes, artifact: Artifact) -> None:
+    """A native agent's surface is its root file system, by tree digest, and the installed filter, which B1 compares.
+    Its code is contained, not analysed. Raises FormatError."""
+    rootfs = parse_manifest(manifest).rootfs
+    listing = artifact(rootfs)
+    if listing is None:
+        case.found("artifact-missing", index, f"the listing of the root file system {rootfs}")
+        return
+    require_image(parse_tree(listing))
+    case.count("native agents, contained and not analysed")
 
 
 def _check_surface(case: Case, index: int, module: str, surface: Surface, config: Any, is_canary: bool) -> None:
