@@ -17,11 +17,12 @@ from ironbound.core.canonical import FormatError, parse_json
 from ironbound.core.firecracker import Request
 
 ANSWER_S: Final = 10.0
-APPEAR_S: Final = 10.0
+APPEAR_S: Final = 20.0
 PAUSE_S: Final = 0.005
 MAX_ANSWER: Final = 64 * 1024
 MAX_SAID: Final = 500
 _DONE: Final = 204
+_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 class ApiRefused(Exception):
@@ -40,36 +41,26 @@ def _fault(data: bytes) -> str:
     return "".join(char if char.isprintable() else " " for char in said)[:MAX_SAID]
 
 
-async def _appeared(path: str) -> None:
-    """Wait until somebody listens at the socket. TimeoutError."""
-    async with asyncio.timeout(APPEAR_S):
-        while True:
-            try:
-                _, writer = await asyncio.open_unix_connection(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                await asyncio.sleep(PAUSE_S)
-                continue
-            writer.close()
-            return
+async def _answered(client: httpx.AsyncClient, request: Request, deadline: float) -> httpx.Response:
+    """The answer to a request; until the deadline (of the loop's clock) somebody may still begin to listen.
+    ApiRefused."""
+    while True:
+        try:
+            return await client.request(request.method, request.path, content=request.body, headers=_HEADERS)
+        except httpx.ConnectError as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise ApiRefused(f"{request.path}: no API at its socket: {error}"[:MAX_SAID]) from error
+            await asyncio.sleep(PAUSE_S)
+        except httpx.HTTPError as error:
+            raise ApiRefused(f"{request.path}: {type(error).__name__}: {error}"[:MAX_SAID]) from error
 
 
 async def configure(path: str, requests: Sequence[Request]) -> None:
     """Send the requests to the API that listens, or soon will, at this path. ApiRefused."""
-    try:
-        await _appeared(path)
-    except (TimeoutError, OSError) as error:
-        raise ApiRefused(f"no API at its socket within {APPEAR_S:.0f} s ({type(error).__name__})") from error
+    deadline = asyncio.get_running_loop().time() + APPEAR_S
     transport = httpx.AsyncHTTPTransport(uds=path)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=ANSWER_S) as client:
         for request in requests:
-            try:
-                answer = await client.request(
-                    request.method,
-                    request.path,
-                    content=request.body,
-                    headers={"Content-Type": "application/json", "Accept": "application/json"},
-                )
-            except httpx.HTTPError as error:
-                raise ApiRefused(f"{request.path}: {type(error).__name__}: {error}"[:MAX_SAID]) from error
+            answer = await _answered(client, request, deadline)
             if answer.status_code != _DONE:
                 raise ApiRefused(f"{request.path}: {answer.status_code}: {_fault(answer.content)}")
