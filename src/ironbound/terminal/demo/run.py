@@ -24,11 +24,14 @@ import httpx
 from ironbound.canary.probes import load_probes
 from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
 from ironbound.core.keys import PrivateKey
-from ironbound.core.profile import Layer, merge
+from ironbound.core.native import Manifest
+from ironbound.core.profile import RUNTIMES, Layer, merge
 from ironbound.core.replay import Entry
 from ironbound.core.surface import approval_body
+from ironbound.core.tree import PROGRAM_MODE
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
+from ironbound.node.native.container import BINARIES, guard_bytes
 from ironbound.terminal import operators
 from ironbound.terminal.canaries import challenge_all
 from ironbound.terminal.credential import keep
@@ -38,6 +41,7 @@ from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, paint, say
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import Report, verify_bundle
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable
+from ironbound.wire.image_load import Piece, load
 from ironbound.wire.log import Log, now_ms
 
 from . import forgery
@@ -50,6 +54,11 @@ WAIT_S: Final = 30.0
 #: The claims that this version can't prove yet: their checks are not built.
 NOT_BUILT: Final = frozenset({"C4", "C5", "E1", "E2", "E3"})
 HOUR_MS: Final = 3_600_000
+#: The native canaries of the demo; `ironbound canary run --all` runs every one.
+SAMPLE: Final = frozenset(
+    {"mount-tmpfs", "capability-raise", "setuid-root", "core-pattern", "cgroup-release-agent", "namespace-user",
+     "network-metadata", "process-ptrace-parent", "call-bpf", "call-io-uring", "file-outside-tmp", "channel-operator"}
+)  # fmt: skip
 
 
 class StepFailed(Exception):
@@ -118,6 +127,7 @@ class Demo:
             granted = await self._grant(port)
             await self._revoke(granted["id"])
             await self._canaries()
+            await self._boundaries()
             await self._weaken()
             await self._export()
             await self._verify()
@@ -357,6 +367,48 @@ class Demo:
         if bad or len(results) < 11:
             raise StepFailed(f"{len(results)} canaries, not refused: {', '.join(bad) or 'none'}")
         self._good(f"{len(results)} of {len(results)} refused")
+
+    async def _boundaries(self) -> None:
+        """The same road in every container runtime of this machine: a native agent, and hostile ones."""
+        host = next(e for e in self._entries if self._said("service-started", role="node")(e)).predicate["host"]
+        here = [name for name in BINARIES if name in host["runtimes"] and (os.getuid() == 0 or name == "bubblewrap")]
+        self._step("The same behind other boundaries, each with its own evidence")
+        if here:
+            native = {one.name: one for one in load_probes("native") if one.name in SAMPLE}
+            program = Piece("probe", PROGRAM_MODE, chunks=(next(iter(native.values())).module,))
+            rootfs = (await asyncio.to_thread(load, self._deployment, [program], guard_bytes())).digest
+            for name, probe in native.items():
+                module = Manifest(rootfs, ("/probe", name)).encode()
+                body = approval_body(module, probe.document)
+                await self._sign("module-approval", ("bo", "cy"), [module], module=sha256_hex(module), body=body)
+            visitor = Manifest(rootfs, ("/probe",)).encode()
+            body = approval_body(visitor)
+            await self._sign("module-approval", ("ada", "bo"), [visitor], module=sha256_hex(visitor), body=body)
+            for name in here:
+                await self._boundary(name, sha256_hex(visitor))
+        for name in RUNTIMES:
+            if name not in (*here, "wasmtime"):
+                missing = "its cgroup needs root" if name in BINARIES else "it takes seconds for each launch"
+                why = host["unavailable"].get(name, missing)
+                self._tell(paint(f"{name}: not tested here: {why}", "yellow"))
+
+    async def _boundary(self, name: str, module: Digest) -> None:
+        """One runtime: its profile, an agent in it, and the sample of hostile agents."""
+        folder = resources.files("ironbound") / "data" / "profiles"
+        effective = merge([Layer(f"{one}.toml", (folder / f"{one}.toml").read_bytes()) for one in ("native", name)])
+        body = {"profile": name}
+        await self._sign("profile-approval", ("ada", "bo"), [effective.encoded], config=effective.digest, body=body)
+        start = len(self._entries)
+        agent = f"visitor-{name}"
+        await self._sign("launch-request", ("cy", "ada"), agent=agent, module=module, config=effective.digest)
+        began = await self._until(f"a start in {name}", self._said("started", agent=agent), start)
+        await self._until("the monitor's look", self._said("observed", started=began.index), start)
+        await self._until("its end", self._said("exited", started=began.index), start)
+        results = await challenge_all(self._deployment, lambda result, total: None, profile=name)
+        bad = [f"{one['name']}: {one['refusal']}" for one in results if one["verdict"] != "REFUSED"]
+        if bad or len(results) != len(SAMPLE):
+            raise StepFailed(f"{name}: {len(results)} canaries; not refused: {'; '.join(bad) or 'none'}")
+        self._good(f"{name}: held, seen as approved (entry {began.index}), {len(results)} hostile agents refused")
 
     async def _weaken(self) -> None:
         self._step("Somebody attaches a debugger to the running sandbox, from outside")
