@@ -17,24 +17,23 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core import microvm
-from ironbound.core.canonical import Digest, FormatError, Value, canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, sha256_hex
 from ironbound.core.enclosure import SYSTEM, envelope
-from ironbound.core.native import GUARD_PATH, Manifest, parse_manifest, plan
+from ironbound.core.native import parse_manifest, plan
 from ironbound.core.profile import parse_configuration
-from ironbound.core.tree import MOUNT_POINTS, File, Folder, in_order
+from ironbound.core.tree import File
 from ironbound.node.runtime import HoldFailed, Order, Ready
 from ironbound.node.sandbox.memfd import sealed_memfd
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import ImageRefused, Images
 
-from . import group, ramdisk
+from . import group, ramdisk, trial
 from .enclosed import START_S, start_enclosed
 from .kernel import Kernel, KernelDiffers
 from .machine import Lines, Machine
@@ -48,10 +47,6 @@ MAX_SAID: Final = 2000
 KVM_DEVICE: Final = "/dev/kvm"
 KVM: Final = "kvm"
 TCG: Final = "tcg"
-NOBODY: Final = 65534
-"""Whose the trial is: it is no sandbox, and the monitor is not to take it for one without an entry."""
-TRIAL_MIB: Final = 128
-OWN: Final = GUARD_PATH.partition("/")[0]
 
 
 def init_bytes() -> bytes:
@@ -62,17 +57,6 @@ def init_bytes() -> bytes:
 def guard_bytes() -> bytes:
     """The guard that this version ships."""
     return (Path(__file__).parent.parent / "native" / "guard" / "guard").read_bytes()
-
-
-def libraries_of(pid: int) -> tuple[Digest, ...]:
-    """The digests of every file that a process of ours has mapped to execute. OSError."""
-    found: dict[str, Digest] = {}
-    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape").splitlines():
-        words = line.split(None, 5)
-        if "x" in words[1] and words[4] != "0" and len(words) == 6 and os.path.isfile(words[5]):
-            with open(words[5], "rb") as file:
-                found[words[5]] = Digest(hashlib.file_digest(file, "sha256").hexdigest())
-    return tuple(sorted(set(found.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,53 +120,28 @@ class Qemu:
 
     async def _boots(self) -> str:
         """What went wrong with the trial; nothing if the guard became ready and the libraries are measured."""
-        config: dict[str, Any] = {
-            "runtime": {"type": self.name, "max_memory": TRIAL_MIB, "max_cpu": 100, "max_processes": 1,
-                        "max_open_files": 64, "max_wall_clock": 1},
-            "scratch": {"max_bytes": 1, "max_files": 1},
-        }  # fmt: skip
-        uid, gid = (NOBODY, NOBODY) if self._separated else (os.getuid(), os.getgid())
+        # No sandbox's user, lest the monitor take the trial for a sandbox without an entry; and nobody else's.
+        uids = self._deployment.sandbox_uids
+        uid, gid = (os.getuid(), os.getgid()) if uids is None else (uids.stop, uids.stop)
         try:
-            prepared = await asyncio.to_thread(self._prepare_trial, config)
+            prepared = await asyncio.to_thread(self._prepare_trial)
             mine, channel = socket.socketpair()
             with mine, channel:
-                machine = await self._start(config, prepared, channel, uid, gid, "")
+                machine = await self._start(trial.CONFIG, prepared, channel, uid, gid, "")
         except (OSError, ValueError, KernelDiffers, FormatError) as error:
             return str(error)
         try:
             word = await machine.ready()
             if not isinstance(word, Ready):
                 return word.text
-            self._libraries = await asyncio.to_thread(libraries_of, machine.pid)
+            self._libraries = await asyncio.to_thread(trial.libraries_of, machine.pid)
             return ""
         finally:
             machine.kill()
             await machine.ended()
 
-    def _prepare_trial(self, config: Mapping[str, Any]) -> _Prepared:
-        guard, (_, modules) = guard_bytes(), self._kernel.read()
-        manifest = Manifest(sha256_hex(b""), (f"/{GUARD_PATH}",))
-        own = microvm.own_files(
-            config,
-            encoded=canonical(dict(config)),
-            module=manifest.encode(),
-            plan=plan(config, manifest, None),
-            init=self._init,
-            modules=modules,
-        )
-        entries = in_order(
-            [Folder(OWN, 0o555), *(Folder(name, 0o555) for name in MOUNT_POINTS),
-             File(GUARD_PATH, 0o555, len(guard), self._guard)]
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="ironbound-trial-") as folder:
-            place = Path(folder, GUARD_PATH)
-            place.parent.mkdir()
-            place.write_bytes(guard)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return self._seal(config, *ramdisk.build(descriptor, entries, own))
-            finally:
-                os.close(descriptor)
+    def _prepare_trial(self) -> _Prepared:
+        return self._seal(trial.CONFIG, *trial.disk(guard_bytes(), self._init, self._kernel.read()[1]))
 
     def facts(self) -> Mapping[str, Any]:
         """What the node says of this runtime when it starts."""
