@@ -367,3 +367,33 @@ def test_a_manifest_that_differs_from_the_approved_one_is_not_launched(
             kept.write_bytes(data.replace(b"/etc/other", b"/etc/unique"))
     assert outcome(stand, data, "forged") != "as approved\n"
     assert not stand.entries("started", stand.latest("forged").index, agent="forged")
+
+
+# From an OCI image
+
+
+def test_an_oci_image_becomes_the_same_tree_and_starts_as_its_author_wishes(stand: Stand, tmp_path: Path) -> None:
+    require("bubblewrap")
+    if shutil.which("umoci") is None:
+        pytest.skip("umoci is not installed")
+    rootless = [] if os.getuid() == 0 else ["--rootless"]
+    source, layout, work = small(tmp_path), tmp_path / "layout", tmp_path / "work"
+
+    def umoci(*words: str | Path) -> None:
+        subprocess.run(["umoci", *map(str, words)], check=True, capture_output=True)
+
+    umoci("init", "--layout", layout)
+    umoci("new", "--image", f"{layout}:v1")
+    umoci("unpack", *rootless, "--image", f"{layout}:v1", work)
+    shutil.copytree(source, work / "rootfs", symlinks=True, dirs_exist_ok=True)
+    umoci("repack", "--image", f"{layout}:v1", work)
+    wish = ["--config.entrypoint", "agent", "--config.cmd=-c", "--config.cmd", f"{SAY}; echo $A >&2"]
+    umoci("config", "--image", f"{layout}:v1", *wish, "--config.env", "A=as wished", "--config.env", "PATH=/bin")
+    out = tmp_path / "wished.json"
+    done = stand.command("image", "load", "-o", str(out), str(layout))
+    assert done.returncode == 0, done.stderr
+    data = out.read_bytes()
+    assert parse_manifest(data).argv == ("/bin/agent", "-c", f"{SAY}; echo $A >&2")
+    assert parse_manifest(data).rootfs == parse_manifest(loaded(stand, source, "/bin/agent")).rootfs
+    stand.approve_module(data)
+    assert outcome(stand, data, "wished") == "as approved\nas wished\n"
