@@ -14,6 +14,7 @@ Rule 4: an event of the kernel leads to a look at the process concerned at once;
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,8 @@ REPEAT_S: Final = 600.0
 STRAY_LOOKS: Final = 2
 #: Seconds between those looks after an event.
 STRAY_AGAIN_S: Final = 0.05
+#: Seconds for which the log is asked whether it accounts for a stray; then it is one.
+LOG_PATIENCE_S: Final = 0.5
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
@@ -311,24 +314,46 @@ class Watch:
 
     async def _look_for_strays(self, *, whole: bool) -> None:
         async with self._sweeping:
-            self._judge(self._reconciler.sweep(self._families(), self._coming.keys(), whole=whole))
+            swept = self._sweep(whole=whole)
+            seen = self._strays.seen
+            self._strays.seen = {
+                (one.pid, one.start): seen.get((one.pid, one.start), 0) + 1 for one in self._unheld(swept)
+            }
+            if all(looks < STRAY_LOOKS or named in self._strays.said for named, looks in self._strays.seen.items()):
+                return
+            # The node may have heard of a launch before us. What lived at this look has its entry in the log by now,
+            # if it has one: fold that first. Without a log there is nothing to wait for.
+            with contextlib.suppress(LogUnavailable):
+                await self._log.refresh(LOG_PATIENCE_S)
+            living = {(one.pid, one.start) for one in self._sweep(whole=whole)}
+            for stray in self._unheld(swept):
+                named = (stray.pid, stray.start)
+                if named in living and self._strays.seen.get(named, 0) >= STRAY_LOOKS:
+                    self._say_stray(stray)
 
-    def _judge(self, strays: Iterable[Process]) -> None:
-        listed = sorted(strays, key=lambda one: one.start)
-        held = sum(self._coming.values())
-        looks: dict[tuple[int, int], int] = {}
-        # The youngest may be sandboxes that are held until their start is in the log.
-        for stray in listed[: max(0, len(listed) - held)]:
-            named = (stray.pid, stray.start)
-            looks[named] = self._strays.seen.get(named, 0) + 1
-            if looks[named] >= STRAY_LOOKS and named not in self._strays.said:
-                self._strays.said.add(named)
-                found: list[Value] = [
-                    {"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}
-                ]
-                joined = stray.pid in self._reconciler.joined
-                self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found, joined=joined)
-        self._strays.seen = looks
+    def _sweep(self, *, whole: bool) -> tuple[Process, ...]:
+        return self._reconciler.sweep(self._families(), self._coming.keys(), whole=whole)
+
+    def _unheld(self, strays: Iterable[Process]) -> list[Process]:
+        """All but the youngest, which may be sandboxes that are held until their start is in the log.
+
+        A held worker's own probe makes a process for a moment: what descends from a stray goes with it.
+        """
+        known = {one.pid: one for one in strays}
+        tops = sorted((one for one in known.values() if one.ppid not in known), key=lambda one: one.start)
+        unheld = {one.pid for one in tops[: max(0, len(tops) - sum(self._coming.values()))]}
+        for one in sorted(known.values(), key=lambda one: one.start):  # a parent is no younger than its child
+            if one.ppid in unheld:
+                unheld.add(one.pid)
+        return [one for one in known.values() if one.pid in unheld]
+
+    def _say_stray(self, stray: Process) -> None:
+        if (stray.pid, stray.start) in self._strays.said:
+            return
+        self._strays.said.add((stray.pid, stray.start))
+        found: list[Value] = [{"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}]
+        joined = stray.pid in self._reconciler.joined
+        self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found, joined=joined)
 
     def _families(self) -> list[Family]:
         return [
