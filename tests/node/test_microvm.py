@@ -180,6 +180,7 @@ def test_qemu_itself_runs_without_privilege_in_namespaces_of_its_own(runtime: Qe
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_limits_hold_inside_and_a_failure_of_the_agent_is_its_own(runtime: Qemu, rootfs: Digest) -> None:
     async def fill() -> None:
         async with held(runtime, manifest(rootfs, "fill"), configuration(), 3) as (machine, reader, writer):
@@ -203,6 +204,7 @@ def test_limits_hold_inside_and_a_failure_of_the_agent_is_its_own(runtime: Qemu,
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_the_wall_clock_ends_a_busy_agent_and_what_fails_says_so(runtime: Qemu, rootfs: Digest) -> None:
     async def spin() -> None:
         config = configuration(max_wall_clock=1)
@@ -243,6 +245,7 @@ def weakened_init(folder: Path, wall: str) -> bytes:
     return (folder / "init").read_bytes()
 
 
+@pytest.mark.slow
 def test_control_an_init_that_keeps_root_is_caught_by_the_guard_and_without_a_filter_its_probes_escape(
     runtime: Qemu, rootfs: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
