@@ -125,10 +125,10 @@ class Operators:
             data = given[asked["module_sha256"]]
             if len(data) != asked["body"]["size"]:
                 raise Refused("artifact-differs")
-            if asked["body"]["kind"] == "agent":  # a canary may be anything: it is there to be refused by the sandbox
-                self._check_module(data)
             if asked["body"]["surface_sha256"] != surface_digest(data):
                 raise Refused("surface-differs")
+            if asked["body"]["kind"] == "agent":  # a canary may be anything: it is there to be refused by the sandbox
+                self._check_module(data)
         elif kind == "profile-approval":
             try:
                 config = parse_configuration(given[asked["config_sha256"]])
