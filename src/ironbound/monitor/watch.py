@@ -81,6 +81,8 @@ class Watch:
         self._drifts = Drifts(deployment, self._outbox, self._pulse)
         self._reconciler = Reconciler(self._uids, deployment.trust.deployment, events=events is not None)
         self._sweeping = asyncio.Lock()
+        self._checking = asyncio.Lock()
+        self._images_at = 0.0
         self._running = False
 
     def entered(self, entry: Entry) -> None:
@@ -115,6 +117,7 @@ class Watch:
         if watched is None:
             return
         watched.close()
+        self._cages.files.forget(started)
         pid, pid_start = watched.said["pid"], watched.said["pid_start"]
         if self._by_pid.get(pid) is watched:
             del self._by_pid[pid]
@@ -131,9 +134,11 @@ class Watch:
         loop = asyncio.get_running_loop()
         if self._events is not None:
             loop.add_reader(self._events.fileno(), self._happened, self._events)
+        loop.add_reader(self._cages.files.fileno(), self._written)
         try:
             await asyncio.gather(self._rounds(), self._pulse.run(), self._outbox.run())
         finally:
+            loop.remove_reader(self._cages.files.fileno())
             if self._events is not None:
                 loop.remove_reader(self._events.fileno())
 
@@ -188,6 +193,31 @@ class Watch:
             await self._look_for_strays(whole=whole)
             await asyncio.sleep(STRAY_AGAIN_S)
 
+    # The files on disk
+
+    def _written(self) -> None:
+        """Something happened to a file that sandboxes run from."""
+        self._cages.files.drain()
+        self._pulse.happened(1, 0)
+        self._changed(self._cages.files.changed_files())
+        if not self._checking.locked():
+            self._outbox.begin(self._check_images())
+
+    async def _check_images(self) -> None:
+        async with self._checking:
+            await asyncio.sleep(AGAIN_S)  # what is being written is looked at once, when it was
+            self._images_at = asyncio.get_running_loop().time()
+            self._changed(await asyncio.to_thread(self._cages.files.changed_images))
+
+    def _changed(self, found: Mapping[int, list[Difference]]) -> None:
+        for index, differences in found.items():
+            watched = self._watched.get(index)
+            if watched is not None and not watched.drifted:
+                watched.drifted = True
+                said = watched.said
+                listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
+                self._drifts.found("file-changed", index, said["launch"], said["pid"], said["pid_start"], listed)
+
     # The rounds
 
     async def _rounds(self) -> None:
@@ -201,6 +231,9 @@ class Watch:
                 if number % AT_ONCE == AT_ONCE - 1:
                     await asyncio.sleep(0)
             await self._look_for_strays(whole=False)
+            self._changed(self._cages.files.changed_files())
+            if asyncio.get_running_loop().time() - self._images_at > WHOLE_S and not self._checking.locked():
+                self._outbox.begin(self._check_images())
             self._pulse.agents = len(self._watched)
             running = {one.said["launch"] for one in self._watched.values()}
             self._pulse.leftovers = self._reconciler.leftovers(running | self._coming.keys())
@@ -239,6 +272,8 @@ class Watch:
                 differences = list(compare_cage(watched.expected, sample, running=not is_first))
                 differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
                 differences += self._misplaced(said)
+                if is_first:
+                    differences += await asyncio.to_thread(self._cages.use_files, watched.index, said, sample)
             except ProcessGone:
                 self._outbox.begin(self._gone(watched))
                 return
