@@ -143,12 +143,12 @@ class Cages:
         if not isinstance(sample, dict):
             return []
         family = family_of(self._config(said["config_sha256"]))
-        if family == NATIVE:
+        if family in (NATIVE, MICROVM):
             runtime = self.host["runtimes"][said["runtime"]]
             self.files.use(index, runtime["binary"], runtime["sha256"])
+        if family == NATIVE:  # a virtual machine's image is in a sealed memory file
             self.files.use_image(index, self._approval(said).rootfs)
-            return []
-        mapped = sample["mappings"]
+        mapped = sample.get("mappings")
         if family != WASM or not isinstance(mapped, list):
             return []
         return self.files.use_mapped(index, said["pid"], frozenset(str(one) for one in mapped))
