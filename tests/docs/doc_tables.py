@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ironbound.canary.probes import load_probes
 from ironbound.core import statement
-from ironbound.core.profile import LIMITS, SETTINGS
+from ironbound.core.cage import INSIDE
+from ironbound.core.canary import Probe, applies, parse_probe
+from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, matches, walls
+from ironbound.core.profile import LIMITS, RUNTIMES, SETTINGS, keys_of
 from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES, predicate_type
 from ironbound.verifier.claims import CLAIMS
@@ -126,6 +130,47 @@ def settings() -> Iterable[str]:
         yield f"| `{key}` | {text} |\n"
 
 
+def runtimes() -> Iterable[str]:
+    yield "| runtime | family | what it is | refuses, naming the setting | from outside nobody sees |\n"
+    yield "|---|---|---|---|---|\n"
+    for name, family in RUNTIMES.items():
+        refused = "; ".join(f"`{key}`: {what}" for key, what in REFUSALS[name]) or "nothing more"
+        yield f"| [`{name}`](#{name}) | {family} | {ABOUT[name]} | {refused} | {'; '.join(INSIDE[name])} |\n"
+
+
+def biting(wall: Wall, runtime: str) -> list[Probe]:
+    """The rows of probes.json that a wall's canaries mean."""
+    family = RUNTIMES[runtime]
+    return [
+        probe
+        for probe in (parse_probe(one.document) for one in (*load_probes("wasm"), *load_probes("native")))
+        if applies(probe.family, family) and any(matches(pattern, probe.name) for pattern in wall.canaries)
+    ]
+
+
+def evidence(wall: Wall) -> str:
+    """How a wall is seen: the posture's fields, the probes inside, or whose word it is."""
+    parts = []
+    if wall.seen:
+        parts.append("posture: " + ", ".join(f"`{path}`" for path in wall.seen))
+    if wall.inside:
+        parts.append("probes inside: " + ", ".join(f"`{name}`" for name in wall.inside))
+    return "; ".join((*parts, *([wall.otherwise] if wall.otherwise else [])))
+
+
+def enforcement(runtime: str) -> Callable[[], Iterable[str]]:
+    def rows() -> Iterable[str]:
+        yield "| setting | what enforces it | how it is seen | canaries | controls |\n|---|---|---|---|---|\n"
+        settings = keys_of(runtime)
+        for wall in walls(runtime):
+            name = f"`{wall.name}`" if wall.name in settings else wall.name
+            bites = biting(wall, runtime)
+            canaries = ", ".join(f"`{one}`" for one in wall.canaries) + (f" ({len(bites)})" if bites else "none")
+            controls = ", ".join(sorted({control for one in bites for control in one.controls}))
+            yield f"| {name} | {wall.enforcer} | {evidence(wall)} | {canaries} | {controls or '-'} |\n"
+
+    return rows
+
 
 def commands() -> Iterable[str]:
     from ironbound.terminal.main import USAGE
@@ -144,6 +189,8 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "limits": limits,
     "settings": settings,
     "commands": commands,
+    "runtimes": runtimes,
+    **{f"enforcement-{name}": enforcement(name) for name in RUNTIMES},
 }
 
 

@@ -1,0 +1,312 @@
+"""What holds an agent to each setting, in each runtime, and how anybody would know: the table of docs/runtimes.md.
+
+Decides nothing and enforces nothing. It names, for every setting of a runtime and for what is always on, the
+enforcer, the fields of the expected posture in which the monitor sees it, the probes inside that try it before the
+release, and the canaries that try it in production. The tests hold each name against the code that it names, so that
+the document can't say more than there is.
+
+Rule 1: every key of `keys_of(runtime)` and everything in ALWAYS has a row in every runtime.
+Rule 2: a row has at least one kind of evidence: a posture field, a probe inside, a canary, or a sentence that says
+        whose word there is instead.
+Rule 3: names of probes and canaries are exact, or end in `-*` and mean all that begin so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ironbound.core import firecracker, microvm
+from ironbound.core.container import DEVICES
+from ironbound.core.limits import WORKER_FDS
+from ironbound.core.profile import MEMORY_SHARE, MICROVM, NATIVE, RUNTIMES, keys_of
+
+ALWAYS: Final = (
+    "the configuration consumed",
+    "no network",
+    "no capabilities",
+    "no new privileges",
+    "a user of its own",
+    "the system call filter",
+    "Landlock",
+    "files of the host",
+    "namespaces",
+    "kernel interfaces and devices",
+    "the code that runs",
+    "descriptors",
+    "other processes",
+    "powers of operators",
+)
+"""What every sandbox has and no setting changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """One row: what is held, by whom, and the evidence. `seen` are dotted paths of the expected posture."""
+
+    name: str
+    enforcer: str
+    seen: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    canaries: tuple[str, ...] = ()
+    otherwise: str = ""
+
+
+ABOUT: Final[Mapping[str, str]] = {
+    "wasmtime": "a Wasm module or component without imports, in a worker process of ours",
+    "bubblewrap": "processes on the host's kernel, by `bwrap`; needs neither root nor cgroups",
+    "runc": "processes on the host's kernel, by `runc`, in a cgroup",
+    "crun": "processes on the host's kernel, by `crun`, in a cgroup",
+    "gvisor": "processes on a kernel in user space, by `runsc` (systrap), in a cgroup",
+    "qemu-microvm": "a kernel of its own, in QEMU's `microvm` machine, KVM or emulated",
+    "firecracker": "a kernel of its own, in Firecracker behind its jailer, KVM only",
+}
+"""What each runtime is."""
+
+REFUSALS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "wasmtime": (),
+    "bubblewrap": (
+        ("runtime.max_cpu", "anything but whole cores"),
+        ("runtime.max_memory", f"less than {MEMORY_SHARE} MiB for each of `max_processes`, which share it equally"),
+    ),
+    "runc": (("runtime.max_memory", "any value, on a node that is not root: there is no cgroup"),),
+    "crun": (("runtime.max_memory", "any value, on a node that is not root: there is no cgroup"),),
+    "gvisor": (("runtime.max_memory", "any value, on a node that is not root: there is no cgroup"),),
+    "qemu-microvm": (
+        ("runtime.max_memory", f"less than {microvm.MIN_MEMORY} MiB and twice the image"),
+        ("runtime.max_cpu", "more than the host has; without a cgroup, anything but whole cores"),
+    ),
+    "firecracker": (
+        ("runtime.max_memory", f"less than {microvm.MIN_MEMORY} MiB and twice the image"),
+        ("runtime.max_cpu", f"more than the host has, or than {firecracker.MAX_PROCESSORS} processors"),
+    ),
+}
+"""What a runtime can't hold an agent to, and so refuses, naming the setting."""
+
+_GATEWAY: Final = "the gateway reads the approved bytes itself; its word in the log"
+_EXITED: Final = "the node's word in `exited`"
+_CAPABILITIES: Final = ("caps.inh", "caps.prm", "caps.eff", "caps.bnd", "caps.amb")
+_IDS: Final = ("uid", "gid", "groups")
+_SPACES: Final = tuple(f"namespaces.{kind}" for kind in ("net", "ipc", "uts", "user", "pid", "mnt", "cgroup"))
+
+_WASM: Final = (
+    Wall("runtime.type", "the node, which has one worker for Wasm", ("exe", "mappings")),
+    Wall("runtime.strict_security", "the profile's parser, which takes no other value", ("config_sha256",)),
+    Wall("runtime.disallowed_imports", "Wasmtime's linker, in which nothing is defined; before it our own reader",
+         ("module_sha256",), (), ("import-*", "component-random")),
+    Wall("runtime.max_memory", "Wasmtime's limiter of the store", ("config_sha256",), (),
+         ("initial-memory", "memory-grow", "start-memory")),
+    Wall("runtime.max_fuel", "Wasmtime's fuel", ("config_sha256",), (), ("fuel-loop", "start-loop")),
+    Wall("runtime.max_wall_clock", "Wasmtime's epoch, moved by the worker's second thread; behind it the node",
+         ("config_sha256",), otherwise=_EXITED),
+    Wall("runtime.max_stack", "Wasmtime's limit of the stack, and the kernel's behind it",
+         ("rlimits.stack",), (), ("stack-recursion",)),
+    Wall("runtime.max_instances", "Wasmtime's limiter of the store", ("config_sha256",)),
+    Wall("runtime.max_tables", "Wasmtime's limiter of the store", ("config_sha256",), (), ("many-tables",)),
+    Wall("runtime.max_table_elements", "Wasmtime's limiter of the store", ("config_sha256",), (),
+         ("initial-table", "table-grow")),
+    Wall("runtime.max_module_size", "the worker, before it compiles", ("config_sha256", "module_sha256")),
+    Wall("channel.max_message", "the gateway; before it the worker", canaries=("output-flood", "malformed-messages"),
+         otherwise=_GATEWAY),
+    Wall("channel.max_messages_per_second", "the gateway", otherwise=_GATEWAY),
+    Wall("scratch.max_bytes", "the gateway's scratch tools; the agent has no file", otherwise=_GATEWAY),
+    Wall("scratch.max_files", "the gateway's scratch tools; the agent has no file", otherwise=_GATEWAY),
+    Wall("the configuration consumed", "sealed memory files, hashed by the worker", ("config_sha256", "module_sha256"),
+         (), ("own-configuration",)),
+    Wall("no network", "nothing to import; filter, Landlock, network namespace", ("namespaces.net", "filters"),
+         ("seccomp-socket-*", "landlock-tcp-*"), ("import-sock-send", "network-reach")),
+    Wall("no capabilities", "the worker's capset", _CAPABILITIES, ("capability-raise", "seccomp-capset")),
+    Wall("no new privileges", "prctl in the worker", ("no_new_privs",)),
+    Wall("a user of its own", "setresuid in the worker, where the node is root", _IDS,
+         ("setuid-root", "seccomp-setuid-root")),
+    Wall("the system call filter", "seccomp, on every thread", ("seccomp", "filters", "threads"),
+         ("seccomp-*",)),
+    Wall("Landlock", "the kernel: no file, no TCP, no signal out", (), ("landlock-*",)),
+    Wall("files of the host", "nothing to import; filter and Landlock", ("filters",),
+         ("landlock-open-read", "landlock-create-file", "seccomp-open", "seccomp-create-file"),
+         ("import-path-open", "path-traversal")),
+    Wall("namespaces", "unshare in the worker, where the kernel lets it", _SPACES, ("seccomp-unshare-user",)),
+    Wall("kernel interfaces and devices", "nothing to import; the filter", ("filters",),
+         ("seccomp-bpf", "seccomp-io-uring", "seccomp-perf-event", "seccomp-keyctl", "seccomp-userfaultfd",
+          "seccomp-ioctl"), ("import-clock", "import-random", "import-poll")),
+    Wall("the code that runs", "two readers of every module; no page is writable and executable",
+         ("exe", "mappings", "writable_executable", "module_sha256"),
+         ("seccomp-map-executable", "seccomp-make-executable", "seccomp-execve"),
+         ("text-module", "feature-*", "out-of-bounds", "answer-outside")),
+    Wall("descriptors", f"the worker has {WORKER_FDS}, and the limit is {WORKER_FDS}", ("fds", "rlimits.nofile"),
+         ("seccomp-read-other-descriptor", "seccomp-pass-descriptors")),
+    Wall("other processes", "no process can be made; the filter", ("rlimits.nproc", "threads", "tracer"),
+         ("seccomp-fork", "seccomp-clone", "seccomp-clone3", "seccomp-ptrace-parent", "seccomp-signal-parent"),
+         ("import-exec", "import-proc-exec")),
+    Wall("powers of operators", "the gateway: the agent's channel knows no such method; the kernel of authority",
+         canaries=("operator-verbs", "verb-spellings", "sandbox-switch", "import-grant", "forged-*",
+                   "borrowed-identity", "own-configuration", "wider-child", "log-tampering", "talked-round",
+                   "session-games", "credential-theft", "resource-reach", "name-tricks", "doubled-keys"),
+         otherwise=_GATEWAY),
+)  # fmt: skip
+
+_NETWORK: Final = ("network-*", "host-socket", "ledger-socket")
+_PRIVILEGES: Final = ("setuid-*", "setgid-root", "setgroups", "setfsuid-root")
+_KERNEL: Final = (
+    "core-pattern", "modprobe-path", "binfmt-misc", "uevent-helper", "sysrq-trigger", "sysctl-write", "kernel-*",
+    "sysfs-write", "cgroup-*", "device-*", "call-*",
+)  # fmt: skip
+_PROBED_KERNEL: Final = ("guard-bpf", "guard-perf-event", "guard-keyctl", "guard-io-uring", "guard-userfaultfd")
+_PROBED_SPACES: Final = ("guard-setns", "guard-clone-user", "guard-unshare-user", "guard-clone3", "guard-chroot")
+_PROBED_FILES: Final = (
+    "guard-open-rootfs-write", "guard-open-by-handle", "guard-mount", "guard-remount", "guard-umount",
+    "guard-open-tree", "guard-mount-setattr",
+)  # fmt: skip
+_PROBED_OTHERS: Final = ("guard-ptrace-parent", "guard-process-vm-*", "guard-pidfd-getfd")
+_IN_GVISOR: Final = "inside gVisor: the guard sets it and reads it back before the release"
+_CONSUMED: Final = "inside the guest: the guard tells the digests before the release"
+_IN_GUEST: Final = "inside the guest: the guard sets it and reads it back before the release"
+
+
+def _gateway_rows() -> tuple[Wall, ...]:
+    """What no runtime enforces, since it is on the other side of the channel."""
+    return (
+        Wall("channel.max_message", "the gateway", canaries=("channel-flood",), otherwise=_GATEWAY),
+        Wall("channel.max_messages_per_second", "the gateway", otherwise=_GATEWAY),
+        Wall("powers of operators", "the gateway: the agent's channel knows no such method; the kernel of authority",
+             canaries=("channel-operator", "channel-configuration", "channel-log"), otherwise=_GATEWAY),
+    )  # fmt: skip
+
+
+def _container(runtime: str) -> tuple[Wall, ...]:
+    """The rows of a container. In gVisor only its own kernel's process is seen, not the agent's."""
+    nested, bare = runtime == "gvisor", runtime == "bubblewrap"
+    program = {"bubblewrap": "bwrap", "gvisor": "runsc"}.get(runtime, runtime)
+    group = f"the cgroup that {program} makes"
+    full = not nested and not bare  # with a writable /tmp
+    hidden = "; /proc's dangerous parts are hidden" if full else "; gVisor's kernel has none" if nested else ""
+
+    def limit(name: str) -> tuple[str, ...]:
+        return () if nested else (f"rlimits.{name}",)
+
+    def unseen(text: str) -> str:
+        return text if nested else ""
+
+    return (
+        Wall("runtime.type", f"the node, which measured {program}'s binary", ("exe",) if nested else (),
+             otherwise="" if nested else "the launch envelope in `started`, which the verifier makes again"),
+        Wall("runtime.strict_security", "the profile's parser, which takes no other value", ("config_sha256",)),
+        Wall("runtime.max_memory", "the kernel's limit of address space, an equal share for each process"
+             if bare else group, limit("as") if bare else ("cgroup.memory",), (), ("limit-memory", "limit-raise")),
+        Wall("runtime.max_cpu", "the kernel: pinned to so many processors" if bare else group,
+             ("cpus",) if bare else ("cgroup.cpu",)),
+        Wall("runtime.max_processes", "the kernel's limit, set by the guard" + ("" if bare else f"; {group}"),
+             (*limit("nproc"), *(("processes.most",) if not nested else ()), *(("cgroup.pids",) if full else ())),
+             (), ("limit-processes", "limit-raise"), unseen(_IN_GVISOR)),
+        Wall("runtime.max_wall_clock", "the node, which kills the first process", otherwise=_EXITED),
+        Wall("runtime.max_open_files", "the kernel's limit, set by the guard", limit("nofile"), (),
+             ("limit-descriptors", "limit-raise"), unseen(_IN_GVISOR)),
+        Wall("scratch.max_bytes", "the gateway's scratch tools; "
+             + ("the size of /tmp, and of any file" if full else "nothing in the container is writable"),
+             ("mounts", *limit("fsize")), (), ("limit-scratch",), _GATEWAY),
+        Wall("scratch.max_files", "the gateway's scratch tools; "
+             + ("the inodes of /tmp" if full else "nothing in the container is writable"),
+             ("mounts",), (), ("limit-inodes",), _GATEWAY),
+        *_gateway_rows(),
+        Wall("the configuration consumed", "sealed memory files, hashed by the guard", ("config_sha256",
+             "module_sha256"), (), ("file-sealed",)),
+        Wall("no network", f"{program}: a network namespace without a way out; the filter: no socket",
+             ("namespaces.net", *(() if nested else ("filters",))), ("guard-socket-*",), _NETWORK),
+        Wall("no capabilities", f"{program}; the guard makes sure", _CAPABILITIES, ("guard-capability-raise",),
+             ("capability-*", "prctl-set-mm", "call-priority", "limit-locked-memory")),
+        Wall("no new privileges", f"{program}; the guard sets it again", ("no_new_privs",), (),
+             ("no-new-privs-off", "setuid-file", "file-chmod")),
+        Wall("a user of its own", "setpriv, where the node is root" if bare else f"{program}", _IDS,
+             ("guard-setuid-root", "guard-setgid-root"), _PRIVILEGES),
+        Wall("the system call filter", "seccomp, installed by the guard"
+             + ("; outside it gVisor's own" if nested else ""), ("seccomp",) if nested else ("seccomp", "filters",
+             "threads"), ("guard-*",), ("seccomp-off", "personality", "call-*")),
+        Wall("Landlock", "gVisor's kernel has none" if nested else "the kernel, at the guard's request", (),
+             () if nested else ("landlock-*",), ("landlock-widen",),
+             "nothing to see: the guard refuses to run without it wherever the kernel has it" if nested else ""),
+        Wall("files of the host", f"{program}: the approved image, read-only, is the root",
+             ("mounts", *(() if nested else ("rootfs_sha256",))), _PROBED_FILES,
+             ("file-outside-tmp", "file-symlink", "file-replace-guard", "mount-*")),
+        Wall("namespaces", f"{program}; the filter: no new ones", _SPACES, _PROBED_SPACES, ("namespace-*",)),
+        Wall("kernel interfaces and devices", f"{program}: {len(DEVICES)} devices without state; the filter{hidden}",
+             ("mounts", *(("masks",) if full else ())), _PROBED_KERNEL, _KERNEL),
+        Wall("the code that runs", "the image's digest; no page is writable and executable",
+             ("exe", "foreign", "writable_executable"), (), ("runtime-overwrite", "call-writable-code",
+             "call-memory-program", "call-null-page", "process-own-memory")),
+        Wall("descriptors", "the guard: six, and closes what the agent doesn't need", () if nested else ("fds",), (),
+             ("descriptor-leak", "process-descriptor"),
+             unseen("inside gVisor: the guard refuses any other before the release")),
+        Wall("other processes", f"{program}: a pid namespace; the filter", ("tracer", "namespaces.pid"
+             if not nested else "processes.most"), _PROBED_OTHERS, ("process-*",)),
+    )  # fmt: skip
+
+
+def _machine(runtime: str) -> tuple[Wall, ...]:
+    """The rows of a virtual machine: what holds the guest from outside, and what the guard holds inside."""
+    qemu = runtime == "qemu-microvm"
+    program = "QEMU" if qemu else "Firecracker"
+    wall = "the wall in front of QEMU" if qemu else "Firecracker's jailer"
+    told = ("files.settings",) if qemu else ()
+    asked = "" if qemu else "the requests in the launch envelope, which the verifier makes again"
+    ram = ("files.initrd",) if qemu else ()
+    return (
+        Wall("runtime.type", f"the node, which measured {program}'s binary", ("exe",)),
+        Wall("runtime.strict_security", "the profile's parser, which takes no other value", ram, otherwise=_CONSUMED),
+        Wall("runtime.max_memory", f"the machine's memory; {program}'s cgroup", (*told, "cgroup.memory"), (),
+             ("limit-memory", "limit-raise"), asked),
+        Wall("runtime.max_cpu", f"the machine's processors; {program}'s cgroup"
+             + (", or for an ordinary user pinned to processors" if qemu else ""),
+             (*told, "cgroup.cpu", *(("cpus",) if qemu else ())), otherwise=asked),
+        Wall("runtime.max_processes", "the guest kernel's limit, set by the guard", (), (),
+             ("limit-processes", "limit-raise"), _IN_GUEST),
+        Wall("runtime.max_wall_clock", "the node, which kills the machine", otherwise=_EXITED),
+        Wall("runtime.max_open_files", "the guest kernel's limit, set by the guard", (), (),
+             ("limit-descriptors", "limit-raise"), _IN_GUEST),
+        Wall("scratch.max_bytes", "the gateway's scratch tools; the size of /tmp in the guest", ram, (),
+             ("limit-scratch",), _GATEWAY),
+        Wall("scratch.max_files", "the gateway's scratch tools; the inodes of /tmp in the guest", ram, (),
+             ("limit-inodes",), _GATEWAY),
+        *_gateway_rows(),
+        Wall("the configuration consumed", "files of the measured RAM disk, hashed by the guard",
+             ram, (), ("file-sealed",), _CONSUMED),
+        Wall("no network", f"the machine has no such device; {program} is in a network namespace of its own",
+             ("namespaces.net", *told), ("guard-socket-*",), _NETWORK, asked),
+        Wall("no capabilities", f"{wall}, for {program}; the guard, for the agent", ("caps.eff", "caps.prm"),
+             ("guard-capability-raise",), ("capability-*", "prctl-set-mm", "call-priority", "limit-locked-memory")),
+        Wall("no new privileges", f"{wall}, for {program}; the guard, for the agent" if qemu else
+             "Firecracker's own filter sets it; the guard, for the agent", ("no_new_privs",), (),
+             ("no-new-privs-off", "setuid-file", "file-chmod")),
+        Wall("a user of its own", f"{wall}; in the guest another", ("uid", "gid", *(("groups",) if qemu else ())),
+             ("guard-setuid-root", "guard-setgid-root"), _PRIVILEGES),
+        Wall("the system call filter", f"{program}'s own, for {program}; ours, for the agent", ("seccomp", "threads"),
+             ("guard-*",), ("seccomp-off", "personality", "call-*")),
+        Wall("Landlock", "the guest's kernel" + ("; for QEMU the host's" if qemu else ""), (), ("landlock-*",),
+             ("landlock-widen",)),
+        Wall("files of the host", f"the machine has no disk; {wall} gives {program} a root of its own",
+             ("mounts", *ram) if qemu else (), _PROBED_FILES,
+             ("file-outside-tmp", "file-symlink", "file-replace-guard", "mount-*"), asked),
+        Wall("namespaces", f"{wall}, for {program}; the filter in the guest", _SPACES, _PROBED_SPACES,
+             ("namespace-*",)),
+        Wall("kernel interfaces and devices", "the guest's own kernel; the filter", ("files.kernel",) if qemu else (),
+             _PROBED_KERNEL, _KERNEL),
+        Wall("the code that runs", f"the image's digest in the RAM disk; {program}'s measured binary",
+             ("exe", "mappings", *ram), (), ("runtime-overwrite", "call-writable-code", "call-memory-program",
+             "call-null-page", "process-own-memory")),
+        Wall("descriptors", "the node" if qemu else wall, ("fds",) if qemu else ("rlimits.nofile",), (),
+             ("descriptor-leak", "process-descriptor")),
+        Wall("other processes", f"a kernel of its own; {program} is one process", ("tracer", "processes.count"),
+             _PROBED_OTHERS, ("process-*",)),
+    )  # fmt: skip
+
+
+def walls(runtime: str) -> tuple[Wall, ...]:
+    """The rows of a runtime: its settings in the profile's order, then what is always on. KeyError for no runtime."""
+    rows = {NATIVE: _container, MICROVM: _machine}.get(RUNTIMES[runtime], lambda _: _WASM)(runtime)
+    by_name = {one.name: one for one in rows}
+    return tuple(by_name[name] for name in (*keys_of(runtime), *ALWAYS))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a row's name of a probe or canary means this one (Rule 3)."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("-*") else name == pattern

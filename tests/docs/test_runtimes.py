@@ -1,0 +1,206 @@
+"""docs/runtimes.md can't say more than there is: each name in its data is held against the code that it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import doc_tables
+import pytest
+
+from ironbound.canary.probes import load_probes
+from ironbound.core import enclosure
+from ironbound.core.cage import INSIDE, expected_cage
+from ironbound.core.canary import applies
+from ironbound.core.canonical import Digest, canonical, parse_canonical, sha256_hex
+from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, matches, walls
+from ironbound.core.microvm import MIN_MEMORY
+from ironbound.core.native import Manifest
+from ironbound.core.posture import NAMESPACES
+from ironbound.core.profile import (
+    MEMORY_SHARE,
+    MICROVM,
+    NATIVE,
+    RUNTIMES,
+    WASM,
+    Layer,
+    ProfileRefused,
+    keys_of,
+    merge,
+)
+from ironbound.node.microvm import firecracker, qemu
+from ironbound.node.native.container import Container
+from ironbound.node.sandbox import probe
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES = ROOT / "src" / "ironbound" / "data" / "profiles"
+ATTEMPTS = ROOT / "src" / "ironbound" / "node" / "native" / "guard" / "attempts.h"
+MODULE = Manifest(Digest(sha256_hex(b"tree")), ("/agent",)).encode()
+EVERY = [(runtime, wall) for runtime in RUNTIMES for wall in walls(runtime)]
+A = "a" * 64
+
+
+def layer(text: str) -> Layer:
+    return Layer("site", text.encode())
+
+
+def configuration(runtime: str, *more: Layer) -> Any:
+    names = ["strict"] if runtime == "wasmtime" else ["native", runtime]
+    layers = [Layer(name, (PROFILES / f"{name}.toml").read_bytes()) for name in names]
+    return parse_canonical(merge([*layers, *more]).encoded, limit=32_768)
+
+
+def postures(runtime: str) -> list[Any]:
+    """What is expected of a runtime's sandbox where the node is root, and for QEMU where it is not."""
+    config = configuration(runtime)
+    facts: dict[str, Any] = {
+        "uid": 71001, "gid": 71001, "module_sha256": A, "config_sha256": sha256_hex(canonical(config)),
+        "filters_visible": True,
+    }  # fmt: skip
+    if RUNTIMES[runtime] == WASM:
+        facts |= {"exe": A, "mappings": [A], "namespaces": dict.fromkeys(NAMESPACES, "private")}
+        return [expected_cage(config, facts)]
+    group = "" if runtime == "bubblewrap" else "/ironbound-x/7"
+    facts |= {"runtime_sha256": A, "cgroup": group}
+    if RUNTIMES[runtime] == NATIVE:
+        return [expected_cage(config, facts | {"guard": A, "rootfs_sha256": A, "masks": []})]
+    if runtime == "firecracker":
+        return [expected_cage(config, facts)]
+    facts |= {"accelerator": "kvm", "libraries": [A], "system": ["usr"], "initrd": A, "kernel": A, "firmware": A}
+    ordinary = {"separated": False, "cgroup": ""}
+    return [expected_cage(config, facts | {"separated": True}), expected_cage(config, facts | ordinary)]
+
+
+def at(posture: Any, path: str) -> Any:
+    for name in path.split("."):
+        posture = posture.get(name) if isinstance(posture, dict) else None
+    return posture
+
+
+def inside_probes(runtime: str) -> set[str]:
+    """The attempts that a runtime's own first process makes, from the code that makes them."""
+    if RUNTIMES[runtime] == WASM:
+        return {one.name for one in (*probe.probes_before_filter(99), *probe.probes_behind_filter())}
+    found = set(re.findall(r'^    \{"([a-z0-9-]+)",', ATTEMPTS.read_text("utf-8"), re.MULTILINE))
+    assert len(found) > 30
+    return {one for one in found if not one.startswith("landlock-")} if runtime == "gvisor" else found
+
+
+def own_canaries(runtime: str) -> set[str]:
+    return {
+        one.name for family in ("wasm", "native") for one in load_probes(family) if applies(family, RUNTIMES[runtime])
+    }
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_setting_of_every_runtime_has_a_row_and_so_has_what_is_always_on(runtime: str) -> None:
+    assert [one.name for one in walls(runtime)] == [*keys_of(runtime), *ALWAYS]
+    assert ABOUT[runtime] and INSIDE[runtime] and runtime in REFUSALS
+
+
+def test_no_runtime_is_described_that_there_is_not() -> None:
+    assert set(ABOUT) == set(REFUSALS) == set(INSIDE) == set(RUNTIMES)
+    with pytest.raises(KeyError):
+        walls("podman")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_the_monitor_is_said_to_see_is_expected_of_that_very_runtime(runtime: str) -> None:
+    expected = postures(runtime)
+    for wall in walls(runtime):
+        for path in wall.seen:
+            assert any(at(one, path) is not None for one in expected), (wall.name, path)
+            if RUNTIMES[runtime] == MICROVM:  # expected, but no look from outside can find it
+                assert path not in enclosure._INSIDE, (wall.name, path)
+
+
+def test_a_field_that_a_posture_leaves_open_would_be_seen() -> None:
+    (expected,) = postures("gvisor")
+    assert at(expected, "rlimits.nofile") is None and at(expected, "rootfs_sha256") is None
+    assert at(expected, "cgroup.memory") is not None and at(expected, "cgroup.swap") is None
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_each_probe_inside_exists_and_each_that_exists_stands_in_some_row(runtime: str) -> None:
+    have = inside_probes(runtime)
+    said = {pattern for wall in walls(runtime) for pattern in wall.inside}
+    assert {pattern for pattern in said if not any(matches(pattern, one) for one in have)} == set()
+    assert {one for one in have if not any(matches(pattern, one) for pattern in said)} == set()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_each_canary_is_of_the_right_family_and_each_shipped_one_stands_in_some_row(runtime: str) -> None:
+    have = own_canaries(runtime)
+    said = {pattern for wall in walls(runtime) for pattern in wall.canaries}
+    assert {pattern for pattern in said if not any(matches(pattern, one) for one in have)} == set()
+    assert {one for one in have if not any(matches(pattern, one) for pattern in said)} == set()
+
+
+@pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))
+def test_no_row_is_without_evidence(runtime: str, wall: Any) -> None:
+    assert wall.enforcer
+    assert wall.seen or wall.inside or wall.canaries or wall.otherwise
+    assert bool(doc_tables.biting(wall, runtime)) is bool(wall.canaries)
+
+
+def test_a_name_that_ends_in_a_star_means_a_whole_word() -> None:
+    assert matches("call-*", "call-bpf") and not matches("call-*", "caller") and not matches("call", "call-bpf")
+
+
+# What is refused
+
+
+def refused(runtime: str, text: str) -> str:
+    with pytest.raises(ProfileRefused) as found:
+        configuration(runtime, layer(text))
+    return found.value.key
+
+
+def test_every_refusal_in_the_table_names_a_setting_of_the_runtime() -> None:
+    assert all(key in keys_of(runtime) for runtime, rows in REFUSALS.items() for key, _ in rows)
+
+
+def test_bubblewrap_refuses_what_the_table_says() -> None:
+    assert refused("bubblewrap", "[agent.runtime]\nmax_cpu = 150") == "runtime.max_cpu"
+    little = f"[agent.runtime]\nmax_memory = {2 * MEMORY_SHARE - 1}\nmax_processes = 2"
+    assert refused("bubblewrap", little) == "runtime.max_memory"
+    assert {key for key, _ in REFUSALS["bubblewrap"]} == {"runtime.max_cpu", "runtime.max_memory"}
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun", "gvisor"])
+def test_an_ordinary_user_is_refused_the_runtimes_that_need_a_cgroup(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = object.__new__(Container)
+    container.name = runtime
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    setting = container.unenforced(configuration(runtime))
+    assert setting is not None
+    assert [setting.partition(":")[0]] == [key for key, _ in REFUSALS[runtime]]
+
+
+@pytest.mark.parametrize(("runtime", "kind"), [("qemu-microvm", qemu.Qemu), ("firecracker", firecracker.Firecracker)])
+def test_a_machine_refuses_what_the_table_says(runtime: str, kind: type[Any]) -> None:
+    machine = object.__new__(kind)
+    small = configuration(runtime, layer(f"[agent.runtime]\nmax_memory = {MIN_MEMORY - 1}"))
+    large = configuration(runtime, layer("[agent.runtime]\nmax_cpu = 6400"))
+    found = [machine.unenforced(one).partition(":")[0] for one in (small, large)]
+    assert found == [key for key, _ in REFUSALS[runtime]]
+
+
+# The document
+
+
+def test_a_hand_in_the_table_is_seen() -> None:
+    page = (ROOT / "docs" / "runtimes.md").read_text("utf-8")
+    assert doc_tables.refreshed(page) == page
+    assert doc_tables.refreshed(page.replace("`cgroup.memory`", "`cgroup.all`")) == page
+    assert page.replace("`cgroup.memory`", "`cgroup.all`") != page
+
+
+def test_every_runtime_has_a_chapter_with_its_table() -> None:
+    page = (ROOT / "docs" / "runtimes.md").read_text("utf-8")
+    for runtime in RUNTIMES:
+        chapter = page.partition(f"\n## {runtime}\n")[2].partition("\n## ")[0]
+        assert f"<!-- table enforcement-{runtime} -->" in chapter and "**Trusted:**" in chapter
