@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wasmtime
 from puppet import WAIT, puppet
-from stand import ROOT, Stand, is_alive, running, until
+from stand import COMMAND, ROOT, Stand, folder, is_alive, running, until
 from test_drift_and_voices import STRAY, TRACER, first_line, helper, let_go, put
 
 from ironbound.core.envelope import sign_envelope
@@ -145,6 +147,56 @@ def test_a_stranger_who_joins_a_sandbox_s_namespace_is_drift_and_is_ended(drifti
         let_go(outside)
     drifting.stop_agent("joined")
     drifting.await_entry("exited", entry.index, started=entry.index)
+
+
+class Apart(Stand):
+    """A deployment whose services see a copy of the Wasm runtime's folder in its place, for the test to change."""
+
+    def start(self) -> None:
+        place = Path(wasmtime.__file__).parent
+        self.copy = self.root.parent / "runtime"
+        shutil.copytree(place, self.copy)
+        script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+        words = ["unshare", "--mount", "sh", "-c", script, "sh", str(self.copy), str(place)]
+        with open(self.root / "up.log", "ab") as output:
+            self.up = subprocess.Popen([*words, *COMMAND, "up", "-d", str(self.root)], stderr=output, stdout=output)
+        until("every service is ready", lambda: self._is_up(0))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["written", "replaced"])
+def test_a_runtime_changed_on_disk_after_it_was_measured_is_drift_and_starts_nothing_more(
+    tmp_path: Path, how: str
+) -> None:
+    stand = Apart(folder(tmp_path, "d"))
+    try:
+        stand.start()
+        stand.config = stand.approve_profile()
+        entry = stand.started("before", IDLE)
+        start = stand.sync()
+        rounds_pass()
+        assert not stand.entries("drift", start)
+        (library,) = stand.copy.rglob("_libwasmtime.so")
+        since = now_ms()
+        if how == "written":
+            with open(library, "ab") as file:
+                file.write(b"\0")
+        else:
+            shutil.copy(library, library.with_suffix(".draft"))
+            with open(library.with_suffix(".draft"), "ab") as file:
+                file.write(b"\0")
+            os.replace(library.with_suffix(".draft"), library)
+        found = paths(ended_in_time(stand, entry, since))
+        assert any(path.endswith("_libwasmtime.so") for path in found) or "mappings" in found
+        launch = stand.launch("after", IDLE)
+        later = stand.await_entry("started", launch, launch=launch)
+        seen = stand.await_entry("observed", later.index, started=later.index)
+        assert seen.predicate["differences"]
+        end = stand.await_entry("exited", later.index, started=later.index)
+        assert end.predicate["reason"] in ("observed-differs", "stop-order")
+        assert end.predicate["usage"]["wall_ms"] == 0  # it never ran
+    finally:
+        stand.stop()
 
 
 # A node that names something else as its sandbox

@@ -15,14 +15,15 @@ from ironbound.core.canonical import Digest, FormatError, Value
 from ironbound.core.jailed import limits_of_process
 from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER, qemu_limits
 from ironbound.core.native import parse_manifest
-from ironbound.core.posture import NO_CAPABILITIES
-from ironbound.core.profile import MICROVM, NATIVE, family_of, parse_configuration
+from ironbound.core.posture import NO_CAPABILITIES, Difference
+from ironbound.core.profile import MICROVM, NATIVE, WASM, family_of, parse_configuration
 from ironbound.core.tree import File
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
 
 from .container import Approved, limit_files, observe_container
 from .enclosure import observe_enclosure
+from .files import Files
 from .observe import Baseline, observe
 
 
@@ -39,6 +40,7 @@ class Cages:
         self._deployment = deployment
         self._images = Images(deployment)
         self._baseline = Baseline.of_self()
+        self.files = Files(self._images, self._baseline)
         self._configs: dict[str, dict[str, Any]] = {}
         self._approved: dict[tuple[Digest, Digest], Approved] = {}
         self.host: Mapping[str, Any] = {}
@@ -135,6 +137,21 @@ class Cages:
         if said["runtime"] == "bubblewrap":
             return ()
         return limit_files(f"ironbound-{self._deployment.trust.deployment}/{said['launch']}")
+
+    def use_files(self, index: int, said: Mapping[str, Any], sample: Value) -> list[Difference]:
+        """Name the files that a started launch runs from; the differences are those that changed already."""
+        if not isinstance(sample, dict):
+            return []
+        family = family_of(self._config(said["config_sha256"]))
+        if family in (NATIVE, MICROVM):
+            runtime = self.host["runtimes"][said["runtime"]]
+            self.files.use(index, runtime["binary"], runtime["sha256"])
+        if family == NATIVE:  # a virtual machine's image is in a sealed memory file
+            self.files.use_image(index, self._approval(said).rootfs)
+        mapped = sample.get("mappings")
+        if family != WASM or not isinstance(mapped, list):
+            return []
+        return self.files.use_mapped(index, said["pid"], frozenset(str(one) for one in mapped))
 
     def sample(self, said: Mapping[str, Any], *, running: bool, filters: bool) -> Value:
         """How the launch's process looks now; `filters`: the installed ones too, for which each thread is stopped.

@@ -299,7 +299,7 @@ def rlimits_of(root: str, names: Collection[str] = RLIMIT_NAMES) -> Value:
 # Files behind names
 
 
-def _digest_of(path: str, baseline: Baseline, keep: bool = True) -> Digest | None:
+def digest_of(path: str, baseline: Baseline, keep: bool = True) -> Digest | None:
     """The digest of the regular file that `path` opens, from the cache where it has not changed; None if not
     readable."""
     try:
@@ -339,7 +339,7 @@ def _cached(path: str, baseline: Baseline) -> Digest | None:
 
 
 def exe_digest(root: str, baseline: Baseline) -> Digest | None:
-    return _cached(f"{root}/exe", baseline) or _digest_of(f"{root}/exe", baseline)
+    return _cached(f"{root}/exe", baseline) or digest_of(f"{root}/exe", baseline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +386,7 @@ def executable_files(root: str, baseline: Baseline) -> tuple[Value, Value]:
 
 def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest | None:
     link = f"{root}/map_files/{mapping.bounds}"
-    digest = _cached(link, baseline) or _digest_of(link, baseline)
+    digest = _cached(link, baseline) or digest_of(link, baseline)
     if digest is not None:
         return digest
     # map_files needs CAP_CHECKPOINT_RESTORE. Without it, a name is taken only where the same inode is behind
@@ -399,7 +399,7 @@ def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest |
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
         if (device, status.st_ino) == (mapping.device, mapping.inode):
             # The key was taken from the file that matched; a file swapped in since has another one.
-            digest = baseline.digests.get(_key(status)) or _digest_of(path, baseline)
+            digest = baseline.digests.get(_key(status)) or digest_of(path, baseline)
             if digest is not None and baseline.digests.get(_key(status)) == digest:
                 return digest
     return None
@@ -511,4 +511,4 @@ def memfd_digest(path: str, symbol: str, name: str, baseline: Baseline) -> Diges
     if not sealed and symbol != f"memfd:{name}":
         return None
     # What is not sealed may change without a trace in its times, so its digest is not kept.
-    return _digest_of(path, baseline, keep=sealed)
+    return digest_of(path, baseline, keep=sealed)

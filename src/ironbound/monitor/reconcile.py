@@ -58,6 +58,7 @@ class Reconciler:
         self._table: dict[int, Process] = {}
         self._own = _own_namespaces()
         self._sweeps = 0
+        self._suspects: set[int] = set()
         self.zygote: tuple[int, int] | None = None
         #: Who sat in a namespace of a sandbox, as of the latest sweep.
         self.joined: set[int] = set()
@@ -147,9 +148,10 @@ class Reconciler:
         kinds = sorted({link.partition(":")[0] for link in theirs})
         # The network's in every sweep, the others in turn: a look costs 3 µs, and there are many processes.
         chosen = {kind for kind in kinds if kind == "net"} | {kinds[self._sweeps % len(kinds)]}
-        links = {pid: _links(pid, chosen) for pid in self._table}
+        links = {pid: _links(pid, kinds if pid in self._suspects else chosen) for pid in self._table}
+        self._suspects = {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
         self.joined = {pid for pid, found in links.items() if not sandboxes.isdisjoint(found)}
-        return {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
+        return self._suspects
 
     def _grouped(self) -> dict[int, str]:
         """Who sits in a control group of this deployment, and below which launch's."""

@@ -14,10 +14,9 @@ Rule 4: an event of the kernel leads to a look at the process concerned at once;
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ironbound.core.cage import compare_cage
@@ -34,9 +33,9 @@ from .events import COREDUMP, EXEC, EXIT, FORK, GID, PTRACE, UID, Event, Process
 from .heartbeat import Pulse, sample_leaf
 from .observe import ProcessGone
 from .outbox import Outbox
-from .processes import Process
 from .reconcile import Family, Reconciler
-from .watched import Strays, Watched
+from .strays import Strays
+from .watched import Watched
 
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
 SAMPLE_S: Final = 0.8
@@ -45,12 +44,6 @@ JITTER: Final = 0.35
 WHOLE_S: Final = 30.0
 #: Seconds after which an unchanged posture is said again.
 REPEAT_S: Final = 600.0
-#: Looks in a row at which a process without an entry is still there, so that entries on their way can arrive.
-STRAY_LOOKS: Final = 2
-#: Seconds between those looks after an event.
-STRAY_AGAIN_S: Final = 0.05
-#: Seconds for which the log is asked whether it accounts for a stray; then it is one.
-LOG_PATIENCE_S: Final = 0.5
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
@@ -71,7 +64,6 @@ class Watch:
         self._cages = Cages(deployment)
         self._watched: dict[int, Watched] = {}
         self._by_pid: dict[int, Watched] = {}
-        self._strays = Strays()
         #: Launches that are admitted and not started yet, with how many processes each may have by now.
         self._coming: dict[int, int] = {}
         self._uids = deployment.sandbox_uids
@@ -80,7 +72,9 @@ class Watch:
         self._pulse = Pulse(log, "sampled" if events is None else "events")
         self._drifts = Drifts(deployment, self._outbox, self._pulse)
         self._reconciler = Reconciler(self._uids, deployment.trust.deployment, events=events is not None)
-        self._sweeping = asyncio.Lock()
+        self._strays = Strays(log, self._reconciler, self._drifts, self._families, self._coming)
+        self._checking = asyncio.Lock()
+        self._images_at = 0.0
         self._running = False
 
     def entered(self, entry: Entry) -> None:
@@ -115,6 +109,7 @@ class Watch:
         if watched is None:
             return
         watched.close()
+        self._cages.files.forget(started)
         pid, pid_start = watched.said["pid"], watched.said["pid_start"]
         if self._by_pid.get(pid) is watched:
             del self._by_pid[pid]
@@ -131,9 +126,11 @@ class Watch:
         loop = asyncio.get_running_loop()
         if self._events is not None:
             loop.add_reader(self._events.fileno(), self._happened, self._events)
+        loop.add_reader(self._cages.files.fileno(), self._written)
         try:
             await asyncio.gather(self._rounds(), self._pulse.run(), self._outbox.run())
         finally:
+            loop.remove_reader(self._cages.files.fileno())
             if self._events is not None:
                 loop.remove_reader(self._events.fileno())
 
@@ -154,7 +151,7 @@ class Watch:
                 watched.queued = True
                 self._outbox.begin(self._look(watched))
         if strangers or lost:
-            self._outbox.begin(self._strangers(whole=lost > 0))
+            self._outbox.begin(self._strays.look_again(whole=lost > 0))
 
     def _concerns(self, event: Event, touched: dict[int, Watched]) -> bool:
         """Note the sandbox that an event is about; True if it may be about a process without an entry."""
@@ -183,10 +180,30 @@ class Watch:
             watched = self._watched.get(started)
         return watched
 
-    async def _strangers(self, *, whole: bool) -> None:
-        for _ in range(STRAY_LOOKS):
-            await self._look_for_strays(whole=whole)
-            await asyncio.sleep(STRAY_AGAIN_S)
+    # The files on disk
+
+    def _written(self) -> None:
+        """Something happened to a file that sandboxes run from."""
+        self._cages.files.drain()
+        self._pulse.happened(1, 0)
+        self._changed(self._cages.files.changed_files())
+        if not self._checking.locked():
+            self._outbox.begin(self._check_images())
+
+    async def _check_images(self) -> None:
+        async with self._checking:
+            await asyncio.sleep(AGAIN_S)  # what is being written is looked at once, when it was
+            self._images_at = asyncio.get_running_loop().time()
+            self._changed(await asyncio.to_thread(self._cages.files.changed_images))
+
+    def _changed(self, found: Mapping[int, list[Difference]]) -> None:
+        for index, differences in found.items():
+            watched = self._watched.get(index)
+            if watched is not None and not watched.drifted:
+                watched.drifted = True
+                said = watched.said
+                listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
+                self._drifts.found("file-changed", index, said["launch"], said["pid"], said["pid_start"], listed)
 
     # The rounds
 
@@ -200,7 +217,10 @@ class Watch:
                     self._outbox.begin(self._look(watched))
                 if number % AT_ONCE == AT_ONCE - 1:
                     await asyncio.sleep(0)
-            await self._look_for_strays(whole=False)
+            await self._strays.look(whole=False)
+            self._changed(self._cages.files.changed_files())
+            if asyncio.get_running_loop().time() - self._images_at > WHOLE_S and not self._checking.locked():
+                self._outbox.begin(self._check_images())
             self._pulse.agents = len(self._watched)
             running = {one.said["launch"] for one in self._watched.values()}
             self._pulse.leftovers = self._reconciler.leftovers(running | self._coming.keys())
@@ -239,6 +259,8 @@ class Watch:
                 differences = list(compare_cage(watched.expected, sample, running=not is_first))
                 differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
                 differences += self._misplaced(said)
+                if is_first:
+                    differences += await asyncio.to_thread(self._cages.use_files, watched.index, said, sample)
             except ProcessGone:
                 self._outbox.begin(self._gone(watched))
                 return
@@ -311,49 +333,6 @@ class Watch:
             )
 
     # Processes without an entry
-
-    async def _look_for_strays(self, *, whole: bool) -> None:
-        async with self._sweeping:
-            swept = self._sweep(whole=whole)
-            seen = self._strays.seen
-            self._strays.seen = {
-                (one.pid, one.start): seen.get((one.pid, one.start), 0) + 1 for one in self._unheld(swept)
-            }
-            if all(looks < STRAY_LOOKS or named in self._strays.said for named, looks in self._strays.seen.items()):
-                return
-            # The node may have heard of a launch before us. What lived at this look has its entry in the log by now,
-            # if it has one: fold that first. Without a log there is nothing to wait for.
-            with contextlib.suppress(LogUnavailable):
-                await self._log.refresh(LOG_PATIENCE_S)
-            living = {(one.pid, one.start) for one in self._sweep(whole=whole)}
-            for stray in self._unheld(swept):
-                named = (stray.pid, stray.start)
-                if named in living and self._strays.seen.get(named, 0) >= STRAY_LOOKS:
-                    self._say_stray(stray)
-
-    def _sweep(self, *, whole: bool) -> tuple[Process, ...]:
-        return self._reconciler.sweep(self._families(), self._coming.keys(), whole=whole)
-
-    def _unheld(self, strays: Iterable[Process]) -> list[Process]:
-        """All but the youngest, which may be sandboxes that are held until their start is in the log.
-
-        A held worker's own probe makes a process for a moment: what descends from a stray goes with it.
-        """
-        known = {one.pid: one for one in strays}
-        tops = sorted((one for one in known.values() if one.ppid not in known), key=lambda one: one.start)
-        unheld = {one.pid for one in tops[: max(0, len(tops) - sum(self._coming.values()))]}
-        for one in sorted(known.values(), key=lambda one: one.start):  # a parent is no younger than its child
-            if one.ppid in unheld:
-                unheld.add(one.pid)
-        return [one for one in known.values() if one.pid in unheld]
-
-    def _say_stray(self, stray: Process) -> None:
-        if (stray.pid, stray.start) in self._strays.said:
-            return
-        self._strays.said.add((stray.pid, stray.start))
-        found: list[Value] = [{"path": "process", "expected": None, "got": f"uid {stray.uid}, child of {stray.ppid}"}]
-        joined = stray.pid in self._reconciler.joined
-        self._drifts.found("process-without-entry", None, None, stray.pid, stray.start, found, joined=joined)
 
     def _families(self) -> list[Family]:
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ironbound.core.canonical import Value
@@ -60,11 +60,3 @@ class Watched:
         if self.glance is not None:
             self.glance.close()
             self.glance = None
-
-
-@dataclass(slots=True)
-class Strays:
-    """Processes without an entry, with the number of looks at which each was there."""
-
-    seen: dict[tuple[int, int], int] = field(default_factory=dict)
-    said: set[tuple[int, int]] = field(default_factory=set)
