@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from agent_stand import CHECKOUT
-from agents import Bench, in_bench
+from agents import Bench, bench
 from test_whole_road import STRICT, Scripted, serve
 
 from ironbound.core.profile import Layer, merge
@@ -18,6 +19,8 @@ from ironbound.core.wasm_component import ComponentSurface
 from ironbound.node.runtime import Ready
 from ironbound.node.sandbox import launcher
 
+#: Compiling takes 12 s of one core; other tests compete for it.
+DEADLINE_S = 400.0
 PYTHON = CHECKOUT / "sdk" / "python"
 OVER = STRICT.with_name("component.toml")
 SETTINGS = merge([Layer("strict.toml", STRICT.read_bytes()), Layer("component.toml", OVER.read_bytes())]).encoded
@@ -55,9 +58,12 @@ def test_the_same_agent_with_wasi_imports_it_and_the_surface_says_so(tmp_path: P
 def test_an_agent_in_python_does_its_work_in_a_worker(hello: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "COMPILE_SECONDS", 12.0)  # other tests compile beside it
 
-    @in_bench
-    async def run(bench: Bench) -> None:
-        launched = await bench.launch(hello, SETTINGS)
+    async def run() -> None:
+        async with asyncio.timeout(DEADLINE_S), bench() as made:
+            await work(made)
+
+    async def work(made: Bench) -> None:
+        launched = await made.launch(hello, SETTINGS)
         assert isinstance(launched.answer, Ready), launched.answer
         assert launched.answer.surface_sha256 == surface_digest(hello)
         session = await serve(launched.channel, Scripted({"records.fetch", "report.post"}))
@@ -71,4 +77,4 @@ def test_an_agent_in_python_does_its_work_in_a_worker(hello: bytes, monkeypatch:
         }
         assert ended.messages == 2 and ended.max_rss < 1 << 30
 
-    run()
+    asyncio.run(run())
