@@ -1,23 +1,30 @@
-"""An evidenced launch: from the signed request to the agent's first instruction, in a real deployment.
+"""An evidenced launch in each runtime of the machine: from the signed request to the agent's first instruction.
 
-The clock starts just before the signed request is sent to the controller's socket (everything that the operator does
-before is not measured). The agent is a module that ends in its first call; two moments bound its first instruction:
+In a real deployment, beside the bare runtime in the same run, in turn. The clock starts just before the signed request
+is sent to the controller's socket (everything that the operator does before is not measured). When the first
+instruction ran, is known
 
-- *released*: `exited.at_ms` less the wall time that the node measured between release and end, which is before it;
-- *over*: `exited.at_ms`, when the agent has run, died and been reaped, which is after it.
+- from a container's agent, a program that says the host's time and ends (`bare` runs the same one);
+- from `exited.at_ms` less the wall time that the node measured between release and end, for a Wasm agent, which has
+  no clock, and a virtual machine, whose clock is another. It is of whole milliseconds, and late, never early.
 
-Both are of whole milliseconds. The stages are cut at the times at which services signed their statements, so each
-holds the durable, witnessed append of the statement before it.
+Beside it, as ratios of p50 and of p99: for a container its bare runtime up to the same program's word; for a virtual
+machine a bare boot (see `microvm`); for a Wasm agent the fork of a zygote up to the locked-down worker's word, and a
+bare `runc run`. `added` is p50 less that p50; `aim` is what may be added: two durable appends and 5 ms.
 
-Floors, in the same run and on the same disk: what the order of writes demands, three times (admitted, started,
-observed): one SQLite commit (WAL, FULL) of an entry, then side by side the fdatasync of the ledger's high-water mark
-and that of the witness; and one fork of a zygote up to the locked-down, probed worker's word that it is ready. And a
-cold worker: `python -c "import wasmtime"`.
+The stages are cut at the times at which services signed their statements, so each holds the durable, witnessed append
+of the statement before it: `checked` by the controller, `held` and locked down, `seen` by the monitor, `attached` to
+the gateway and released.
+
+Floors, in the same run and on the same disk: an append is what the order of writes demands: one SQLite commit (WAL,
+FULL) of an entry, then side by side the fdatasync of the ledger's high-water mark and that of the witness. A launch
+has three before its first instruction (admitted, started, observed). And a cold worker: `python -c "import wasmtime"`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sqlite3
@@ -25,7 +32,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +42,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "system"))
 
 import httpx
+import native
 import wasmtime
-from stand import Stand, folder
+from stand import Stand, folder, until
 
+from bench.bare import PROGRAM, Bare, compile_program
 from bench.floor import percentile
+from bench.microvm import bare as bare_boot
 from ironbound.core.canonical import Digest
+from ironbound.core.microvm import FIRECRACKER, QEMU
+from ironbound.node.microvm import kernel as kernels
+from ironbound.node.native.container import BINARIES
 from ironbound.node.sandbox.launcher import Ready, Zygote
 from ironbound.wire.durable import DurableRecord
 
@@ -52,22 +67,46 @@ MODULE = bytes(
 )
 
 
-def _row(name: str, took: list[float], floor: list[float] | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": name,
-        "unit": "ms",
-        "p50": round(percentile(took, 0.5), 2),
-        "p99": round(percentile(took, 0.99), 2),
-    }
+#: What may be added to the bare runtime, beside two appends.
+AIM_MS = 5.0
+WASM = "wasmtime"
+
+Took = list[float]
+
+
+def _row(name: str, took: Took, floor: Took | None = None, append: float | None = None) -> dict[str, Any]:
+    middle, last = percentile(took, 0.5), percentile(took, 0.99)
+    row: dict[str, Any] = {"name": name, "unit": "ms", "p50": round(middle, 2), "p99": round(last, 2)}
     if floor is not None:
-        base = percentile(floor, 0.5)
-        row |= {"floor": round(base, 2), "ratio": round(percentile(took, 0.5) / base, 2)}
+        base, late = percentile(floor, 0.5), percentile(floor, 0.99)
+        row |= {"floor": round(base, 2), "its p99": round(late, 2)}
+        row |= {"ratio": round(middle / base, 2), "of p99": round(last / late, 2)}
+        if append is not None:
+            aim = 2 * append + AIM_MS
+            row |= {
+                "added": round(middle - base, 2),
+                "aim": round(aim, 2),
+                "added/aim": round((middle - base) / aim, 2),
+            }
     return row
 
 
-def _one_launch(stand: Stand, number: int, module: Digest) -> dict[str, float]:
+@dataclass(slots=True)
+class Tried:
+    """One runtime: what to launch in it, what stands beside it, and what both took."""
+
+    name: str
+    module: Digest
+    config: Digest
+    bare: Callable[[], float] | None
+    most: int
+    launches: list[dict[str, float]] = field(default_factory=list)
+    floor: Took = field(default_factory=list)
+
+
+def _one_launch(stand: Stand, agent: str, tried: Tried) -> dict[str, float]:
     """One launch from sending to the end; milliseconds of each stage."""
-    payload = stand.build("launch-request", agent=f"bench{number}", module=module, config=stand.config)
+    payload = stand.build("launch-request", agent=agent, module=tried.module, config=tried.config)
     body = stand.sign(payload).encode()
     transport = httpx.HTTPTransport(uds=stand.deployment.socket("controller"))
     with httpx.Client(transport=transport, timeout=60, trust_env=False) as client:
@@ -76,25 +115,30 @@ def _one_launch(stand: Stand, number: int, module: Digest) -> dict[str, float]:
         answer = client.post("http://controller/requests", content=body)
     answer.raise_for_status()
     launch = int(answer.json()["index"])
-    ended = stand.await_entry("exited", launch, launch=launch)
-    said = {one.kind: one.predicate for one in stand.log.entries[launch:] if one.kind in ("started", "observed")}
-    admitted = stand.log.entries[launch].predicate["at_ms"]
+    ended = until(
+        f"{agent} is over",
+        lambda: next(iter([*stand._matching("exited", launch, {"launch": launch}),
+                           *stand._matching("launch-refused", launch, {"launch": launch})]), None),
+    )  # fmt: skip
     if ended.predicate["reason"] != "finished":
         raise RuntimeError(f"the agent should have finished: {ended.predicate}")
+    said = {one.kind: one.predicate for one in stand.log.entries[launch:] if one.predicate.get("agent") == agent}
+    admitted = stand.log.entries[launch].predicate["at_ms"]
     over = ended.predicate["at_ms"]
-    released = over - ended.predicate["usage"]["wall_ms"]
+    word = ended.predicate["report"].strip()
+    released = int(word) / 1e6 if word and tried.name in BINARIES else over - ended.predicate["usage"]["wall_ms"]
     return {
-        "released": released - sent,
+        "first": released - sent,
         "over": over - sent,
-        "controller checks and signs": admitted - sent,
-        "admitted is logged, sandbox is ready": said["started"]["at_ms"] - admitted,
-        "started is logged, monitor looks": said["observed"]["at_ms"] - said["started"]["at_ms"],
-        "observed is logged, gateway attaches": released - said["observed"]["at_ms"],
+        "checked": admitted - sent,
+        "held": said["started"]["at_ms"] - admitted,
+        "seen": said["observed"]["at_ms"] - said["started"]["at_ms"],
+        "attached": released - said["observed"]["at_ms"],
     }
 
 
-def _appends(where: Path, rounds: int) -> list[float]:
-    """Milliseconds of the writes that one evidenced launch demands."""
+def _appends(where: Path, rounds: int) -> Took:
+    """Milliseconds of the writes that one append demands."""
     took = []
     with tempfile.TemporaryDirectory(dir=where) as name, ThreadPoolExecutor(2) as pool:
         database = sqlite3.connect(f"{name}/floor.db", isolation_level=None)
@@ -107,9 +151,8 @@ def _appends(where: Path, rounds: int) -> list[float]:
             marks.append(DurableRecord.open(f"{name}/{one}"))
         for _ in range(rounds):
             begin = time.perf_counter()
-            for _ in range(APPENDS):
-                database.execute("INSERT INTO entry (data) VALUES (?)", (ENTRY,))
-                list(pool.map(lambda mark: mark.replace(bytes(300)), marks))
+            database.execute("INSERT INTO entry (data) VALUES (?)", (ENTRY,))
+            list(pool.map(lambda mark: mark.replace(bytes(300)), marks))
             took.append((time.perf_counter() - begin) * 1e3)
         for mark in marks:
             mark.close()
@@ -117,7 +160,7 @@ def _appends(where: Path, rounds: int) -> list[float]:
     return took
 
 
-async def _forks(config: bytes, rounds: int) -> list[float]:
+async def _forks(config: bytes, rounds: int) -> Took:
     """Milliseconds from the request to the zygote to the locked-down worker's word."""
     took = []
     zygote = Zygote()
@@ -140,7 +183,7 @@ async def _forks(config: bytes, rounds: int) -> list[float]:
     return took
 
 
-def _cold(rounds: int) -> list[float]:
+def _cold(rounds: int) -> Took:
     took = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -149,31 +192,103 @@ def _cold(rounds: int) -> list[float]:
     return took
 
 
+def _machine(stand: Stand) -> Callable[[], float]:
+    """A bare boot of the machine that this deployment's node boots."""
+    facts = _host(stand)["runtimes"][QEMU]
+    kernel = kernels.Kernel(stand.deployment.root, QEMU)
+    return lambda: bare_boot(str(facts["binary"]), kernel, str(facts["accelerator"]))
+
+
+def _host(stand: Stand) -> Any:
+    return stand.entries("service-started", role="node")[-1].predicate["host"]
+
+
+def _all(stand: Stand, work: Path, rounds: int) -> tuple[list[Tried], list[dict[str, Any]]]:
+    """Every runtime that this node has, and a row for each that it lacks."""
+    source = work / "source"
+    source.mkdir()
+    compile_program(source)
+    found = [Tried(WASM, stand.approve_module(MODULE), stand.config, None, rounds)]
+    missing = [_lacks(FIRECRACKER, _host(stand))] if FIRECRACKER not in _host(stand)["runtimes"] else []
+    program = native.agent(stand, native.image(stand, source), f"/{PROGRAM}")
+    for name in (*BINARIES, QEMU):
+        if name not in _host(stand)["runtimes"]:
+            missing.append(_lacks(name, _host(stand)))
+        elif name == QEMU:
+            config = native.profile(stand, name, "[agent.runtime]\nmax_memory = 128\n")
+            found.append(Tried(name, program, config, _machine(stand), max(3, rounds // 5)))
+        elif name not in native.RUNTIMES:
+            missing.append({"name": f"{name}: an ordinary user can't make its cgroup, so not tested"})
+        else:
+            bare = Bare(name, source, work).launch
+            found.append(Tried(name, program, native.profile(stand, name), bare, rounds))
+    return found, missing
+
+
+def _lacks(name: str, host: Any) -> dict[str, Any]:
+    why = str(host["unavailable"].get(name, "this node does not know it"))
+    return {"name": f"{name}: {why.removeprefix(f'{name}: ').removeprefix('not tested ')}, so not tested"}
+
+
+def _measure(stand: Stand, found: list[Tried], rounds: int) -> None:
+    """In turn, so that what the machine does besides falls on all of them."""
+    for number in range(-1, rounds):
+        for tried in found:
+            if number >= tried.most:
+                continue
+            launch = _one_launch(stand, f"{tried.name}-{number + 1}", tried)
+            beside = None if tried.bare is None else tried.bare()
+            if number >= 0:  # everything has run once
+                tried.launches.append(launch)
+                if beside is not None:
+                    tried.floor.append(beside)
+
+
+def _rows(tried: Tried, append: float, forks: Took, cold: Took, runc: Took) -> list[dict[str, Any]]:
+    took = [one["first"] for one in tried.launches]
+    if tried.name == WASM:
+        rows = [
+            _row(f"{WASM}; floor: a zygote's fork", took, forks, append),
+            _row(f"{WASM}; floor: {APPENDS} appends and a fork", took, [APPENDS * append + one for one in forks]),
+            _row(f"{WASM}; floor: a cold worker", took, cold),
+        ]
+        return [*rows, _row(f"{WASM}; floor: bare runc", took, runc)] if runc else rows
+    kind = "a bare boot" if tried.name == QEMU else f"bare {tried.name}"
+    return [_row(f"{tried.name}; floor: {kind}", took, tried.floor, append)]
+
+
+def _stages(tried: Tried) -> dict[str, Any]:
+    stages = {stage: [one[stage] for one in tried.launches] for stage in tried.launches[0]}
+    middles = {stage: round(percentile(took, 0.5), 1) for stage, took in stages.items() if stage != "first"}
+    return {"name": f"{tried.name}: stages, p50", "unit": "ms"} | middles
+
+
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Rows for the whole launch against its floors, for the floor's parts, and for where the time goes."""
+    """Rows for the launches beside their floors, for the floors' parts, and for where the time goes."""
     rounds = 10 if quick else 30
     with tempfile.TemporaryDirectory(prefix="ironbound-bench-") as name:
         os.chmod(name, 0o711)
-        stand = Stand(folder(Path(name), "d"))
+        work = Path(name)
+        stand = Stand(folder(work, "d"))
         try:
+            with contextlib.suppress(kernels.KernelMissing):
+                kernels.place(stand.root, *kernels.installed())
             stand.start()
             stand.config = stand.approve_profile()
-            module = stand.approve_module(MODULE)
-            _one_launch(stand, 0, module)  # everything has run once
-            launches = [_one_launch(stand, number + 1, module) for number in range(rounds)]
+            found, missing = _all(stand, work, rounds)
+            _measure(stand, found, rounds)
             config = stand.deployment.artifact(stand.config)
         finally:
             stand.stop()
-        appends = _appends(Path(name), rounds)
+        appends = _appends(work, 3 * rounds)
     forks = asyncio.run(_forks(config, rounds))
     cold = _cold(max(5, rounds // 3))
-    floor = [one + other for one, other in zip(appends, forks, strict=True)]
-    stages = {stage: [one[stage] for one in launches] for stage in launches[0]}
+    append = percentile(appends, 0.5)
+    runc = next((tried.floor for tried in found if tried.name == "runc"), [])
     return [
-        _row("evidenced launch, to the release; floor: writes + fork", stages["released"], floor),
-        _row("evidenced launch, agent run and over; floor: writes + fork", stages["over"], floor),
-        _row("evidenced launch, to the release; floor: a cold worker", stages["released"], cold),
-        _row(f"floor: the writes of {APPENDS} witnessed appends", appends),
+        *(row for tried in found for row in _rows(tried, append, forks, cold, runc)),
+        *missing,
+        _row("floor: the writes of one witnessed append", appends),
         _row("floor: a fork of the zygote, locked down", forks),
-        *(_row(f"stage: {stage}", took) for stage, took in list(stages.items())[2:]),
+        *(_stages(tried) for tried in found),
     ]
