@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from ironbound.canary.probes import load_probes
+from ironbound.core.canary import verdict
 from ironbound.core.canonical import Digest, canonical
 from ironbound.core.native import Manifest
 from ironbound.node.microvm import kernel as kernels
@@ -28,7 +30,8 @@ from ironbound.terminal.init import initialise
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.image_load import load_directory
 from ironbound.wire.images import Images, shipped_guard
-from native_stand import ROOT, filter_without, make_rootfs
+from native_channel import closed_table
+from native_stand import PROBE, ROOT, filter_without, make_rootfs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INIT = Path(subject.__file__).parent / "init"
@@ -63,7 +66,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
 def rootfs(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Digest]:
     folder = tmp_path_factory.mktemp("rootfs")
     build_tool().compile_native(Path(__file__).with_name("puppet.c"), folder / "puppet", folder / "caches")
-    root = make_rootfs(folder, [folder / "puppet"])
+    root = make_rootfs(folder, [folder / "puppet", PROBE])
     for name in (".ironbound", "dev", "proc", "tmp"):
         shutil.rmtree(root / name)
     yield load_directory(root, deployment, shipped_guard()).digest
@@ -98,13 +101,13 @@ def manifest(rootfs: Digest, *words: str) -> bytes:
 
 @asynccontextmanager
 async def held(
-    runtime: Qemu, module: bytes, config: bytes, launch: int = 1
+    runtime: Qemu, module: bytes, config: bytes, launch: int = 1, nonce: str | None = None
 ) -> AsyncIterator[tuple[Machine, asyncio.StreamReader, asyncio.StreamWriter]]:
     mine, its = socket.socketpair()
     uids = runtime._deployment.sandbox_uids
     uid = uids.start + launch if uids else os.getuid()
     with its:
-        order = Order(launch, uid, uid if uids else os.getgid(), config, module, its, None)
+        order = Order(launch, uid, uid if uids else os.getgid(), config, module, its, nonce)
         try:
             machine = await runtime.hold(order)
         except HoldFailed:
@@ -143,7 +146,7 @@ def test_the_guard_in_the_machine_tells_the_digests_and_is_refused_everywhere_an
             end = await machine.ended()
         assert (end.reason, end.status, end.report) == ("finished", 0, "that was all\n")
         folders = {line.split(":")[0]: set(line.split(":")[1].split()) for line in said.splitlines() if line[:1] == "/"}
-        assert folders["/"] - {".", ".."} == {".ironbound", "dev", "proc", "puppet", "tmp"}
+        assert folders["/"] - {".", ".."} == {".ironbound", "dev", "probe", "proc", "puppet", "tmp"}
         assert folders["/.ironbound"] - {".", ".."} == {"guard"}
         assert {"null", "zero", "full", "random", "urandom"} < folders["/dev"]
         assert not [name for name in folders["/dev"] if name.startswith(("vport", "mem", "console", "tty", "hvc"))]
@@ -231,17 +234,15 @@ def test_the_wall_clock_ends_a_busy_agent_and_what_fails_says_so(runtime: Qemu, 
 # ---- controls: the same machine with a wall taken away
 
 
-def weakened_init(folder: Path, wall: str) -> bytes:
-    """The first process without one of its steps."""
-    native = folder / "node" / "native" / "guard"
+def weakened_init(folder: Path, name: str, wall: str, instead: str) -> bytes:
+    """The first process with one of its steps, in this source, exchanged for another."""
     place = folder / "node" / "microvm" / "init"
     shutil.copytree(INIT, place)
-    shutil.copytree(INIT.parents[1] / "native" / "guard", native)
-    source = place / "init.c"
-    text = source.read_text("utf-8")
+    shutil.copytree(INIT.parents[1] / "native" / "guard", folder / "node" / "native" / "guard")
+    text = (place / name).read_text("utf-8")
     assert text.count(wall) == 1
-    source.write_text(text.replace(wall, f"    if (!from) {wall.strip()}\n"), "utf-8")
-    build_tool().compile_native(source, folder / "init", folder / "caches")
+    (place / name).write_text(text.replace(wall, instead), "utf-8")
+    build_tool().compile_native(place / "init.c", folder / "init", folder / "caches")
     return (folder / "init").read_bytes()
 
 
@@ -256,7 +257,7 @@ def test_control_an_init_that_keeps_root_is_caught_by_the_guard_and_without_a_fi
             return word
 
     with monkeypatch.context() as patched:
-        patched.setattr(runtime, "_init", weakened_init(tmp_path, "    become_user(from);\n"))
+        patched.setattr(runtime, "_init", weakened_init(tmp_path, "init.c", *KEEPS_ROOT))
         word = asyncio.run(refusal(7))
         assert word.stage == "lockdown" and "capability sets" in word.text
     with monkeypatch.context() as patched:
@@ -271,6 +272,50 @@ def test_control_an_init_that_keeps_root_is_caught_by_the_guard_and_without_a_fi
         word = asyncio.run(refusal(8))
         assert word.stage == "probe"
         assert "guard-socket-inet ESCAPED" in word.text and "guard-keyctl ESCAPED" in word.text
+
+
+HOSTILE = ("limit-inodes", "limit-memory", "limit-processes", "channel-operator", "network-vsock", "kernel-memory")
+NONCE = "0123456789abcdef0123456789abcdef"
+#: A step of the first process, and what stands there instead.
+KEEPS_ROOT = ("    become_user(from);\n", "    if (!from) become_user(from);\n")
+BOUNDS_NO_FILES = ("put_number(&options, (word)files + 1);", "put_number(&options, files ? 0 : 1);")
+
+
+async def hostile(runtime: Qemu, rootfs: Digest, name: str, launch: int, *most: str) -> str:
+    """The verdict on a hostile agent in a machine; `most` bounds what it asks for."""
+    rows = {shipped.name: shipped.document for shipped in load_probes("native")}
+    module = Manifest(rootfs, ("/probe", name, *most)).encode()
+    mine, its = socket.socketpair()
+    uids = runtime._deployment.sandbox_uids
+    uid = uids.start + launch if uids else os.getuid()
+    with its:
+        order = Order(launch, uid, uid if uids else os.getgid(), configuration(), module, its, NONCE)
+        machine = await runtime.hold(order)
+    try:
+        word = await machine.ready()
+        assert isinstance(word, Ready), word
+        closed_table(mine)
+        await machine.release()
+        end = await machine.ended()
+        return verdict(rows[name], NONCE, end.reason, end.text, end.report)[0]
+    finally:
+        machine.kill()
+        await machine.ended()
+
+
+@pytest.mark.slow
+def test_hostile_agents_are_refused_in_a_machine_and_one_escapes_where_its_wall_is_taken_away(
+    runtime: Qemu, rootfs: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def all_of_them() -> dict[str, str]:
+        found = {}
+        for number, name in enumerate(HOSTILE, 10):
+            found[name] = await hostile(runtime, rootfs, name, number)
+        return found
+
+    assert asyncio.run(all_of_them()) == dict.fromkeys(HOSTILE, "REFUSED")
+    monkeypatch.setattr(runtime, "_init", weakened_init(tmp_path, "place.h", *BOUNDS_NO_FILES))
+    assert asyncio.run(hostile(runtime, rootfs, "limit-inodes", 30, "1000")) == "ESCAPED"
 
 
 # ---- what is refused before anything starts
