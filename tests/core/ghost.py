@@ -137,7 +137,7 @@ class History:
         self.happened: Counter[str] = Counter()
         for module in (self.modules[0], self.modules[2]):
             self.put_whole("module-approval", self.module_fields(module))
-        self.put_whole("profile-approval", {"config_sha256": self.cages[0], "body": {"profile": "p"}})
+        self.put_whole("profile-approval", {"config_sha256": self.cages[0], "body": {"profile": "p", "layers": []}})
 
     def put_whole(self, kind: str, fields: dict[str, Any]) -> None:
         """A request without a defect, approved."""
@@ -222,7 +222,7 @@ class History:
         if kind == "module-approval":
             return kind, self.module_fields(about["module_sha256"])
         if kind == "profile-approval":
-            return kind, {"config_sha256": about["config_sha256"], "body": {"profile": "p"}}
+            return kind, {"config_sha256": about["config_sha256"], "body": {"profile": "p", "layers": []}}
         if kind == "revocation":
             return kind, about | {"body": {"grant": self.one_of(self.ghost.grants) or "ab" * 16}}
         if kind != "grant":

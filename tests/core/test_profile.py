@@ -18,6 +18,7 @@ from ironbound.core.profile import (
     keys_of,
     merge,
     parse_configuration,
+    require_provenance,
 )
 
 PROFILES = resources.files("ironbound") / "data" / "profiles"
@@ -65,6 +66,25 @@ def test_a_later_layer_wins_key_by_key_and_provenance_says_so() -> None:
     assert both.provenance["runtime.max_fuel"] == "strict.toml"
     assert set(both.provenance) == {"profile", *keys_of("wasmtime")}
     assert both.digest != base.digest
+
+
+def test_an_approval_says_which_layer_set_which_key() -> None:
+    effective = merge([Layer("strict.toml", STRICT), Layer("site.toml", SITE)])
+    body = effective.approval_body()
+    base, over = body["layers"]  # type: ignore[misc]
+    assert (over["name"], over["sha256"]) == ("site.toml", sha256_hex(SITE))
+    assert over["sets"] == ["runtime.max_memory", "runtime.max_wall_clock", "scratch.max_files"]
+    assert set(base["sets"]) | set(over["sets"]) == {"profile", *keys_of("wasmtime")}
+    require_provenance(effective.config, body)
+    for wrong in (body | {"layers": [base]}, body | {"layers": [base, base, over]}, body | {"profile": "other"}):
+        with pytest.raises(FormatError, match="provenance-differs"):
+            require_provenance(effective.config, wrong)
+
+
+def test_two_layers_of_one_name_are_refused() -> None:
+    with pytest.raises(ProfileRefused) as caught:
+        merge([Layer("a.toml", STRICT), Layer("a.toml", SITE)])
+    assert caught.value.code == "layer-name"
 
 
 def test_arrays_replace() -> None:

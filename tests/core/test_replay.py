@@ -325,7 +325,7 @@ def test_no_service_alone_can_give_anything(role: str) -> None:
         if kind == "module-approval":
             fields = {"module_sha256": sha256_hex(wasm("x")), "body": approval_body(b"{")}
         if kind == "profile-approval":
-            fields = {"config_sha256": digest_of("x"), "body": {"profile": "p"}}
+            fields = {"config_sha256": digest_of("x"), "body": {"profile": "p", "layers": []}}
         if kind == "grant":
             fields["body"] = {"tool": "t", "action": "a", "where": {}, "calls": 9, "expires_ms": lab.now + 1000,
                               "credential": None}  # fmt: skip

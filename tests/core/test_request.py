@@ -99,9 +99,9 @@ def test_what_the_request_is() -> None:
                              "body": BODY}),
         ("module-approval", {"module_sha256": digest_of("x"), "body": BODY | {"probe": {}}}),
         ("module-approval", {"module_sha256": digest_of("x"), "body": BODY | {"kind": "canary"}}),
-        ("profile-approval", {"module_sha256": digest_of("x"), "body": {"profile": "p"}}),
+        ("profile-approval", {"module_sha256": digest_of("x"), "body": {"profile": "p", "layers": []}}),
         ("profile-approval", {"module_sha256": digest_of("x"), "config_sha256": digest_of("y"),
-                              "body": {"profile": "p"}}),
+                              "body": {"profile": "p", "layers": []}}),
         ("grant", LAUNCH | {"body": {"tool": "t", "action": "a", "where": {"p": {"like": "x"}}, "calls": 1,
                                      "expires_ms": LAB.now + DAY, "credential": None}}),
     ],
@@ -164,10 +164,10 @@ def test_two_keys_of_one_human_are_one_human() -> None:
     lab.entries.clear()
     lab.replay = Replay()
     lab.append(root.encode())
-    request = lab.request("profile-approval", config_sha256=digest_of("c"), body={"profile": "p"})
+    request = lab.request("profile-approval", config_sha256=digest_of("c"), body={"profile": "p", "layers": []})
     by_spare = sign_envelope(lab.approval(request, "bob").payload, [spare])
     assert refused(request, by_spare, replay=lab.replay) == "initiator-approves"
-    by_bob = lab.request("profile-approval", "bob", config_sha256=digest_of("c"), body={"profile": "p"})
+    by_bob = lab.request("profile-approval", "bob", config_sha256=digest_of("c"), body={"profile": "p", "layers": []})
     both = [lab.approval(by_bob, "ada"), sign_envelope(lab.approval(by_bob, "ada").payload, [spare])]
     assert refused(by_bob, *both, replay=lab.replay) == "same-human-twice"
 
@@ -220,7 +220,7 @@ def test_capability_before_and_after_is_what_really_is_and_will_be() -> None:
 
 def test_an_approval_that_expired_by_the_log_s_clock_is_not_considered_alive() -> None:
     lab = honest().lab
-    request = lab.request("profile-approval", config_sha256=digest_of("c"), body={"profile": "p"})
+    request = lab.request("profile-approval", config_sha256=digest_of("c"), body={"profile": "p", "layers": []})
     yes = lab.approval(request, "bob", expires_ms=lab.now + 50)
     lab.now += 100
     lab.challenge(SCENE.canary, SCENE.cage, "operator-verbs")

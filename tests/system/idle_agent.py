@@ -53,7 +53,7 @@ def approve_profile(stand: Stand, runtime: str, override: str = "") -> Digest:
     if override:
         layers.append(Layer("site.toml", override.encode()))
     effective = merge(layers)
-    body = {"profile": str(effective.config["profile"])}
+    body = effective.approval_body()
     stand.submit(stand.build("profile-approval", config=effective.digest, body=body), artifacts=(effective.encoded,))
     return effective.digest
 

@@ -34,8 +34,7 @@ def profile(stand: Stand, runtime: str, more: str = "") -> Digest:
     layers = [Layer(f"{name}.toml", (PROFILES / f"{name}.toml").read_bytes()) for name in ("native", runtime)]
     effective = merge([*layers, Layer("test.toml", more.encode())])
     if not stand.log.with_state(lambda replay: effective.digest in replay.books.profiles):
-        body = {"profile": str(effective.config["profile"])}
-        payload = stand.build("profile-approval", config=effective.digest, body=body)
+        payload = stand.build("profile-approval", config=effective.digest, body=effective.approval_body())
         stand.submit(payload, artifacts=(effective.encoded,))
     return effective.digest
 

@@ -292,8 +292,7 @@ class Stand:
         if override:
             layers.append(Layer("site.toml", override.encode()))
         effective = merge(layers)
-        body = {"profile": str(effective.config["profile"])}
-        payload = self.build("profile-approval", config=effective.digest, body=body)
+        payload = self.build("profile-approval", config=effective.digest, body=effective.approval_body())
         self.submit(payload, artifacts=(effective.encoded,))
         return effective.digest
 

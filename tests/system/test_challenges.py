@@ -86,7 +86,7 @@ def test_on_demand_they_run_on_profiles_in_use_or_on_all_or_on_one(fresh: Callab
     stand.started("clerk", puppet(WAIT))
     other = merge([Layer("strict.toml", STRICT.read_bytes()), Layer("site.toml", b'profile = "other"')])
     stand.submit(
-        stand.build("profile-approval", config=other.digest, body={"profile": "other"}), artifacts=(other.encoded,)
+        stand.build("profile-approval", config=other.digest, body=other.approval_body()), artifacts=(other.encoded,)
     )
     for words, profiles in (((), {"strict"}), (("--all",), {"strict", "other"}), (("--profile", "other"), {"other"})):
         done = stand.command("canary", "run", "--json", *words)

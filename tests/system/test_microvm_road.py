@@ -50,7 +50,7 @@ def with_machine(stand: Stand, work: Path) -> bytes:
     rootfs = load_directory(root, stand.deployment, shipped_guard()).digest
     names = ("native.toml", "qemu-microvm.toml")
     effective = merge([*(Layer(name, (PROFILES / name).read_bytes()) for name in names), Layer("site.toml", SITE)])
-    body = {"profile": str(effective.config["profile"])}
+    body = effective.approval_body()
     payload = stand.build("profile-approval", config=effective.digest, body=body)
     stand.submit(payload, artifacts=(effective.encoded,))
     stand.config = Digest(effective.digest)

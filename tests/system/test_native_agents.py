@@ -107,7 +107,7 @@ def profile(stand: Stand, runtime: str) -> Digest:
     layers = [Layer(one.name, one.read_bytes()) for one in files]
     effective = merge([*layers, Layer("alone.toml", ALONE)] if runtime == "bubblewrap" else layers)
     if not stand.log.with_state(lambda replay: effective.digest in replay.books.profiles):
-        body = {"profile": str(effective.config["profile"])}
+        body = effective.approval_body()
         payload = stand.build("profile-approval", config=effective.digest, body=body)
         stand.submit(payload, artifacts=(effective.encoded,))
     return effective.digest

@@ -19,13 +19,14 @@ import httpx
 import pytest
 import wasmtime
 from puppet import WAIT, puppet
-from stand import DEADLINE_S, PEOPLE, Stand
+from stand import DEADLINE_S, PEOPLE, STRICT, Stand
 
 from ironbound.controller.operator import MAX_CONSENT, MAX_SUBMISSION
 from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, Signature, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.native import Manifest
+from ironbound.core.profile import Layer, merge
 from ironbound.core.request import encode_approval, encode_request
 from ironbound.core.statement import Subject, encode_statement, parse_statement
 from ironbound.core.surface import approval_body, surface_digest
@@ -348,11 +349,20 @@ def test_a_configuration_that_ironbound_would_not_make_is_not_approved(stand: St
     config["runtime"]["strict_security"] = True
     config["runtime"]["max_fuel"] = 0
     for data in (lax, canonical(config), b"{}", b"not json"):
-        payload = stand.build("profile-approval", config=sha256_hex(data), body={"profile": "strict"})
+        payload = stand.build("profile-approval", config=sha256_hex(data), body={"profile": "strict", "layers": []})
         refused(stand, stand.sign(payload, artifacts=(data,)).encode(), "profile-malformed")
     good = (stand.root / "artifacts" / "controller" / "sha256" / stand.config).read_bytes()
-    payload = stand.build("profile-approval", config=stand.config, body={"profile": "another"})
-    refused(stand, stand.sign(payload, artifacts=(good,)).encode(), "profile-malformed")
+    body = merge([Layer("strict.toml", STRICT.read_bytes())]).approval_body()
+    (layer,) = [dict(one) for one in body["layers"]]
+    for wrong in (
+        body | {"profile": "another"},
+        body | {"layers": []},
+        body | {"layers": [layer | {"sets": layer["sets"][1:]}]},
+        body | {"layers": [layer, layer]},
+        body | {"layers": [layer | {"sets": [*layer["sets"], "runtime.max_cpu"]}]},
+    ):
+        payload = stand.build("profile-approval", config=stand.config, body=wrong)
+        refused(stand, stand.sign(payload, artifacts=(good,)).encode(), "profile-malformed")
 
 
 # Garbage
@@ -383,7 +393,8 @@ def test_garbage_is_refused_and_logged(stand: Stand, body: bytes) -> None:
 
 
 def test_lists_that_are_too_long_are_refused(stand: Stand) -> None:
-    good = json.loads(stand.sign(stand.build("profile-approval", config=stand.config, body={"profile": "x"})).encode())
+    payload = stand.build("profile-approval", config=stand.config, body={"profile": "x", "layers": []})
+    good = json.loads(stand.sign(payload).encode())
     many = good | {"approvals": good["approvals"] * 17}
     refused(stand, canonical(many), "submission-malformed", 400)
     refused(stand, canonical(good | {"artifacts": ["", ""]}), "submission-malformed", 400)

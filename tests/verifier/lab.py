@@ -255,7 +255,8 @@ class Lab:
     def approve_profile(self, value: Mapping[str, Any]) -> str:
         data = canonical(dict(value))
         self.artifacts[sha256_hex(data)] = data
-        self.expect(self.ask("profile-approval", config_sha256=sha256_hex(data), body={"profile": "strict"}))
+        body = {"profile": "strict", "layers": []}
+        self.expect(self.ask("profile-approval", config_sha256=sha256_hex(data), body=body))
         return sha256_hex(data)
 
     def ask_launch(self, agent: str, module: str, cage: str, **fields: Any) -> Entry:

@@ -23,7 +23,7 @@ from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
 from ironbound.core.envelope import Envelope, envelope_from_value
 from ironbound.core.native import is_manifest, parse_manifest
-from ironbound.core.profile import ProfileRefused, parse_configuration
+from ironbound.core.profile import ProfileRefused, parse_configuration, require_provenance
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
@@ -132,10 +132,9 @@ class Operators:
         elif kind == "profile-approval":
             try:
                 config = parse_configuration(given[asked["config_sha256"]])
+                require_provenance(config, asked["body"])
             except (ProfileRefused, FormatError) as error:
                 raise Refused("profile-malformed") from error
-            if config["profile"] != asked["body"]["profile"]:
-                raise Refused("profile-malformed")
 
     def _check_module(self, data: bytes) -> None:
         """An agent's module is one that the parser accepts, and imports nothing; a native agent's image is loaded."""

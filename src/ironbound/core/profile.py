@@ -135,12 +135,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The effective configuration: its value, canonical bytes, their SHA-256, and who set each dotted key."""
+    """The effective configuration: its value, canonical bytes, their SHA-256, who set each dotted key, and each layer
+    with the SHA-256 of its TOML, base first."""
 
     config: dict[str, Value]
     encoded: bytes
     digest: Digest
     provenance: Mapping[str, str]
+    layers: tuple[tuple[str, Digest], ...]
+
+    def approval_body(self) -> dict[str, Value]:
+        """What a request to approve it says: its name, and which layer set which key."""
+        layers: list[Value] = []
+        for name, sha256 in self.layers:
+            sets: list[Value] = [*sorted(key for key, layer in self.provenance.items() if layer == name)]
+            layers.append({"name": name, "sha256": sha256, "sets": sets})
+        return {"profile": self.config["profile"], "layers": layers}
 
 
 def merge(layers: Sequence[Layer]) -> Effective:
@@ -152,6 +162,8 @@ def merge(layers: Sequence[Layer]) -> Effective:
         raise ProfileRefused(
             "layer-count", "", f"expected 1 to {MAX_LAYERS} layers, got {len(layers)}", "name a profile file"
         )
+    if len({layer.name for layer in layers}) != len(layers):
+        raise ProfileRefused("layer-name", "", "two layers of one name", "rename one: each key's layer is recorded")
     settings: dict[str, Value] = {}
     provenance: dict[str, str] = {}
     for layer in layers:
@@ -177,7 +189,8 @@ def merge(layers: Sequence[Layer]) -> Effective:
     _check_together(settings)
     config = _shape(settings, wanted)
     encoded = canonical(config)
-    return Effective(config, encoded, sha256_hex(encoded), provenance)
+    digests = tuple((layer.name, sha256_hex(layer.data)) for layer in layers)
+    return Effective(config, encoded, sha256_hex(encoded), provenance, digests)
 
 
 def keys_of(runtime: str) -> tuple[str, ...]:
@@ -188,6 +201,13 @@ def keys_of(runtime: str) -> tuple[str, ...]:
         for key in _KEYS
         if (family in LIMITS[key].families if key in LIMITS else family == WASM or key != "runtime.disallowed_imports")
     )
+
+
+def require_provenance(config: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """Raises FormatError unless an approval's body names this configuration's profile, and one layer for each key."""
+    said = [key for layer in body["layers"] for key in layer["sets"]]
+    if body["profile"] != config["profile"] or sorted(said) != sorted({"profile", *keys_of(config["runtime"]["type"])}):
+        raise FormatError("provenance-differs", "expected the profile's name, and each of its keys under one layer")
 
 
 def family_of(config: Mapping[str, Any]) -> str:

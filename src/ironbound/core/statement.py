@@ -220,7 +220,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "module-approval": _asked(
         kind=choice("agent", "canary"), size=count, surface_sha256=maybe(digest), probe=maybe(document)
     ),
-    "profile-approval": _asked(profile=name),
+    "profile-approval": _asked(
+        profile=name, layers=each(record(name=text(64), sha256=digest, sets=each(text(64), 64)), 16)
+    ),
     "launch-request": _asked(),
     "grant": _asked(
         tool=tool,

@@ -389,7 +389,7 @@ def _approve_profile(arguments: argparse.Namespace) -> int:
         operators.replayed(deployment),
         "profile-approval",
         config=effective.digest,
-        body={"profile": str(effective.config["profile"])},
+        body=effective.approval_body(),
         ticket=arguments.ticket,
     )
     results = _settle(arguments, deployment, [(payload, [effective.encoded])])

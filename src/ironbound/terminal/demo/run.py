@@ -269,7 +269,7 @@ class Demo:
             ("ada", "bo"),
             [effective.encoded],
             config=self._config,
-            body={"profile": str(effective.config["profile"])},
+            body=effective.approval_body(),
         )
         body = approval_body(module)
         try:
@@ -396,7 +396,7 @@ class Demo:
         """One runtime: its profile, an agent in it, and the sample of hostile agents."""
         folder = resources.files("ironbound") / "data" / "profiles"
         effective = merge([Layer(f"{one}.toml", (folder / f"{one}.toml").read_bytes()) for one in ("native", name)])
-        body = {"profile": name}
+        body = effective.approval_body()
         await self._sign("profile-approval", ("ada", "bo"), [effective.encoded], config=effective.digest, body=body)
         start = len(self._entries)
         agent = f"visitor-{name}"
