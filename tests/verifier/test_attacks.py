@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ironbound.core.canonical import sha256_hex
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.merkle import leaf_hash, node_hash
 from ironbound.core.native import Manifest
@@ -15,6 +16,7 @@ from ironbound.core.request import head_of
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.surface import approval_body, surface_digest
 from ironbound.core.tile import encode_entries, tiles_for
+from ironbound.core.tree import FOLDER_MODE, GUARD, MOUNT_POINTS, PROGRAM_MODE, File, Folder, encode_tree, in_order
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import EXIT_REFUTED, EXIT_UNPROVEN, verify_bundle
 
@@ -429,13 +431,24 @@ def test_a_surface_approved_with_a_module_that_is_not_its_own_refutes_a2(scene: 
 
 def test_a_native_agents_code_is_contained_and_not_analysed_and_a2_says_so(scene: Honest) -> None:
     lab = scene.lab
-    manifest = Manifest(digest_of("a tree"), ("/bin/agent",)).encode()
+    folders = [Folder(path, FOLDER_MODE) for path in (".ironbound", *MOUNT_POINTS)]
+    listing = encode_tree(in_order([*folders, File(GUARD, PROGRAM_MODE, 5, digest_of("guard"))]))
+    lab.artifacts[sha256_hex(listing)] = listing
+    manifest = Manifest(sha256_hex(listing), ("/bin/agent",)).encode()
     module = lab.approve_module(manifest)
     started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", module, scene.cage))))
     lab.expect(lab.observe(started))
     assert lab.falling() == {}
     claim = next(claim for claim in lab.verify().claims if claim.id == "A2")
     assert claim.counts["native agents, contained and not analysed"] == 1
+
+
+def test_without_its_root_file_system_s_listing_a_native_agent_leaves_a2_open(scene: Honest) -> None:
+    lab = scene.lab
+    module = lab.approve_module(Manifest(digest_of("a tree"), ("/bin/agent",)).encode())
+    started = lab.expect(lab.start(lab.expect(lab.ask_launch("second", module, scene.cage))))
+    lab.expect(lab.observe(started))
+    assert unproven(lab) == {"A2": {"artifact-missing"}}
 
 
 def test_a_malformed_manifest_leaves_a2_open(scene: Honest) -> None:
