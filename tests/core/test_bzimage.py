@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ironbound.core.bzimage import elf_kernel
 from ironbound.core.canonical import FormatError
+from ironbound.node.microvm.bzimage import elf_kernel
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 LEGACY = b"\x02\x21\x4c\x18"

@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core import firecracker, microvm
-from ironbound.core.bzimage import elf_kernel
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.jailed import command, jailed_envelope
 from ironbound.core.native import parse_manifest, plan
 from ironbound.core.profile import parse_configuration
 from ironbound.core.tree import File
+from ironbound.node.microvm.bzimage import elf_kernel
 from ironbound.node.native import cgroup
 from ironbound.node.processes import kill, readable, reap, spawn
 from ironbound.node.runtime import HoldFailed, Order
