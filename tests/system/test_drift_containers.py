@@ -70,6 +70,19 @@ def test_a_container_with_children_of_its_own_is_left_alone(scene: Scene, runtim
     scene.over(f"calm-{runtime}", entry)
 
 
+def test_a_restarted_monitor_takes_a_running_container_for_what_it_is(scene: Scene) -> None:
+    need(scene, "runc")
+    entry = scene.started("outlived", "runc", forks=1)
+    until("it has its child", lambda: len(children(entry.predicate["pid"])) == 1)
+    start = scene.stand.sync()
+    scene.stand.kill("monitor")
+    seen = scene.stand.await_entry("observed", start, started=entry.index)
+    assert not seen.predicate["differences"]
+    rounds_pass()
+    assert not scene.stand.entries("drift", start)
+    scene.over("outlived", entry)
+
+
 @pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
 def test_an_extra_mount_in_a_container_is_drift(scene: Scene, runtime: str) -> None:
     need(scene, runtime)

@@ -148,7 +148,8 @@ class Reconciler:
         kinds = sorted({link.partition(":")[0] for link in theirs})
         # The network's in every sweep, the others in turn: a look costs 3 µs, and there are many processes.
         chosen = {kind for kind in kinds if kind == "net"} | {kinds[self._sweeps % len(kinds)]}
-        links = {pid: _links(pid, kinds if pid in self._suspects else chosen) for pid in self._table}
+        strangers = self._table.keys() - self.namespaces.keys()
+        links = {pid: _links(pid, kinds if pid in self._suspects else chosen) for pid in strangers}
         self._suspects = {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
         self.joined = {pid for pid, found in links.items() if not sandboxes.isdisjoint(found)}
         return self._suspects

@@ -96,6 +96,8 @@ class Watch:
                 self._outbox.begin(self._look(watched))
         elif entry.kind == "exited":
             self._forget(said["started"])
+        elif entry.kind == "observed" and said["started"] in self._watched:
+            self._watched[said["started"]].observed = True
         elif entry.kind == "launch-refused":
             self._coming.pop(said["launch"], None)
         elif entry.index in self._log.replay.books.launches:
@@ -255,8 +257,9 @@ class Watch:
                 if watched.expected is None:
                     watched.limit_files = self._cages.limit_files(said)
                     watched.expected = self._cages.expected(said)
-                sample = await asyncio.to_thread(self._sample, watched, running=not is_first)
-                differences = list(compare_cage(watched.expected, sample, running=not is_first))
+                running = watched.observed or not is_first
+                sample = await asyncio.to_thread(self._sample, watched, running=running)
+                differences = list(compare_cage(watched.expected, sample, running=running))
                 differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
                 differences += self._misplaced(said)
                 if is_first:

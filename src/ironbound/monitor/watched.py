@@ -15,13 +15,15 @@ from .glance import Glance, Seen
 class Watched:
     """A launch that runs: what the node said of it, what it must look like, when it was last looked at and spoken of.
 
-    `seen` is the glance that belongs to the latest whole look, and `leaf` that look's leaf in the heartbeat's tree.
+    `observed`: a look at it is in the log, also of an earlier monitor, so that the node may have released it. `seen`
+    is the glance that belongs to the latest whole look, and `leaf` that look's leaf in the heartbeat's tree.
     `native`: it may have processes of its own; `limit_files` are then those of its control groups.
     """
 
     index: int
     said: Mapping[str, Any]
     expected: Value = None
+    observed: bool = False
     spoken: float | None = None
     looked: float = 0.0
     gone_since: float | None = None
