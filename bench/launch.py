@@ -233,7 +233,8 @@ def _lacks(name: str, host: Any) -> dict[str, Any]:
 def _measure(stand: Stand, found: list[Tried], rounds: int) -> None:
     """In turn, so that what the machine does besides falls on all of them."""
     for number in range(-1, rounds):
-        for tried in found:
+        first = number % len(found)  # so that none is always the first
+        for tried in (*found[first:], *found[:first]):
             if number >= tried.most:
                 continue
             launch = _one_launch(stand, f"{tried.name}-{number + 1}", tried)
