@@ -125,8 +125,13 @@ def _checked(config: Mapping[str, Any], facts: Value) -> dict[str, Any]:
     allowed = [*MASKED, *READ_ONLY] if config["runtime"]["type"] in ("runc", "crun") else []
     if not isinstance(given["masks"], list) or any(one not in allowed for one in given["masks"]):
         raise FormatError("facts-invalid", "masks: expected paths that are to be hidden")
-    if type(given["filters_visible"]) is not bool or not isinstance(given.get("groups", []), list):
-        raise FormatError("facts-invalid", "filters_visible, groups: expected a truth value and a list")
+    groups = given.get("groups", [])
+    if (
+        type(given["filters_visible"]) is not bool
+        or not isinstance(groups, list)
+        or not all(type(one) is int for one in groups)
+    ):
+        raise FormatError("facts-invalid", "filters_visible, groups: expected a truth value and ids")
     return given
 
 
@@ -262,4 +267,3 @@ def _compare_processes(wanted: Value, seen: Value) -> list[Difference]:
     if seen.get("uniform") is not True:
         found.append(Difference("processes.uniform", True, seen.get("differing", False)))
     return found
-

@@ -13,12 +13,14 @@ Rule 3: the first process is the guard.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ironbound.core.canonical import Digest, FormatError, Value, canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_digest, sha256_hex
 from ironbound.core.native import GUARD_PATH, is_manifest, parse_manifest, plan
+from ironbound.core.profile import WHOLE_CORE
 
 OCI_RUNTIMES: Final = ("runc", "crun", "gvisor")
 DEVICES: Final = ("full", "null", "random", "urandom", "zero")
@@ -36,6 +38,7 @@ MASKED: Final = (
 READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _CAPABILITY_SETS: Final = ("ambient", "bounding", "effective", "inheritable", "permitted")
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _NAMESPACES: Final = ("cgroup", "ipc", "mount", "network", "pid", "uts")
 
 
@@ -70,7 +73,9 @@ def place_from(value: Value) -> Place:
     ids = [value[name] for name in ("uid", "gid")]
     if not all(isinstance(one, str) and len(one) <= 4096 for one in texts) or not all(type(one) is int for one in ids):
         raise FormatError("envelope-invalid", "place: expected paths and ids")
-    separated = value["separated"] is True
+    separated = value["separated"]
+    if type(separated) is not bool:
+        raise FormatError("envelope-invalid", "place: expected separated as true or false")
     return Place(str(texts[0]), str(texts[1]), int(str(ids[0])), int(str(ids[1])), separated, str(texts[2]))
 
 
@@ -206,7 +211,8 @@ def envelope(
 def require_envelope(value: Value, config: Mapping[str, Any], module: bytes, nonce: str | None) -> None:
     """Raises FormatError unless the envelope is the one call that follows from configuration, module and place.
 
-    What the host adds (paths, user, processors, the runtime's and the guard's digests) is taken from the envelope.
+    What the host adds (paths, user, processors, the runtime's and the guard's digests) is taken from the envelope,
+    where it has the right form: bubblewrap's processors are no more than those that the configuration gives it.
     """
     if not isinstance(value, dict) or not is_manifest(module):
         raise FormatError("envelope-invalid", "expected the envelope of a native agent")
@@ -214,6 +220,8 @@ def require_envelope(value: Value, config: Mapping[str, Any], module: bytes, non
     runtime_sha256, guard_sha256 = value.get("runtime_sha256"), value.get("guard_sha256")
     if not isinstance(argv, list) or not isinstance(runtime_sha256, str) or not isinstance(guard_sha256, str):
         raise FormatError("envelope-invalid", "expected argv and digests")
+    for digest in (runtime_sha256, guard_sha256):
+        parse_digest(digest)
     words = [word for word in argv if isinstance(word, str)]
     if len(words) != len(argv):
         raise FormatError("envelope-invalid", "argv: expected words")
@@ -221,7 +229,10 @@ def require_envelope(value: Value, config: Mapping[str, Any], module: bytes, non
     binary, cores = words[len(before)] if len(words) > len(before) else "", ""
     if config["runtime"]["type"] == "bubblewrap":
         at = len(SETPRIV) + len(_ids(place)) + 2
-        cores, binary = [*words, "", ""][at : at + 2] if len(words) > at else ("", "")
+        cores, binary = words[at : at + 2] if len(words) >= at + 2 else ("", "")
+        _require_cores(cores, config["runtime"]["max_cpu"] // WHOLE_CORE)
+    if not binary.startswith("/"):
+        raise FormatError("envelope-invalid", "argv: expected the runtime's absolute path")
     expected = envelope(
         config,
         module,
@@ -232,5 +243,15 @@ def require_envelope(value: Value, config: Mapping[str, Any], module: bytes, non
         guard_sha256=Digest(guard_sha256),
     )
     for name in sorted({*expected, *value}):
-        if expected.get(name) != value.get(name):
-            raise FormatError("envelope-differs", f"{name}: not what the approved configuration demands")
+        # By their bytes: Python takes 1 for true, and null for what is not there.
+        if name not in expected or name not in value or canonical(expected[name]) != canonical(value[name]):
+            raise FormatError("envelope-differs", f"{name[:80]}: not what the approved configuration demands")
+
+
+def _require_cores(cores: str, most: int) -> None:
+    """Different processors, each as a plain number, and at most so many."""
+    numbers = cores.split(",")
+    if any(_NUMBER.fullmatch(one) is None for one in numbers) or len({*numbers}) != len(numbers):
+        raise FormatError("envelope-invalid", "argv: expected a list of processors")
+    if len(numbers) > most:
+        raise FormatError("envelope-differs", f"argv: {len(numbers)} processors, the configuration gives {most}")

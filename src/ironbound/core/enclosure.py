@@ -90,8 +90,13 @@ def _checked(config: Mapping[str, Any], facts: Value) -> dict[str, Any]:
         raise FormatError("facts-invalid", "system: expected folders of programs, with usr")
     if not isinstance(given["cgroup"], str) or given["accelerator"] not in microvm.ACCELERATORS:
         raise FormatError("facts-invalid", "cgroup, accelerator: expected a path and kvm or tcg")
-    if type(given["separated"]) is not bool or not isinstance(given.get("groups", []), list):
-        raise FormatError("facts-invalid", "separated, groups: expected a truth value and a list")
+    groups = given.get("groups", [])
+    if (
+        type(given["separated"]) is not bool
+        or not isinstance(groups, list)
+        or any(type(one) is not int for one in groups)
+    ):
+        raise FormatError("facts-invalid", "separated, groups: expected a truth value and ids")
     return given
 
 

@@ -85,7 +85,7 @@ def _words(value: Value, name: str, least: int) -> tuple[str, ...]:
 
 def _absolute(path: str, name: str) -> str:
     parts = path.split("/")
-    if parts[0] or any(part in (".", "..") for part in parts) or (path != "/" and "" in parts[1:]):
+    if not path.startswith("/") or any(part in (".", "..") for part in parts) or (path != "/" and "" in parts[1:]):
         raise FormatError("manifest-invalid", f"{name}: expected an absolute path without dots, got {path[:80]!r}")
     return path
 
