@@ -558,3 +558,14 @@ def test_capabilities_that_are_only_said_to_be_gone_are_noticed_by_the_probe(roo
     with start(weak, before=(), command=command, replace={20: outer}) as guard:
         out = escaped(refusal(guard, "probe"))
     assert out == {"guard-capability-raise", "guard-setuid-root", "guard-setgid-root"}
+
+
+@pytest.mark.parametrize("user", ["0", "65534"] if ROOT else [str(os.getuid())])
+def test_a_tmp_that_is_not_its_own_is_left_as_it_is(user: str) -> None:
+    # Root without capabilities still owns the host's /tmp: what is for a mount of its own must not reach that.
+    alone = ("setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+             "--securebits", "+noroot")  # fmt: skip
+    before = os.stat("/tmp").st_mode
+    with start(plan("/bin/true"), before=alone if ROOT else ()) as guard:
+        assert guard.word()["type"] in ("ready", "refused")
+    assert os.stat("/tmp").st_mode == before
