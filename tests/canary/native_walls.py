@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from native_channel import boundless, open_table
-from native_stand import DROP_ALL, ROOT, Guarded, filter_without, start, unsealed
+from native_stand import DROP_ALL, ROOT, Guarded, filter_without, need_bubblewrap, start, unsealed
 
 NONCE = "0123456789abcdef0123456789abcdef"
 
@@ -283,6 +283,7 @@ def start_weakened(name: str, image: Path, folder: Path, walls: Without) -> Guar
         replace[9] = os.open("/", os.O_RDONLY)
     if walls.seals:
         replace |= {3: unsealed(b"{}"), 4: unsealed(b"{}")}
+    need_bubblewrap()
     command = ["bwrap", *options, "--", "/probe", name, *([walls.size] if walls.size else [])]
     guarded = start(b"\n", before=before, command=command, replace=replace, without=[5])
     if walls.channel is not None:

@@ -36,6 +36,7 @@ from native_stand import (
     filter_without,
     folder_for_all,
     make_rootfs,
+    need_bubblewrap,
     plan,
     sha256,
     start,
@@ -551,6 +552,7 @@ def test_a_root_that_can_be_written_is_noticed(rootfs: Path) -> None:
 def test_capabilities_that_are_only_said_to_be_gone_are_noticed_by_the_probe(rootfs: Path) -> None:
     outer = unsealed(lying_about(125))
     os.lseek(outer, 0, os.SEEK_SET)
+    need_bubblewrap()
     command = ["bwrap", "--unshare-pid", "--unshare-net", "--cap-add", "ALL", "--ro-bind", str(rootfs), "/",
                "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--seccomp", "20", "--",
                "/.ironbound/guard"]  # fmt: skip

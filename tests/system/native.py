@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from stand import Stand
 
 import ironbound
@@ -20,13 +21,20 @@ PROFILES = Path(ironbound.__file__).parent / "data" / "profiles"
 PROBE = Path(ironbound.__file__).parent / "canary" / "native" / "probe"
 ROOT = os.getuid() == 0
 
-#: What whoever runs the tests can use: as root all of them, an ordinary user bubblewrap, which needs no cgroup.
-RUNTIMES = [name for name in BINARIES if ROOT or name == "bubblewrap"]
-
-
 def has(name: str) -> bool:
     """Whether the host has the runtime."""
     return shutil.which(BINARIES[name], path=SEARCH) is not None
+
+
+def missing(name: str) -> str:
+    """Why a test of that runtime can't be run here; on CI that is a failure."""
+    return f"not tested: no {BINARIES[name]} on this machine; as root on Debian ./dev test installs it"
+
+
+#: What whoever runs the tests can use: as root all of them, an ordinary user bubblewrap, which needs no cgroup.
+USABLE = [name for name in BINARIES if ROOT or name == "bubblewrap"]
+RUNTIMES = [name for name in USABLE if has(name)]
+EACH = [pytest.param(one, marks=[] if has(one) else pytest.mark.skip(reason=missing(one))) for one in USABLE]
 
 
 def profile(stand: Stand, runtime: str, more: str = "") -> Digest:

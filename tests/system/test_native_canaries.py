@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from native import RUNTIMES, profile
+from native import RUNTIMES, missing, profile
 from stand import Stand
 from test_native_launches import report_of
 
@@ -21,6 +21,7 @@ NATIVE = len(load_probes("native"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not RUNTIMES, reason=missing("bubblewrap"))
 def test_every_native_probe_is_refused_in_every_runtime_and_the_evidence_says_so(
     fresh: Callable[[], Stand], tmp_path: Path
 ) -> None:
