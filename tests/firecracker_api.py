@@ -41,7 +41,6 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     api: dict[str, Any]
     taken: list[tuple[str, str]]
     refusing: str | None
-    daemon_threads = True
 
     def get_request(self) -> tuple[Any, Any]:
         request, _ = super().get_request()

@@ -176,8 +176,11 @@ def report_of(stand: Stand, path: Path) -> Report:
 
 @needs_some
 def test_the_evidence_of_every_runtime_holds_and_the_exact_call_is_recomputed(
-    stand: Stand, rootfs: Digest, tmp_path: Path
+    fresh: Callable[[], Stand], tmp_path: Path
 ) -> None:
+    stand = fresh()  # what other tests leave open on purpose would be in the evidence
+    stand.start()
+    rootfs = image(stand, with_programs(tmp_path / "source"))
     for name in RUNTIMES:
         entry = stand.started(f"proof-{name}", shell(stand, rootfs, "exit 0"), profile(stand, name))
         stand.await_entry("exited", entry.index, started=entry.index)

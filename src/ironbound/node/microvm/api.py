@@ -59,8 +59,11 @@ async def configure(path: str, requests: Sequence[Request]) -> None:
     """Send the requests to the API that listens, or soon will, at this path. ApiRefused."""
     deadline = asyncio.get_running_loop().time() + APPEAR_S
     transport = httpx.AsyncHTTPTransport(uds=path)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=ANSWER_S) as client:
-        for request in requests:
-            answer = await _answered(client, request, deadline)
-            if answer.status_code != _DONE:
-                raise ApiRefused(f"{request.path}: {answer.status_code}: {_fault(answer.content)}")
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=ANSWER_S) as client:
+            for request in requests:
+                answer = await _answered(client, request, deadline)
+                if answer.status_code != _DONE:
+                    raise ApiRefused(f"{request.path}: {answer.status_code}: {_fault(answer.content)}")
+    finally:
+        await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn
