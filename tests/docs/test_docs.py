@@ -17,7 +17,7 @@ from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES
 from ironbound.gateway.providers import http, scratch
 from ironbound.gateway.tools import ACTIONS
-from ironbound.terminal import main
+from ironbound.terminal import arguments, main
 from ironbound.terminal.demo import run as demo
 from ironbound.terminal.voice import Stop
 from ironbound.verifier.__main__ import UsageError, _arguments
@@ -93,7 +93,7 @@ def parse(line: str) -> None:
     if words[0] == "verify":
         _arguments(words[1:])
         return
-    found = main._parser().parse_args(words)
+    found = main.parser().parse_args(words)
     assert found.command is not None
 
 
@@ -130,7 +130,7 @@ def test_the_real_parser_has_every_command_of_the_usage() -> None:
     named = set(re.findall(r"^  ironbound ([a-z]+)", main.USAGE, re.MULTILINE)) | {"agents", "grants", "log", "submit"}
     for one in named:
         with pytest.raises(SystemExit) as ended:
-            main._parser().parse_args([one, "--help"])
+            main.parser().parse_args([one, "--help"])
         assert ended.value.code == 0
 
 
@@ -140,7 +140,7 @@ def test_the_real_parser_has_every_command_of_the_usage() -> None:
 def test_the_constraints_in_the_operators_guide_mean_what_it_says() -> None:
     page = text(DOCS / "operating.md")
     rows = re.findall(r"^\| `([a-z]+=[^`]+)` \| (.+) \|$", page, re.MULTILINE)
-    made = {row.replace("\\|", "|"): main.constraint(row.replace("\\|", "|")) for row, _ in rows}
+    made = {row.replace("\\|", "|"): arguments.constraint(row.replace("\\|", "|")) for row, _ in rows}
     assert made == {
         "name=report.md": ("name", {"equals": "report.md"}),
         "method=GET|HEAD": ("method", {"one_of": ["GET", "HEAD"]}),

@@ -39,9 +39,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 "summary": "Submit a signed request with its approvals",
                 "requestBody": {
                     "required": True,
-                    "content": {
-                        "application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}
-                    },
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
                 },
                 "responses": {
                     "200": _answer("Admitted; it stands in the log at `index`.", "Admitted"),

@@ -74,9 +74,7 @@ class Operators:
 
     async def _status(self, request: Request) -> Response:
         trust = self._deployment.trust
-        return JSONResponse(
-            {"deployment": trust.deployment, "size": self._log.size, "quorum": dict(trust.quorum)}
-        )
+        return JSONResponse({"deployment": trust.deployment, "size": self._log.size, "quorum": dict(trust.quorum)})
 
     async def _submit(self, request: Request) -> Response:
         body = b""
@@ -110,9 +108,7 @@ class Operators:
             return _problem(503, "log-unavailable", text, None)
         if entry.void is not None:  # the log changed between the look and the entry
             return _problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
-        return JSONResponse(
-            {"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)}
-        )
+        return JSONResponse({"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)})
 
     def _check_artifacts(self, consent: Consent, artifacts: list[bytes]) -> None:
         """The bytes that the request names are here and are what they should be."""
@@ -150,9 +146,7 @@ class Operators:
         if surface.imports:
             raise Refused("module-imports")
 
-    async def _refuse(
-        self, status: int, body: bytes, reason: str, detail: str, verb: str | None
-    ) -> Response:
+    async def _refuse(self, status: int, body: bytes, reason: str, detail: str, verb: str | None) -> Response:
         digest = sha256_hex(body)
         fields: Mapping[str, Any] = {
             "submission_sha256": digest,

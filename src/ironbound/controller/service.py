@@ -16,9 +16,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     log = Log(deployment, key)
     await log.start()
     await announce(log, "controller", {})
-    server = await LoopbackServer.start_unix(
-        Operators(deployment, log).app(), deployment.socket("controller")
-    )
+    server = await LoopbackServer.start_unix(Operators(deployment, log).app(), deployment.socket("controller"))
     ready()
     try:
         await until_stopped(log.broken())

@@ -300,12 +300,8 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", grant), ABSENT))
     yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])
     yield "grant-revoked", L.same(_get(L, s, "grant_state", grant), LIVE)
-    yield "grant-for-another-module", L.same(
-        _get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch)
-    )
-    yield "grant-for-another-profile", L.same(
-        _get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch)
-    )
+    yield "grant-for-another-module", L.same(_get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch))
+    yield "grant-for-another-profile", L.same(_get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch))
     yield "tool-differs", L.same(_get(L, s, "grant_tool", grant), m["tool"])
     yield "action-differs", L.same(_get(L, s, "grant_action", grant), m["action"])
     yield "grant-expired", L.less(now, _get(L, s, "grant_expires", grant))

@@ -45,9 +45,7 @@ class Consent:
 
 def _plain(value: Any) -> str:
     """Canonical JSON with everything outside printable ASCII escaped: nothing can hide or reorder it."""
-    return "".join(
-        char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8")
-    )
+    return "".join(char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8"))
 
 
 def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
@@ -129,9 +127,7 @@ def _statement(envelope: Envelope, reason: str) -> Statement:
         raise Refused(reason) from error
 
 
-def verify_consent(
-    trust: TrustRoot, request: Envelope, approvals: Sequence[Envelope], now_ms: int
-) -> Consent:
+def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
     """Who consents to this request. Raises Refused with the first reason why something is wrong.
 
     (1) one human on the roster signed the request  (2) it is a request, for this deployment, about its
@@ -168,9 +164,7 @@ def verify_consent(
         said = approval.predicate  # (5)
         if said["deployment"] != trust.deployment:
             raise Refused("other-deployment")
-        if said["request_sha256"] != request.digest or approval.subjects != (
-            Subject("request", request.digest),
-        ):
+        if said["request_sha256"] != request.digest or approval.subjects != (Subject("request", request.digest),):
             raise Refused("approval-for-another-request")
         if said["shown_sha256"] != predicate["shown_sha256"]:
             raise Refused("shown-differs")

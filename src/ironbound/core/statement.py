@@ -159,9 +159,7 @@ _qualified = _matches(_QUALIFIED, "a TPM name in hexadecimal")
 #: A node's TPM: its attestation key as TPMT_PUBLIC in base64, and the name that it signs quotes with.
 _attestation_key = record(root=choice("hardware", "software"), public=text(2048), qualified_name=_qualified)
 _difference = record(path=text(200), expected=anything, got=anything)
-_probe_result = record(
-    name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000)
-)
+_probe_result = record(name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000))
 _key = record(scheme=choice("ed25519"), public=text(64))
 #: A checkpoint of this log, by its size and its root in base64.
 _head = record(size=index, root=text(64))
@@ -203,9 +201,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         environment=name,
         created_ms=moment,
         operators=each(record(name=name, keys=each(_key, 8, 1)), 64, 1),
-        quorum=record(
-            module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)
-        ),
+        quorum=record(module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)),
         services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),
         witness_policy=text(8192),
@@ -243,9 +239,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         expires_ms=moment,
     ),
     "admitted": _said(request=document, approvals=each(document, 16)),
-    "refused": _said(
-        submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)
-    ),
+    "refused": _said(submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)),
     "started": _said(
         launch=index,
         agent=agent,
@@ -309,9 +303,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "action-denied": _said(
         agent=agent, launch=index, tool=text(200), reason=printable, text=text(1000), args_sha256=maybe(digest)
     ),
-    "observed": _said(
-        started=index, agent=agent, pid=pid, posture=document, differences=each(_difference, 64)
-    ),
+    "observed": _said(started=index, agent=agent, pid=pid, posture=document, differences=each(_difference, 64)),
     "drift": _said(
         kind=printable,
         started=maybe(index),

@@ -173,4 +173,3 @@ class Cages:
             filters=filters,
             running=running,
         )
-

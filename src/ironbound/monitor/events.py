@@ -68,9 +68,7 @@ def _program() -> bytes:
 def _attach(link: socket.socket) -> None:
     program = _program()
     kept = ctypes.create_string_buffer(program, len(program))
-    link.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(kept))
-    )
+    link.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(kept)))
 
 
 class ProcessEvents:

@@ -317,4 +317,3 @@ class Qemu:
         """End what is left of this node's machines, of an earlier node's too."""
         if group.available():
             await asyncio.to_thread(group.remove, f"/ironbound-{self._deployment.trust.deployment}")
-

@@ -205,9 +205,7 @@ def _wall_clock(config: bytes) -> float:
 class Worker:
     """One worker process. `ready`, then `release` once the start is in the log, then `ended`; or `kill` and `ended`."""
 
-    def __init__(
-        self, launch: int, pid: int, pid_start: int, pidfd: int, wall_clock: float, module_size: int
-    ) -> None:
+    def __init__(self, launch: int, pid: int, pid_start: int, pidfd: int, wall_clock: float, module_size: int) -> None:
         self.launch = launch
         self.pid = pid
         self.pid_start = pid_start

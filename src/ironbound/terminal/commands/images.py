@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,54 +18,18 @@ from ironbound.core.native import Manifest
 from ironbound.core.oci import ImageConfig
 from ironbound.core.tree import Entry, File, Folder, resolve
 from ironbound.node.microvm import kernel as kernels
-from ironbound.wire.deployment import Deployment, DeploymentError, load
+from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
+from ironbound.terminal.voice import FAILED, OK, Stop, emit, note, paint, say, table, usage
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.image_load import Loaded, load_directory
 from ironbound.wire.images import ImageRefused, Images, shipped_guard
 from ironbound.wire.oci import is_layout, load_layout
-
-from .voice import FAILED, OK, Stop, emit, note, paint, say, table, usage
 
 #: Seconds between two lines about how far it is.
 _EVERY_S: Final = 2.0
 #: Where a program without a path is looked for if the environment doesn't say.
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _NO_WISHES: Final = ImageConfig((), (), (), "/")
-
-
-def add_commands(
-    command: Callable[..., argparse.ArgumentParser],
-    placed: Callable[[argparse.ArgumentParser], argparse.ArgumentParser],
-    into: Any,
-) -> None:
-    """Puts `load` and `list` under `ironbound image`."""
-    made = placed(
-        command(
-            "load",
-            _load,
-            "Load a folder or an OCI image layout as a root file system, and write the agent's manifest.",
-            "ironbound image load -d prod -o agent.json rootfs -- /usr/bin/python3 /agent.py",
-            into,
-        )
-    )
-    made.add_argument("-o", "--out", type=Path, metavar="FILE", help="the manifest to write (default: agent.json)")
-    made.add_argument("--tag", metavar="NAME", help="which image of a layout that holds several")
-    made.add_argument("--env", action="append", default=[], metavar="K=V", help="a variable for the agent")
-    made.add_argument("--cwd", metavar="DIR", help="the folder that it starts in (default: the image's, else /)")
-    made.add_argument("source", type=Path, metavar="PATH", help="a folder, or a folder with an OCI image layout")
-    made.set_defaults(argv=[])
-    made.usage = "%(prog)s [-d DIR] [-o FILE] [--tag NAME] [--env K=V] [--cwd DIR] [--json] PATH [-- PROGRAM [ARG ...]]"
-    placed(command("list", _list, "The images in the deployment, each checked.", "ironbound image list -d prod", into))
-    kernel = placed(
-        command(
-            "kernel",
-            _kernel,
-            "Place the kernel that virtual machines boot (default: this host's cloud kernel).",
-            "ironbound image kernel -d prod",
-            into,
-        )
-    )
-    kernel.add_argument("--vmlinuz", type=Path, metavar="FILE", help="the kernel, with --modules")
-    kernel.add_argument("--modules", type=Path, metavar="DIR", help="the folder of its modules")
 
 
 class _Progress:
@@ -138,7 +102,7 @@ def manifest_for(
 
 
 def _load(arguments: argparse.Namespace) -> int:
-    deployment = load(arguments.deployment.resolve())
+    deployment = deployment_of(arguments)
     try:
         loaded, wishes = load_source(deployment, arguments.source, arguments.tag)
     except ImageRefused as error:
@@ -192,7 +156,7 @@ def _looked_at(images: Images, digest: Any) -> dict[str, Any]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    images = Images(load(arguments.deployment.resolve()))
+    images = Images(deployment_of(arguments))
     rows = [_looked_at(images, digest) for digest in images.digests()]
     if arguments.json:
         emit(rows)
@@ -207,7 +171,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _kernel(arguments: argparse.Namespace) -> int:
-    deployment = load(arguments.deployment.resolve())
+    deployment = deployment_of(arguments)
     if (arguments.vmlinuz is None) != (arguments.modules is None):
         usage("--vmlinuz and --modules go together")
     try:
@@ -221,3 +185,34 @@ def _kernel(arguments: argparse.Namespace) -> int:
         table(["FILE", "SHA-256"], [[name, digest] for name, digest in digests.items()])
         note(f"placed from {kernel}; the node takes it at its next start")
     return OK
+
+
+COMMANDS: Final = (
+    Command(
+        "image load",
+        _load,
+        "Load a folder or an OCI image layout as a root file system, and write the agent's manifest.",
+        "ironbound image load -d prod -o agent.json rootfs -- /usr/bin/python3 /agent.py",
+        (
+            *PLACED,
+            option("-o", "--out", type=Path, metavar="FILE", help="the manifest to write (default: agent.json)"),
+            option("--tag", metavar="NAME", help="which image of a layout that holds several"),
+            option("--env", action="append", default=[], metavar="K=V", help="a variable for the agent"),
+            option("--cwd", metavar="DIR", help="the folder that it starts in (default: the image's, else /)"),
+            option("source", type=Path, metavar="PATH", help="a folder, or a folder with an OCI image layout"),
+        ),
+        program="%(prog)s [-d DIR] [-o FILE] [--tag NAME] [--env K=V] [--cwd DIR] [--json] PATH [-- PROGRAM [ARG ...]]",
+    ),
+    Command("image list", _list, "The images in the deployment, each checked.", "ironbound image list -d prod", PLACED),
+    Command(
+        "image kernel",
+        _kernel,
+        "Place the kernel that virtual machines boot (default: this host's cloud kernel).",
+        "ironbound image kernel -d prod",
+        (
+            *PLACED,
+            option("--vmlinuz", type=Path, metavar="FILE", help="the kernel, with --modules"),
+            option("--modules", type=Path, metavar="DIR", help="the folder of its modules"),
+        ),
+    ),
+)

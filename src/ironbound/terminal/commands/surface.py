@@ -8,16 +8,15 @@ Rule 1: names come from the file, which may be hostile: whatever is not plain AS
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.surface import surface_document
+from ironbound.terminal.arguments import Command, option
+from ironbound.terminal.voice import OK, Stop, paint, say
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
-
-from .voice import OK, Stop, paint, say
 
 _MOST: Final = 40
 """Lines of one list; the rest are counted. The document has all."""
@@ -79,13 +78,6 @@ def _show(document: dict[str, Any], digest: str) -> None:
     _listed("custom sections (nothing reads them)", custom or ["none"])
 
 
-def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Puts `ironbound surface` into the parser."""
-    made = command("surface", _run, "What an agent's code could reach.", "ironbound surface agent.wasm")
-    made.add_argument("file", type=Path, metavar="FILE", help="a Wasm module or component")
-    made.add_argument("--json", action="store_true", help="the document itself, whose SHA-256 is approved")
-
-
 def _run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.file
     data = read_file(path, MAX_ARTIFACT)
@@ -102,3 +94,17 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         _show(document, sha256_hex(encoded))
     return OK
+
+
+COMMANDS: Final = (
+    Command(
+        "surface",
+        _run,
+        "What an agent's code could reach.",
+        "ironbound surface agent.wasm",
+        (
+            option("file", type=Path, metavar="FILE", help="a Wasm module or component"),
+            option("--json", action="store_true", help="the document itself, whose SHA-256 is approved"),
+        ),
+    ),
+)

@@ -1,0 +1,147 @@
+"""`ironbound run`, `stop`, `grant` and `revoke`: an agent's life and powers, as operators sign them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.canonical import Digest, sha256_hex
+from ironbound.core.replay import Replay
+from ironbound.terminal import operators
+from ironbound.terminal.arguments import Command, age_ms, constraint, count, deployment_of, option
+from ironbound.terminal.voice import Stop, usage
+from ironbound.wire.deployment import MAX_ARTIFACT, read_file
+
+from .signing import SIGNED, settle, tell
+
+
+def _profile_named(replay: Replay, name: str) -> Digest:
+    found = [digest for digest, approved in replay.books.profiles.items() if approved.name == name]
+    if not found:
+        known = ", ".join(sorted({one.name for one in replay.books.profiles.values()})) or "none"
+        raise Stop(f"no approved profile is called {name!r}", f"approved: {known}")
+    return Digest(found[-1])
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    digest = sha256_hex(read_file(arguments.module, MAX_ARTIFACT))
+    payload = operators.build(
+        replay,
+        "launch-request",
+        agent=arguments.agent,
+        module=digest,
+        config=_profile_named(replay, arguments.profile),
+        ticket=arguments.ticket,
+    )
+    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"launch of {arguments.agent} admitted")
+
+
+def _latest(replay: Replay, agent: str) -> Any:
+    launches = [one for one in replay.books.launches.values() if one.agent == agent]
+    if not launches:
+        known = ", ".join(sorted({one.agent for one in replay.books.launches.values() if one.nonce is None})) or "none"
+        raise Stop(f"no agent {agent!r} was ever launched", f"launched: {known}")
+    return launches[-1]
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    launch = _latest(replay, arguments.agent)
+    payload = operators.build(
+        replay, "stop", agent=arguments.agent, module=launch.module, config=launch.config, ticket=arguments.ticket
+    )
+    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"stop of {arguments.agent}")
+
+
+def _grant(arguments: argparse.Namespace) -> int:
+    from ironbound.wire.log import now_ms
+
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    launch = _latest(replay, arguments.agent)
+    where = dict(arguments.where)
+    if len(where) != len(arguments.where):
+        usage("an argument is constrained twice")
+    payload = operators.build(
+        replay,
+        "grant",
+        agent=arguments.agent,
+        module=launch.module,
+        config=launch.config,
+        body={
+            "tool": arguments.tool or arguments.action,
+            "action": arguments.action,
+            "where": where,
+            "calls": arguments.calls,
+            "expires_ms": now_ms() + arguments.life,
+            "credential": arguments.credential,
+        },
+        ticket=arguments.ticket,
+    )
+    results = settle(arguments, deployment, [(payload, [])])
+    return tell(arguments, results, f"grant {results[0].get('id', '')} to {arguments.agent}")
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    grant = replay.books.grants.get(arguments.grant)
+    if grant is None:
+        raise Stop(f"no grant {arguments.grant!r}", "`ironbound grants` lists them")
+    payload = operators.build(
+        replay,
+        "revocation",
+        agent=grant.agent,
+        module=grant.module,
+        config=grant.config,
+        body={"grant": grant.id},
+        ticket=arguments.ticket,
+    )
+    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"grant {grant.id} revoked")
+
+
+COMMANDS: Final = (
+    Command(
+        "run",
+        _run,
+        "Launch an agent.",
+        "ironbound run agent.wasm --as triage --profile strict --sign ada",
+        (
+            *SIGNED,
+            option("module", type=Path, metavar="MODULE"),
+            option("--as", dest="agent", required=True, metavar="AGENT"),
+            option("--profile", required=True, metavar="NAME", help="an approved profile"),
+        ),
+    ),
+    Command(
+        "stop", _stop, "Stop an agent.", "ironbound stop triage --sign ada", (*SIGNED, option("agent", metavar="AGENT"))
+    ),
+    Command(
+        "grant",
+        _grant,
+        "Grant an action to a launched agent.",
+        "ironbound grant triage http.request --tool records.fetch --where host=127.0.0.1 --where method=GET"
+        " --calls 50 --for 8h --sign ada --sign bo",
+        (
+            *SIGNED,
+            option("agent", metavar="AGENT"),
+            option("action", metavar="ACTION"),
+            option("--tool", metavar="NAME", help="what the agent calls it (default: the action)"),
+            option("--where", action="append", default=[], type=constraint, metavar="ARG=…", help="what is allowed"),
+            option("--calls", type=count, default=1, metavar="N", help="how often (default: once)"),
+            option("--for", dest="life", type=age_ms, default=age_ms("1h"), metavar="8h", help="how long (default 1h)"),
+            option("--credential", metavar="NAME", help="the gateway's credential to use"),
+        ),
+    ),
+    Command(
+        "revoke",
+        _revoke,
+        "Revoke a grant, for good.",
+        "ironbound revoke 3f…9a --sign ada",
+        (*SIGNED, option("grant", metavar="GRANT")),
+    ),
+)

@@ -1,0 +1,83 @@
+"""`ironbound approve`: a profile, a module or the canaries, as operators sign them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from ironbound.core.canonical import sha256_hex
+from ironbound.core.profile import Layer, merge
+from ironbound.core.surface import approval_body
+from ironbound.terminal import operators
+from ironbound.terminal.arguments import Command, deployment_of, option
+from ironbound.terminal.voice import OK, note
+from ironbound.wire.deployment import MAX_ARTIFACT, read_file
+
+from .signing import SIGNED, settle, tell
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    layers = [Layer(path.name, read_file(path)) for path in arguments.files]
+    effective = merge(layers)
+    payload = operators.build(
+        operators.replayed(deployment),
+        "profile-approval",
+        config=effective.digest,
+        body=effective.approval_body(),
+        ticket=arguments.ticket,
+    )
+    results = settle(arguments, deployment, [(payload, [effective.encoded])])
+    return tell(arguments, results, f"profile {effective.config['profile']} ({effective.digest[:12]}) approved")
+
+
+def _module(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    data = read_file(arguments.file, MAX_ARTIFACT)
+    digest = sha256_hex(data)
+    payload = operators.build(
+        operators.replayed(deployment),
+        "module-approval",
+        module=digest,
+        body=approval_body(data),
+        ticket=arguments.ticket,
+    )
+    return tell(arguments, settle(arguments, deployment, [(payload, [data])]), f"module {digest[:12]} approved")
+
+
+def _canaries(arguments: argparse.Namespace) -> int:
+    from ironbound.terminal.canaries import needed
+
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    payloads = []
+    for document, module in needed(deployment, replay):
+        body = approval_body(module, document)
+        payload = operators.build(
+            replay, "module-approval", module=sha256_hex(module), body=body, ticket=arguments.ticket
+        )
+        payloads.append((payload, [module]))
+    if not payloads:
+        note("every canary is approved already")
+        return OK
+    return tell(arguments, settle(arguments, deployment, payloads), "canary approved")
+
+
+COMMANDS: Final = (
+    Command(
+        "approve profile",
+        _profile,
+        "Approve a profile.",
+        "ironbound approve profile strict.toml site.toml --sign ada --sign bo",
+        (*SIGNED, option("files", type=Path, nargs="+", metavar="FILE", help="the base, then overrides")),
+    ),
+    Command(
+        "approve module",
+        _module,
+        "Approve a module.",
+        "ironbound approve module agent.wasm --sign ada",
+        (*SIGNED, option("file", type=Path, metavar="FILE")),
+    ),
+    Command("approve canaries", _canaries, "Approve the canaries.", "ironbound approve canaries --sign ada", SIGNED),
+)
