@@ -296,6 +296,7 @@ class Lab:
                     separation=self.separation,
                     version="0.1.0",
                     kernel_sha256=digest_of("kernel"),
+                    surface_sha256=None,
                     release_sha256=digest_of(release),
                     host={},
                 )

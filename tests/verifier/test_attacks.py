@@ -681,6 +681,7 @@ def _announcement(**fields: object) -> dict[str, object]:
         "separation": "user",
         "version": "0.1.0",
         "kernel_sha256": digest_of("kernel"),
+        "surface_sha256": None,
         "release_sha256": digest_of("release"),
         "host": {},
     } | fields

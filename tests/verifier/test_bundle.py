@@ -36,6 +36,7 @@ def small() -> Lab:
         separation="user",
         version="0",
         kernel_sha256="0" * 64,
+        surface_sha256=None,
         release_sha256="0" * 64,
         host={},
     )

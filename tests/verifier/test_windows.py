@@ -57,7 +57,8 @@ def renew(scene: Honest, **said: Any) -> None:
     """The node announces itself anew."""
     base = {
         "role": "node", "pid": 9, "pid_start": 9, "boot_id": "b", "uid": 61_001, "gid": 61_001, "separation": "user",
-        "version": "0.1.0", "kernel_sha256": digest_of("kernel"), "release_sha256": digest_of("release"), "host": {},
+        "version": "0.1.0", "kernel_sha256": digest_of("kernel"), "surface_sha256": None,
+        "release_sha256": digest_of("release"), "host": {},
     }  # fmt: skip
     scene.lab.expect(scene.lab.say("node", "service-started", **(base | said)))
 

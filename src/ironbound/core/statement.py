@@ -346,6 +346,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         separation=choice("user", "process"),
         version=printable,
         kernel_sha256=digest,
+        surface_sha256=maybe(digest),
         release_sha256=digest,
         host=document,
     ),

@@ -22,13 +22,12 @@ from ironbound import __version__
 from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
+from ironbound.verifier.kernel import kernel_digest
 
 from .deployment import DeploymentError, load
 from .log import AppendRefused, Log, LogBroken, LogUnavailable
 from .privilege import PrivilegeError, die_with_parent, drop, no_new_privileges
 
-#: The source files that make up the kernel; their digest is what C4's proof is bound to.
-KERNEL_SOURCES: Final = ("authority.py", "constraint.py", "logic.py")
 #: Exit codes of a service: it stopped as told; it can't serve; the log contradicts itself.
 STOPPED, UNABLE, BROKEN = 0, 1, 3
 
@@ -36,13 +35,6 @@ STOPPED, UNABLE, BROKEN = 0, 1, 3
 Main = Callable[..., Coroutine[Any, Any, None]]
 #: The private keys of each service. The monitor cosigns with a second one.
 OWN_KEYS: Final = {"monitor": ("monitor", "witness")}
-
-
-def kernel_digest() -> Digest:
-    """SHA-256 over the digests of the kernel's source files, one `sha256  name` line each."""
-    folder = resources.files("ironbound.core")
-    lines = [f"{sha256_hex((folder / name).read_bytes())}  {name}\n" for name in KERNEL_SOURCES]
-    return sha256_hex("".join(lines).encode())
 
 
 def release_digest() -> Digest:
@@ -73,8 +65,11 @@ def start_time(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
-async def announce(log: Log, role: str, host: Mapping[str, Any]) -> Entry:
-    """Say who this service is: user, process, version, kernel. The first thing that it says."""
+async def announce(log: Log, role: str, host: Mapping[str, Any], surface: Digest | None = None) -> Entry:
+    """Say who this service is: user, process, version, kernel. The first thing that it says.
+
+    `surface`: the digest of the surface that it shows to agents, if it shows one.
+    """
     pid = os.getpid()
     kernel = kernel_digest()
     return await log.append(
@@ -90,6 +85,7 @@ async def announce(log: Log, role: str, host: Mapping[str, Any]) -> Entry:
             "separation": "user" if log.deployment.separated else "process",
             "version": __version__,
             "kernel_sha256": kernel,
+            "surface_sha256": surface,
             "release_sha256": await asyncio.to_thread(release_digest),
             "host": dict(host),
         },
