@@ -21,6 +21,8 @@ from ironbound.gateway import mcp
 from ironbound.gateway.mcp import AuthorityUnavailable, CallOutcome, ChannelLimits, Denied, Session, SessionEnd
 from ironbound.gateway.tools import ACTIONS, ToolGrant, describe, input_schema
 
+REQUESTS = {name for name, one in mcp.METHODS.items() if one.is_request}
+NOTIFICATIONS = mcp.METHODS.keys() - REQUESTS
 LIMITS = ChannelLimits(max_message=65_536, max_messages_per_second=10_000, line_timeout_s=5, write_timeout_s=5)
 
 OPERATOR_VERBS = [
@@ -238,7 +240,7 @@ def test_every_operator_verb_as_a_tool_is_denied_by_the_authority() -> None:
 def test_every_method_of_every_revision_but_ours_is_refused_and_logged() -> None:
     known = {method for method, _ in [*methods.CLIENT_REQUESTS, *methods.CLIENT_NOTIFICATIONS]}
     known |= {method for method, _ in [*methods.SERVER_REQUESTS, *methods.SERVER_NOTIFICATIONS]}
-    others = sorted(known - set(mcp.REQUESTS))
+    others = sorted(known - REQUESTS)
     assert {"server/discover", "sampling/createMessage", "logging/setLevel", "resources/subscribe"} <= set(others)
 
     async def scene() -> None:
@@ -248,17 +250,16 @@ def test_every_method_of_every_revision_but_ours_is_refused_and_logged() -> None
             for method in others:
                 assert (await agent.ask(method, {}))["error"]["code"] == -32601
             assert [what for what, _, _ in stand.denials] == others
-            for method in sorted(known - set(mcp.NOTIFICATIONS)):
+            for method in sorted(known - NOTIFICATIONS):
                 await agent.send({"jsonrpc": "2.0", "method": method})
             assert (await agent.ask("ping"))["result"] == {}
-            assert len(stand.denials) == len(others) + len(known) - len(mcp.NOTIFICATIONS)
+            assert len(stand.denials) == len(others) + len(known) - len(NOTIFICATIONS)
 
     play(scene)
 
 
 def test_the_table_of_methods_is_exactly_this() -> None:
-    assert set(mcp._HANDLERS) | {"initialize"} == set(mcp.REQUESTS)
-    assert set(mcp.REQUESTS) | set(mcp.NOTIFICATIONS) == {
+    assert mcp.METHODS.keys() == {
         "initialize", "ping", "tools/list", "tools/call", "resources/list", "resources/read",
         "notifications/initialized", "notifications/cancelled",
     }  # fmt: skip
@@ -657,7 +658,7 @@ def test_what_is_no_tool_s_name_is_denied_before_the_authority_sees_it(name: str
     play(scene)
 
 
-lines = st.binary(max_size=80) | st.sampled_from([*mcp.REQUESTS, *mcp.NOTIFICATIONS, "grant"]).flatmap(
+lines = st.binary(max_size=80) | st.sampled_from([*mcp.METHODS, "grant"]).flatmap(
     lambda method: st.fixed_dictionaries(
         {"jsonrpc": st.sampled_from(["2.0", "2.0", "2.0", "1.0", None]), "method": st.just(method)},
         optional={

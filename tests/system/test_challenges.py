@@ -19,7 +19,7 @@ from ironbound.core.surface import approval_body
 from ironbound.evidence.export import export
 from ironbound.verifier.claims import HOLDS
 from ironbound.verifier.verify import Report, verify_bundle
-from ironbound.wire.service import boot_id, release_digest
+from ironbound.wire.service import boot_id, installed_release
 
 QUICK = ("import-exec", "feature-gc", "text-module")
 INTERVAL_MS = 6_000
@@ -71,7 +71,7 @@ def test_unasked_every_canary_runs_in_every_window_bound_to_what_it_ran_on(
         assert one.void is None and said["verdict"] != "ESCAPED", said
         assert said["checkpoint"] == challenges[said["challenge"]]["checkpoint"]
         assert (said["environment"], said["runtime"], said["boot_id"]) == ("test", "wasmtime", boot_id())
-        assert said["release_sha256"] == release_digest()
+        assert said["release_sha256"] == installed_release()
         assert said["node"] == stand.deployment.trust.services["node"].keyid
     report = verified(stand, tmp_path)
     claim = next(claim for claim in report.claims if claim.id == "B2")

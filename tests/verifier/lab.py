@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import resources
 from typing import Any
 
 from ironbound.core.canonical import b64encode, canonical, sha256_hex
+from ironbound.core.channel import SURFACE_FILE
 from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
 from ironbound.core.envelope import Envelope, parse_envelope, sign_envelope
 from ironbound.core.keys import PrivateKey
@@ -36,6 +38,8 @@ DAY = 86_400_000
 NOT_BUILT = {"C4", "C5", "E1", "E2", "E3"}
 ORIGIN = "lab.example/log"
 ROLES = ("controller", "node", "gateway", "monitor")
+#: The agent surface that the lab's gateways show: the one that ships.
+SURFACE = (resources.files("ironbound") / SURFACE_FILE).read_bytes()
 
 
 def key(name: str) -> PrivateKey:
@@ -281,7 +285,9 @@ class Lab:
 
     # What services do
 
-    def announce(self, release: str = "release") -> None:
+    def announce(self, release: str = "release", surface: bytes | None = SURFACE) -> None:
+        if surface is not None:
+            self.artifacts[sha256_hex(surface)] = surface
         for uid, role in enumerate(ROLES):
             self.expect(
                 self.say(
@@ -296,7 +302,7 @@ class Lab:
                     separation=self.separation,
                     version="0.1.0",
                     kernel_sha256=digest_of("kernel"),
-                    surface_sha256=None,
+                    surface_sha256=sha256_hex(surface) if surface is not None and role == "gateway" else None,
                     release_sha256=digest_of(release),
                     host={},
                 )

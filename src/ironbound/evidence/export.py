@@ -8,7 +8,8 @@ witness policy, every entry and tile against the root), so that what is written 
 Rule 1: one checkpoint, read once, is the state; the log may grow meanwhile.
 Rule 2: the same state gives the same bytes.
 Rule 3: the file appears whole, by rename, or not at all.
-Rule 4: modules and configurations go in. What actions carried stays out: it may be personal, and no claim needs it.
+Rule 4: modules, configurations and the gateways' agent surfaces go in. What actions carried stays out: it may be
+        personal, and no claim needs it.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _read_log(
     progress: Progress | None,
 ) -> tuple[Replay, dict[str, str], dict[Tile, bytes]]:
     """The replayed log, the artifacts that it names (digest → what), and each tile's SHA-256."""
-    replay, digests = Replay(), {}
+    replay, digests, surfaces = Replay(), {}, set()
     for tile in tiles:
         data = log.read(tile)
         digests[tile] = sha256(data).digest()
@@ -163,7 +164,9 @@ def _read_log(
         for entry in _decode(tile, data):
             if replay.size == 0 and entry != deployment.trust.envelope.encode():
                 raise ExportError("the log starts with another trust root than this deployment's")
-            replay.apply(entry)
+            said = replay.apply(entry)
+            if said.kind == "service-started" and said.void is None and said.predicate["surface_sha256"] is not None:
+                surfaces.add(said.predicate["surface_sha256"])
         if progress is not None:
             progress(replay.size, checkpoint.size)
     if replay.tree.root() != checkpoint.root:
@@ -171,6 +174,7 @@ def _read_log(
     books = replay.books
     wanted = dict.fromkeys(books.modules, "module")
     wanted |= dict.fromkeys(books.profiles, "configuration")
+    wanted |= dict.fromkeys(surfaces, "agent surface")
     for launch in books.launches.values():
         wanted |= {launch.module: "module", launch.config: "configuration"}
     for digest in list(wanted):

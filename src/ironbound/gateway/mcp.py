@@ -4,13 +4,16 @@ Decides whether a line is a message of the closed table of methods, in the right
 It does not decide whether a call is allowed: its `Authority` does, and logs. The types are those of the
 official MCP SDK (`mcp_types`); revisions 2024-11-05 to 2025-11-25, whose sessions begin with `initialize`.
 
-Rule 1: the table of methods is closed, and nothing in it grants, loads, launches or reconfigures.
-Rule 2: whatever isn't in the table is answered with an error and told to the authority, which logs it.
+Rule 1: the tables `METHODS`, `TELLS`, `RESOURCES` and `ERRORS` are closed, and nothing in them grants, loads, launches
+        or reconfigures. What is served is looked up there and nowhere else; `surface` makes the document of them.
+Rule 2: whatever isn't in a table is answered with an error and told to the authority, which logs it.
 Rule 3: every line is parsed by the core's strict parser before any model sees it.
 Rule 4: nothing is unbounded: size, depth, rate, calls in flight, malformed lines, unfinished lines, answers
         that the agent doesn't read. Above the rate the channel waits; above the rest it closes, and says so.
 Rule 5: a call that has begun is finished, also if the agent cancels it or goes away.
 """
+
+from __future__ import annotations
 
 import asyncio
 import json
@@ -27,15 +30,16 @@ from pydantic import BaseModel, ValidationError
 from ironbound.core.canonical import FormatError, Value, parse_json
 from ironbound.gateway.tools import ToolGrant, render_tool
 
-REQUESTS: Final = ("initialize", "ping", "tools/list", "tools/call", "resources/list", "resources/read")
-NOTIFICATIONS: Final = ("notifications/initialized", "notifications/cancelled")
-RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
-    "ironbound://agent/status": ("status", "Who you are, what runs you, what you may use."),
-    "ironbound://agent/metrics": ("metrics", "What you have used so far."),
-    "ironbound://agent/input": ("input", "What you were given to work on."),
+#: The protocol's revisions that a session can have; another one is answered with the last.
+VERSIONS: Final = HANDSHAKE_PROTOCOL_VERSIONS
+#: JSON-RPC's error codes that the channel answers with, and when.
+ERRORS: Final[Mapping[int, str]] = {
+    types.jsonrpc.PARSE_ERROR: "the line is no strict JSON, or longer than the profile allows",
+    types.jsonrpc.INVALID_REQUEST: "the line is no request of JSON-RPC, or out of order",
+    types.jsonrpc.METHOD_NOT_FOUND: "the table has no such method",
+    types.jsonrpc.INVALID_PARAMS: "the parameters are not those of the method, or name no resource",
+    types.jsonrpc.INTERNAL_ERROR: "the log can't be reached, so nothing is done; or the answer is too large",
 }
-"""Address → name and description; all read-only."""
-
 DEPTH: Final = 32
 MAX_ID: Final = 128
 _READ: Final = 65_536
@@ -291,25 +295,29 @@ class Session:
     # Messages
 
     async def _dispatch(self, message: _Message, group: asyncio.TaskGroup) -> None:
-        table = REQUESTS if message.request_id is not None else NOTIFICATIONS
-        if message.method not in table:
+        method = METHODS.get(message.method)
+        if method is None or method.is_request != (message.request_id is not None):
             await self._refuse_method(message)
             return
-        if message.request_id is None:
-            self._notified(message)
-            return
-        if message.request_id in self._open_ids:
+        if message.request_id is not None and message.request_id in self._open_ids:
             raise _Invalid(types.jsonrpc.INVALID_REQUEST, "the id belongs to a request that is still open")
-        if message.method == "initialize":
-            await self._initialize(message)
-            return
-        if not self._ready and message.method != "ping":
+        if method.when == "session" and not self._ready:
             raise _Invalid(types.jsonrpc.INVALID_REQUEST, "expected initialize first", message.request_id)
-        request = self._validated(message)
+        if method.when == "opening" and self._ready:
+            raise _Invalid(types.jsonrpc.INVALID_REQUEST, "the session is initialized", message.request_id)
+        params = self._validated(message, method)
+        if method.when == "opening" or message.request_id is None:
+            try:
+                result = await method.serve(self, params)  # before the next line is looked at
+            except _Invalid as invalid:
+                raise _Invalid(invalid.code, invalid.message, message.request_id) from None
+            if result is not None:
+                await self._send_result(message, result)
+            return
         # The slot is taken here, so that a full house stops the reading.
         await self._slots.acquire()
         self._open_ids.add(message.request_id)
-        group.create_task(self._answer(message, request))
+        group.create_task(self._answer(message, method, params))
 
     async def _refuse_method(self, message: _Message) -> None:
         name = ascii(message.method[:150])[1:-1]
@@ -318,49 +326,44 @@ class Session:
         if message.request_id is not None:
             await self._send_error(message.request_id, types.jsonrpc.METHOD_NOT_FOUND, text)
 
-    def _validated(self, message: _Message) -> types.Request[Any, Any]:
+    def _validated(self, message: _Message, method: Method) -> Any:
         version = self._version or LATEST_HANDSHAKE_VERSION
+        parse = methods.parse_client_request if method.is_request else methods.parse_client_notification
         try:
-            return methods.parse_client_request(message.method, version, message.params)
+            return parse(message.method, version, message.params)
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
             text = f"invalid parameters of {message.method}: {where[:80]}"
             raise _Invalid(types.jsonrpc.INVALID_PARAMS, text, message.request_id) from None
 
-    def _notified(self, message: _Message) -> None:
-        version = self._version or LATEST_HANDSHAKE_VERSION
-        try:
-            methods.parse_client_notification(message.method, version, message.params)
-        except ValidationError:
-            raise _Invalid(types.jsonrpc.INVALID_PARAMS, f"invalid parameters of {message.method}") from None
-        if message.method == "notifications/initialized":
-            if not self._version or self._ready:
-                raise _Invalid(types.jsonrpc.INVALID_REQUEST, "initialized is said once, after initialize")
-            self._ready = True
-            self._changed.set()
-        # A cancelled call runs to its end all the same: its intent is in the log (Rule 5).
-
-    async def _initialize(self, message: _Message) -> None:
+    async def _initialize(self, request: types.InitializeRequest) -> types.Result:
         if self._version:
-            raise _Invalid(types.jsonrpc.INVALID_REQUEST, "the session is initialized", message.request_id)
-        request = self._validated(message)
+            raise _Invalid(types.jsonrpc.INVALID_REQUEST, "the session is initialized")
         offered = request.params.protocol_version
-        self._version = offered if offered in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
-        result = types.InitializeResult(
+        self._version = offered if offered in VERSIONS else LATEST_HANDSHAKE_VERSION
+        return types.InitializeResult(
             protocol_version=self._version,
             capabilities=types.ServerCapabilities(
                 tools=types.ToolsCapability(list_changed=True), resources=types.ResourcesCapability()
             ),
             server_info=types.Implementation(name="ironbound", version="1"),
         )
-        await self._send_result(message, result)
 
-    async def _answer(self, message: _Message, request: types.Request[Any, Any]) -> None:
+    async def _initialized(self, notification: Any) -> None:
+        if not self._version:
+            raise _Invalid(types.jsonrpc.INVALID_REQUEST, "initialized is said once, after initialize")
+        self._ready = True
+        self._changed.set()
+
+    async def _cancelled(self, notification: Any) -> None:
+        """A cancelled call runs to its end all the same: its intent is in the log (Rule 5)."""
+
+    async def _answer(self, message: _Message, method: Method, params: Any) -> None:
         """One request in its own task; whatever happens, its id and its slot come free."""
         try:
-            handler = _HANDLERS[message.method]
-            result = await handler(self, request)
-            await self._send_result(message, result)
+            result = await method.serve(self, params)
+            if result is not None:
+                await self._send_result(message, result)
         except _Invalid as invalid:
             await self._send_error(message.request_id, invalid.code, invalid.message)
         except AuthorityUnavailable as error:
@@ -407,8 +410,8 @@ class Session:
     async def _list_resources(self, request: types.Request[Any, Any]) -> types.Result:
         return types.ListResourcesResult(
             resources=[
-                types.Resource(name=name, uri=uri, description=description, mime_type="application/json")
-                for uri, (name, description) in RESOURCES.items()
+                types.Resource(name=one.name, uri=uri, description=one.about, mime_type="application/json")
+                for uri, one in RESOURCES.items()
             ]
         )
 
@@ -419,13 +422,8 @@ class Session:
             text = f"{name} is not a resource of the agent channel"
             await self._authority.deny(self._agent, name[:200], "resource-unknown", text)
             raise _Invalid(types.jsonrpc.INVALID_PARAMS, text)
-        read = {
-            "status": self._authority.status,
-            "metrics": self._authority.metrics,
-            "input": self._authority.input,
-        }[RESOURCES[uri][0]]
         # Not in canonical form: an operator's input may hold fractions.
-        text = _encode(read(self._agent)).decode()
+        text = _encode(RESOURCES[uri].read(self._authority, self._agent)).decode()
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents])
 
@@ -482,13 +480,59 @@ class Session:
             raise _Closed("log-unavailable", str(error)) from error
 
 
-_HANDLERS: Final[Mapping[str, Callable[[Session, Any], Awaitable[types.Result]]]] = {
-    "ping": Session._ping,
-    "tools/list": Session._list_tools,
-    "tools/call": Session._call_tool,
-    "resources/list": Session._list_resources,
-    "resources/read": Session._read_resource,
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What the agent may send: when it is taken (in the "opening", in the "session", or "always"), what serves it.
+
+    A request's result is its answer; a notification has none.
+    """
+
+    about: str
+    when: str
+    serve: Callable[[Session, Any], Awaitable[types.Result | None]]
+    is_request: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What the agent may read, and who knows it."""
+
+    name: str
+    about: str
+    read: Callable[[Authority, str], Value]
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "initialize": Method("Agrees on the protocol's revision.", "opening", Session._initialize),
+    "notifications/initialized": Method("Opens the session.", "opening", Session._initialized, is_request=False),
+    "notifications/cancelled": Method(
+        "Says that an answer is no longer wanted; the call is finished all the same.",
+        "always",
+        Session._cancelled,
+        is_request=False,
+    ),
+    "ping": Method("Is answered.", "always", Session._ping),
+    "resources/list": Method("Lists the resources.", "session", Session._list_resources),
+    "resources/read": Method("Reads a resource.", "session", Session._read_resource),
+    "tools/call": Method("Asks for an action under a live grant of the agent's own.", "session", Session._call_tool),
+    "tools/list": Method("Lists the agent's live grants as tools.", "session", Session._list_tools),
 }
+"""All that an agent can send. The MCP server of one pipe has no other entrance."""
+
+TELLS: Final[Mapping[str, str]] = {
+    "notifications/resources/updated": "The input changed.",
+    "notifications/tools/list_changed": "The grants changed.",
+}
+"""All that an agent is told unasked."""
+
+RESOURCES: Final[Mapping[str, Resource]] = {
+    "ironbound://agent/input": Resource("input", "What you were given to work on.", lambda who, id: who.input(id)),
+    "ironbound://agent/metrics": Resource("metrics", "What you have used so far.", lambda who, id: who.metrics(id)),
+    "ironbound://agent/status": Resource(
+        "status", "Who you are, what runs you, what you may use.", lambda who, id: who.status(id)
+    ),
+}
+"""Address → resource; all read-only."""
 
 
 def _is_id(value: object) -> bool:

@@ -29,7 +29,7 @@ from .action import ArgumentsRefused, Performed
 from .credentials import Credential
 from .mcp import AuthorityUnavailable, CallOutcome, Denied
 from .providers import http, scratch
-from .tools import ToolGrant
+from .tools import ACTIONS, ToolGrant
 
 #: Bytes of the input that an agent is given to work on.
 MAX_INPUT: Final = 262_144
@@ -296,12 +296,12 @@ def _subjects(grant: Grant) -> tuple[Subject, ...]:
 
 
 def _normalise(action: str, arguments: Value) -> tuple[dict[str, Value], dict[str, str]]:
+    if action not in ACTIONS:
+        raise ArgumentsRefused("action-unknown", f"the gateway has no action {action}")
     if action == http.ACTION:
         call = http.normalise(arguments)
         return call.args, call.headers
-    if action in scratch.ACTIONS:
-        return scratch.normalise(action, arguments), {}
-    raise ArgumentsRefused("action-unknown", f"the gateway has no action {action}")
+    return scratch.normalise(action, arguments), {}
 
 
 def _printable(text: str, limit: int) -> str:

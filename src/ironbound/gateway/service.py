@@ -26,6 +26,7 @@ from ironbound.wire.service import announce, ready, until_stopped
 from .credentials import Credential, read_credentials
 from .mcp import ChannelLimits, Session
 from .mediate import Intents, Mediator, input_path
+from .surface import announced
 
 ATTACH_TIMEOUT_S: Final = 5.0
 MAX_ATTACH: Final = 4096
@@ -187,12 +188,14 @@ def _receive(link: socket.socket) -> tuple[bytes, list[int]]:
 
 async def main(deployment: Deployment, key: PrivateKey) -> None:
     """Serve until stopped."""
+    document, digest = announced()
     credentials = read_credentials(str(deployment.root / "credentials.json"))
     log = Log(deployment, key)
     gateway = Gateway(deployment, log, credentials)
     log.listen(gateway.entered)
     await log.start()
-    await announce(log, "gateway", {"credentials": sorted(credentials)})
+    deployment.keep_artifact("gateway", document)
+    await announce(log, "gateway", {"credentials": sorted(credentials)}, digest)
     await gateway.intents.begin()
     path = deployment.socket("gateway")
     with contextlib.suppress(FileNotFoundError):

@@ -14,15 +14,14 @@ from ironbound.core.canonical import canonical
 from ironbound.core.constraint import Anything, Constraint, OneOf, Prefix, Range, Where
 from ironbound.gateway.providers import http, scratch
 
-_SAYS: Final = {
+ACTIONS: Final = {
     http.ACTION: "Makes one HTTP request.",
     "scratch.write": "Writes a text file into your scratch area, replacing one of that name.",
     "scratch.read": "Reads a text file of your scratch area.",
     "scratch.list": "Lists the files of your scratch area.",
     "scratch.delete": "Deletes a file of your scratch area.",
 }
-ACTIONS: Final = tuple(_SAYS)
-"""Every action that the gateway can perform."""
+"""Every action that the gateway can perform, as an agent is told of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def render_tool(grant: ToolGrant) -> Tool:
 
 def describe(grant: ToolGrant) -> str:
     """What the tool does and what its grant allows, as sentences."""
-    sentences = [_SAYS.get(grant.action, f"Performs {grant.action}.")]
+    sentences = [ACTIONS.get(grant.action, f"Performs {grant.action}.")]
     sentences += [f"{name}: {_in_words(constraint)}." for name, constraint in grant.where.members]
     if grant.with_credential:
         sentences.append("The credential is added on the way out; leave it out.")

@@ -18,7 +18,7 @@ from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
 from ironbound.wire.log import Log
-from ironbound.wire.service import announce, boot_id, ready, release_digest, start_time, until_stopped
+from ironbound.wire.service import announce, boot_id, installed_release, ready, start_time, until_stopped
 
 from .launches import Host, Launches
 from .microvm.firecracker import Firecracker
@@ -148,7 +148,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     have, without = have | booted, without | unbooted
     runtimes: Mapping[str, Runtime] = {wasmtime.name: wasmtime, **have}
     log = Log(deployment, key)
-    host = Host(runtimes, without, boot_id(), release_digest(), tpm)
+    host = Host(runtimes, without, boot_id(), installed_release(), tpm)
     launches = Launches(deployment, log, host)
     orders = Orders(deployment, log, launches, wasmtime.measured.pid)
     try:

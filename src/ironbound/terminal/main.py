@@ -29,6 +29,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound image list                     the images here, each checked
   ironbound image kernel                   the kernel that virtual machines boot
   ironbound surface FILE                   what an agent's code imports, exports and could reach
+  ironbound surface --agent-channel        all that an agent can say, and what each is for
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]

@@ -1,6 +1,6 @@
 """The command: `ironbound verify`, and on its own `python -m ironbound.verifier`.
 
-Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file is its only I/O.
+Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file, and a release, is its only I/O.
 Exit codes are the contract: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is
 broken; 4 nothing refuted, but something unproven.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 from ironbound.core.canonical import FormatError
@@ -17,15 +18,19 @@ from ironbound.core.trust import Pin, parse_pin
 
 from .bundle import BundleBroken
 from .output import broken_lines, broken_value, report_lines, report_value
+from .release import Shipped, shipped
 from .verify import EXIT_BROKEN, EXIT_USAGE, verify_bundle
 
 USAGE: Final = """\
-usage: ironbound verify BUNDLE [--pin PIN] [--json]
+usage: ironbound verify BUNDLE [--pin PIN] [--release PATH] [--json]
 
 Checks an evidence bundle offline and says which claims hold, which are refuted and which are unproven.
 
   --pin PIN   deployment, trust root and log key, as they reached you by another road;
               without it nothing ties the bundle to your deployment, and the best result is 4
+  --release PATH
+              the wheel, or the folder, of the release that should have run: read, never executed;
+              its digest and the agent surface in it are compared with what the gateway logged
   --json      print the report as JSON
 
 exit codes: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is broken;
@@ -40,9 +45,10 @@ class UsageError(Exception):
     """The command line is not what the usage says."""
 
 
-def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool]:
+def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool, Shipped | None]:
     path: str | None = None
     pin: Pin | None = None
+    release: Shipped | None = None
     as_json = False
     words = iter(argv)
     for word in words:
@@ -56,6 +62,14 @@ def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool]:
                 pin = parse_pin(value)
             except FormatError as error:
                 raise UsageError(error.message) from None
+        elif word == "--release" or word.startswith("--release="):
+            if release is not None:
+                raise UsageError("--release is given twice")
+            value = next(words, "") if word == "--release" else word.removeprefix("--release=")
+            try:
+                release = shipped(Path(value))
+            except (FormatError, OSError) as error:
+                raise UsageError(str(error)) from None
         elif word.startswith("-"):
             raise UsageError(f"no such option: {word}")
         elif path is not None:
@@ -64,7 +78,7 @@ def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool]:
             path = word
     if path is None:
         raise UsageError("no bundle is given")
-    return path, pin, as_json
+    return path, pin, as_json, release
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -78,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     try:
-        path, pin, as_json = _arguments(argv)
+        path, pin, as_json, release = _arguments(argv)
     except UsageError as error:
         sys.stderr.write(f"ironbound verify: {error}\n\n{USAGE}")
         return EXIT_USAGE
@@ -89,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USAGE
     with file:
         try:
-            report = verify_bundle(file, pin)
+            report = verify_bundle(file, pin, shipped=release)
         except BundleBroken as broken:
             _print([json.dumps(broken_value(broken), indent=2)] if as_json else broken_lines(broken))
             return EXIT_BROKEN

@@ -6,9 +6,18 @@ what is left is to look at what the services said and the kernel did not accept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ironbound.core.canonical import Digest, FormatError
+from ironbound.core.channel import parse_agent_surface, routes
+
 from .claims import Case, Claim
 from .history import History
 from .probes import Run, channel_probed
+from .release import Shipped
+
+#: The bytes with a digest, or None if the bundle lacks them.
+Artifact = Callable[[str], bytes | None]
 
 
 def claim_c1(history: History) -> Claim:
@@ -24,16 +33,59 @@ def claim_c1(history: History) -> Claim:
     return case.close()
 
 
-def claim_c2(history: History, runs: list[Run]) -> Claim:
-    """None was initiated by an agent; the agent channel has no route for it."""
+def claim_c2(history: History, runs: list[Run], artifact: Artifact, shipped: Shipped | None) -> Claim:
+    """None was initiated by an agent; the agent channel has no route for it.
+
+    (1) humans initiated  (2) a canary inside tried the verbs  (3) each gateway named its surface, whose document holds
+    nothing but what `core/channel.py` lists  (4) with a release: it shipped that surface, and it is what ran.
+    """
     case = Case("C2")
-    case.counts["initiated by humans"] = sum(history.initiators.values())
+    case.counts["initiated by humans"] = sum(history.initiators.values())  # (1)
     probed = channel_probed(runs)
     case.counts["refusals of every operator verb on the agent channel"] = len(probed)
-    if not probed:
+    if not probed:  # (2)
         case.found("channel-not-probed", None, "no canary named operator-verbs was refused")
+    gateways = [said for said in history.services if said.says["role"] == "gateway"]
+    case.counts["gateway starts"] = len(gateways)
+    if not gateways:
+        case.found("surface-not-announced", None, "no gateway announced itself")
+    for said in gateways:  # (3)
+        if said.says["surface_sha256"] is None:
+            case.found("surface-not-announced", said.index, "a gateway started without naming its surface")
+        elif shipped is not None:  # (4)
+            _check_shipped(case, said.index, said.says["surface_sha256"], said.says["release_sha256"], shipped)
+    for digest in sorted({said.says["surface_sha256"] for said in gateways} - {None}):
+        index = next(said.index for said in gateways if said.says["surface_sha256"] == digest)
+        _check_surface(case, index, digest, artifact(digest))
+    if shipped is None:
+        case.remark("no release was given: what shipped was not compared with what ran (see --release)")
     case.population("initiated by humans")
     return case.close()
+
+
+def _check_surface(case: Case, index: int, digest: Digest, data: bytes | None) -> None:
+    if data is None:
+        case.found("artifact-missing", index, f"agent surface {digest}")
+        return
+    try:
+        document = parse_agent_surface(data)
+    except FormatError as error:
+        case.found("agent-surface-malformed", index, str(error))
+        return
+    case.count("agent surfaces")
+    for part in ("methods", "actions", "resources"):
+        case.counts[f"{part} on the agent channel"] = len(document[part])
+    for route in routes(document):
+        case.found("agent-surface-route", index, f"{route} is nothing that was judged harmless")
+
+
+def _check_shipped(case: Case, index: int, surface: Digest, release: Digest, shipped: Shipped) -> None:
+    case.count("gateway starts compared with the release")
+    if release != shipped.release:
+        case.found("release-differs", index, f"the gateway ran {release[:16]}, the release is {shipped.release[:16]}")
+    elif surface != shipped.surface:
+        text = f"the gateway named {surface[:16]}, the release ships {shipped.surface[:16]}"
+        case.found("agent-surface-differs", index, text)
 
 
 def claim_c3(history: History) -> Claim:

@@ -36,6 +36,7 @@ from .history import History
 from .power import claim_c1, claim_c2, claim_c3
 from .probes import claim_b2, runs_of
 from .record import claim_d1, claim_d2, claim_d3, claim_f1
+from .release import Shipped
 from .surface import claim_a1, claim_a2
 
 EXIT_HOLDS: Final = 0
@@ -77,8 +78,13 @@ class Report:
         return EXIT_HOLDS if statuses == {HOLDS} else EXIT_UNPROVEN
 
 
-def verify_bundle(file: BinaryIO, pin: Pin | None, progress: Progress | None = None) -> Report:
-    """The report of a bundle; BundleBroken if its integrity is broken. Without a pin D1 is unproven."""
+def verify_bundle(
+    file: BinaryIO, pin: Pin | None, progress: Progress | None = None, shipped: Shipped | None = None
+) -> Report:
+    """The report of a bundle; BundleBroken if its integrity is broken. Without a pin D1 is unproven.
+
+    `shipped`: the digests of the release that the auditor holds, to be compared with what ran.
+    """
     bundle = Bundle(file)  # (1)
     _check_members(bundle)
     policy, policy_text = _read_policy(bundle)  # (2)
@@ -91,7 +97,7 @@ def verify_bundle(file: BinaryIO, pin: Pin | None, progress: Progress | None = N
     if history.replay.tree.root() != verified.checkpoint.root:
         raise BundleBroken("root-differs", f"the root of {history.replay.size} entries is not the checkpoint's")
     as_of_ms = max(verified.times) * 1000 + 999 if verified.times else history.clock_ms
-    claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms)  # (6)
+    claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms, shipped)  # (6)
     return Report(
         trust.deployment,
         trust.environment,
@@ -220,6 +226,7 @@ def _claims(
     pinned: bool,
     tiles: int,
     end_ms: int,
+    shipped: Shipped | None,
 ) -> tuple[Claim, ...]:
     configs: dict[str, Any] = {}
 
@@ -247,7 +254,7 @@ def _claims(
         claim_b2(history, runs, readable_config, end_ms),
         claim_b3(history, end_ms),
         claim_c1(history),
-        claim_c2(history, runs),
+        claim_c2(history, runs, artifact, shipped),
         claim_c3(history),
         not_built("C4", "the proof from the installed kernel"),
         not_built("C5", "malformed and unauthorised requests, sent as a probe"),

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound import __version__
-from ironbound.core.canonical import Digest, FormatError, sha256_hex
+from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
 from ironbound.verifier.kernel import kernel_digest
+from ironbound.verifier.release import read_release, release_digest
 
 from .deployment import DeploymentError, load
 from .log import AppendRefused, Log, LogBroken, LogUnavailable
@@ -37,15 +38,9 @@ Main = Callable[..., Coroutine[Any, Any, None]]
 OWN_KEYS: Final = {"monitor": ("monitor", "witness")}
 
 
-def release_digest() -> Digest:
-    """SHA-256 over the digests of every file of the installed package, one `sha256  path` line each, by path.
-
-    What the interpreter compiles for itself is left out.
-    """
-    root = Path(str(resources.files("ironbound")))
-    files = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    lines = [f"{sha256_hex(path.read_bytes())}  {path.relative_to(root).as_posix()}\n" for path in files]
-    return sha256_hex("".join(lines).encode())
+def installed_release() -> Digest:
+    """The digest of the release that is installed here, as `service-started` says it."""
+    return release_digest(read_release(Path(str(resources.files("ironbound")))))
 
 
 def boot_id() -> str:
@@ -86,7 +81,7 @@ async def announce(log: Log, role: str, host: Mapping[str, Any], surface: Digest
             "version": __version__,
             "kernel_sha256": kernel,
             "surface_sha256": surface,
-            "release_sha256": await asyncio.to_thread(release_digest),
+            "release_sha256": await asyncio.to_thread(installed_release),
             "host": dict(host),
         },
     )

@@ -1,6 +1,7 @@
-"""`ironbound surface`: what an agent's code imports, exports and could reach, for people and as the document itself.
+"""`ironbound surface`: what an agent's code could reach, and what the agent channel offers, for people and machines.
 
-Decides nothing: `core/surface.py` reads the bytes. Nothing is run, and no deployment is needed.
+Decides nothing: `core/surface.py` reads the code's bytes, `gateway/surface.py` writes the channel's tables down. No
+agent and no service is run, and no deployment is needed.
 
 Rule 1: names come from the file, which may be hostile: whatever is not plain ASCII is escaped.
 """
@@ -8,16 +9,26 @@ Rule 1: names come from the file, which may be hostile: whatever is not plain AS
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
+from ironbound.core.channel import SURFACE_FILE, parse_agent_surface, routes
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.surface import surface_document
 from ironbound.terminal.arguments import Command, option
-from ironbound.terminal.voice import OK, Stop, paint, say
+from ironbound.terminal.voice import OK, Stop, paint, say, usage
+from ironbound.verifier.release import PACKAGE, read_release, surface_of
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
 
+#: Seconds that another release has to write its tables down.
+DERIVE_S: Final = 60
+_DERIVE: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from ironbound.gateway.surface import surface; "
+    "sys.stdout.buffer.write(surface())"
+)
 _MOST: Final = 40
 """Lines of one list; the rest are counted. The document has all."""
 
@@ -78,7 +89,54 @@ def _show(document: dict[str, Any], digest: str) -> None:
     _listed("custom sections (nothing reads them)", custom or ["none"])
 
 
+def _channel(release: Path | None) -> bytes:
+    """The agent surface of this release, or of another one: as its tables give it, and as its file says it."""
+    from ironbound.gateway.surface import announced
+
+    if release is None:
+        return announced()[0]
+    document = surface_of(read_release(release))
+    place = release.resolve()
+    if place.is_dir() and not (place / PACKAGE / "__init__.py").is_file():
+        place = place.parent
+    words = [sys.executable, "-I", "-B", "-c", _DERIVE, str(place)]
+    derived = subprocess.run(words, capture_output=True, timeout=DERIVE_S)
+    if derived.returncode:
+        last = derived.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise Stop(f"{release}: its tables give no surface: {_plain(' '.join(last))[:300]}")
+    if derived.stdout != document:
+        raise Stop(f"{release}: its tables are not what its {SURFACE_FILE} says", "this is no release of ours")
+    return document
+
+
+def _show_channel(data: bytes) -> None:
+    document = parse_agent_surface(data)
+    say(f"surface     SHA-256 {sha256_hex(data)}")
+    say(f"protocol    MCP {', '.join(document['protocol']['revisions'])}; {document['protocol']['framing']}")
+    methods = [f"{name}  ({one['kind']}) {one['about']}" for name, one in document["methods"].items()]
+    _listed("methods", methods)
+    _listed("is told", [f"{name}  {about}" for name, about in document["tells"].items()])
+    _listed("resources", [f"{uri}  {one['about']}" for uri, one in document["resources"].items()])
+    actions = [
+        f"{name}({', '.join(one['arguments']['properties'])})  {one['about']}"
+        for name, one in document["actions"].items()
+    ]
+    _listed("actions that a grant can be for", actions)
+    _listed("errors", [f"{code}  {about}" for code, about in document["errors"].items()])
+    found = routes(document)
+    say(f"routes      {', '.join(_plain(one) for one in found) or 'to power: none'}")
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.agent_channel != (arguments.file is None) or (arguments.release and not arguments.agent_channel):
+        usage("give a FILE, or --agent-channel (with --from PATH if it is another release's)", "see --help")
+    if arguments.agent_channel:
+        data = _channel(arguments.release)
+        if arguments.json:
+            say(data.decode("utf-8"))
+        else:
+            _show_channel(data)
+        return OK
     path: Path = arguments.file
     data = read_file(path, MAX_ARTIFACT)
     try:
@@ -100,11 +158,13 @@ COMMANDS: Final = (
     Command(
         "surface",
         _run,
-        "What an agent's code could reach.",
+        "What an agent's code could reach, or what the agent channel offers.",
         "ironbound surface agent.wasm",
         (
-            option("file", type=Path, metavar="FILE", help="a Wasm module or component"),
-            option("--json", action="store_true", help="the document itself, whose SHA-256 is approved"),
+            option("file", type=Path, nargs="?", metavar="FILE", help="a Wasm module or component"),
+            option("--agent-channel", action="store_true", help="what the gateway offers to agents"),
+            option("--from", dest="release", type=Path, metavar="PATH", help="of this wheel or folder, by its tables"),
+            option("--json", action="store_true", help="the document itself, whose SHA-256 is approved or logged"),
         ),
     ),
 )
