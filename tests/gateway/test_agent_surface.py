@@ -21,6 +21,7 @@ from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.channel import HARMLESS, MAX_SURFACE, parse_agent_surface, routes
 from ironbound.core.statement import ACTS, SHAPES, VOICES
 from ironbound.gateway import mcp, tools
+from ironbound.gateway.action import ArgumentsRefused
 from ironbound.gateway.mediate import _normalise
 from ironbound.gateway.surface import announced, shipped, surface
 from ironbound.terminal.main import COMMANDS
@@ -66,7 +67,7 @@ def test_each_row_of_the_table_is_what_is_served_and_a_row_less_is_refused(monke
 def test_the_actions_of_the_document_are_those_that_the_gateway_performs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ironbound.gateway.mediate.ACTIONS", {})
     for action in tools.ACTIONS:
-        with pytest.raises(Exception, match="action-unknown"):
+        with pytest.raises(ArgumentsRefused, match="action-unknown"):
             _normalise(action, {})
     monkeypatch.undo()
     for action in tools.ACTIONS:
@@ -74,7 +75,7 @@ def test_the_actions_of_the_document_are_those_that_the_gateway_performs(monkeyp
         for arguments in ({}, {"unknown": 1}):
             try:
                 _normalise(action, arguments)
-            except Exception as error:
+            except ArgumentsRefused as error:
                 reasons.add(str(error).partition(":")[0])
         assert "argument-unknown" in reasons and "action-unknown" not in reasons, action
 

@@ -115,7 +115,8 @@ def test_a_third_party_makes_both_digests_with_unzip_and_sha256sum(wheel: Path, 
     subprocess.run(["unzip", "-q", str(wheel), "-d", str(tmp_path)], check=True, timeout=60)
     script = (
         "cd ironbound && find . -type f | cut -c3- | sed 's,/,\\x01,g' | LC_ALL=C sort | sed 's,\\x01,/,g'"
-        " | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum | cut -c-64; sha256sum gateway/agent-channel.json | cut -c-64"
+        " | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum | cut -c-64"
+        "; sha256sum gateway/agent-channel.json | cut -c-64"
     )
     made = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert made.stdout.split() == [shipped(wheel).release, shipped(wheel).surface]
