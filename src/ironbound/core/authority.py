@@ -181,6 +181,7 @@ def _guard_challenge(L: Any, s: Any, m: Message) -> Guard:
     yield "request-replayed", L.neg(_get(L, s, "used", m["id"]))
     yield "module-not-a-canary", L.same(_get(L, s, "module", m["module"]), CANARY_MODULE)
     yield "profile-not-approved", _get(L, s, "profile", m["config"])
+    yield "agent-already-running", L.neg(_active(L, s, _get(L, s, "agent_launch", m["agent"])))
 
 
 def _write_challenge(L: Any, s: Any, m: Message) -> Iterable[Write]:

@@ -1,0 +1,1 @@
+"""What has to be proved about the kernel, and as which SMT-LIB files: pure, and the same wherever it is run."""

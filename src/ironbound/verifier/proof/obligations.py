@@ -1,0 +1,180 @@
+"""The proof's obligations, made from the kernel's own table: one SMT-LIB script for each rule.
+
+Decides which formulas must be unsatisfiable for the specification to hold of the table, and which must be satisfiable
+for it to say anything. The scripts follow from the table and the specification alone, byte for byte, so whoever has
+the same kernel makes the same scripts. It solves nothing. Source: SMT-LIB 2.6.
+
+Rule 1: an obligation says: the invariants hold, the message is this rule's, and what is to be shown is false.
+Rule 2: a hypothesis about all values is put in for every term that stands in the obligation. Leaving one out can only
+        make an obligation fail, never hold.
+Rule 3: vacuity is checked with the hypotheses in full, with their quantifiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Final
+
+from .specification import GIVEN, INVARIANTS, MARKS, MESSAGE, SORTS, TAKING, VALUES, Specification
+from .terms import NUMBER, TRUTH, Field, SortError, State, Symbolic, Term, literal
+
+#: The script of the first state, and the suffix of those about vacuity.
+BEGINNING: Final = "beginning"
+VACUITY: Final = "-can-happen"
+#: What the solvers have to answer.
+UNSAT, SAT = "unsat", "sat"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One SMT-LIB file: the names of its questions in order, and what each must be answered with."""
+
+    name: str
+    asks: tuple[str, ...]
+    expects: str
+    text: str
+
+
+class _Message(dict[str, Any]):
+    """An arbitrary message: a constant for each field that is looked at."""
+
+    def __init__(self, logic: Symbolic, name: str, values: Mapping[str, str]) -> None:
+        super().__init__()
+        self._logic, self._name, self._values = logic, name, values
+
+    def __missing__(self, key: str) -> Term:
+        if key not in self._values:
+            raise SortError(f"a message has no field {key}")
+        self[key] = self._logic.key(self._logic.constant(f"{self._name}.{key}", self._values[key]), self._values[key])
+        return self[key]
+
+
+@dataclass
+class _Draft:
+    """A script that is being written."""
+
+    kernel: Any
+    logic: Symbolic = field(default_factory=lambda: Symbolic(GIVEN))
+
+    def __post_init__(self) -> None:
+        if set(self.kernel.FIELDS) != set(SORTS):
+            odd = ", ".join(sorted(set(self.kernel.FIELDS) ^ set(SORTS)))
+            raise SortError(f"the specification and the kernel differ in the fields {odd}")
+        fields = {name: Field(*SORTS[name], self.kernel.FIELDS[name]) for name in SORTS}
+        self.fields: dict[str, Field] = {**fields, **MARKS}
+        self.spec = Specification(self.logic, self.kernel.FIELDS)
+
+    def state(self, base: str | None) -> State:
+        return State(self.fields, base)
+
+    def hypotheses(self, s: State) -> list[str]:
+        """The invariants about a state, for every term that stands as a key so far."""
+        found: dict[str, None] = {}
+        terms = {sort: list(seen) for sort, seen in self.logic.seen.items()}
+        for wanted, formula in INVARIANTS.values():
+            for chosen in product(*(terms.get(VALUES[one], []) for one in wanted)):
+                values = {one: Term(VALUES[one], text) for one, text in zip(wanted, chosen, strict=True)}
+                found[self.text(formula(self.spec, s, values))] = None
+        found.pop("true", None)
+        return list(found)
+
+    def text(self, term: Any) -> str:
+        return self.logic.lift(term, TRUTH).text
+
+    def declarations(self, logic: str) -> list[str]:
+        sorts = {one for keys, value in self.logic.functions.values() for one in (*keys, value)}
+        sorts |= set(self.logic.literals)
+        lines = [f"(set-logic {logic})"]
+        lines += [f"(declare-sort {sort} 0)" for sort in sorted(sorts - {NUMBER, TRUTH})]
+        lines += [
+            f"(declare-fun {name} ({' '.join(keys)}) {value})"
+            for name, (keys, value) in sorted(self.logic.functions.items())
+        ]
+        for sort, values in sorted(self.logic.literals.items()):
+            names = sorted(literal(sort, value) for value in values)
+            lines += [f"(declare-fun {name} () {sort})" for name in names]
+            if len(names) > 1:
+                lines.append(f"(assert (distinct {' '.join(names)}))")
+        return lines
+
+
+def scripts(kernel: Any) -> Iterator[Script]:
+    """Every script, from a module of the kernel's table (`core.authority`). SortError if it can't be read."""
+    yield _beginning(kernel)
+    for rule in kernel.RULES:
+        yield _rule(kernel, rule)
+        yield _vacuity(kernel, rule)
+
+
+def _script(draft: _Draft, name: str, given: list[str], goals: Mapping[str, str]) -> Script:
+    """Rule 1, and rule 2: the hypotheses `given` are about every term that stands in the goals."""
+    lines = draft.declarations("QF_UFLIA") + [f"(assert {one})" for one in given]
+    for title, goal in goals.items():
+        lines += [f'(echo "{title}")', "(push 1)", f"(assert (not {goal}))", "(check-sat)", "(pop 1)"]
+    return Script(name, tuple(goals), UNSAT, "\n".join(lines) + "\n")
+
+
+def _beginning(kernel: Any) -> Script:
+    """The invariants hold before the first message, whatever quorum the trust root gives (at least one human)."""
+    draft = _Draft(kernel)
+    values = _Message(draft.logic, "any", VALUES)
+    first = draft.state(None)
+    goals = {
+        name: draft.text(formula(draft.spec, first, {one: values[one] for one in wanted}))
+        for name, (wanted, formula) in INVARIANTS.items()
+    }
+    return _script(draft, BEGINNING, [f"(<= 1 (given.quorum {values['act'].text}))"], goals)
+
+
+def _rule(kernel: Any, rule: str) -> Script:
+    """Everything about one rule: accepted, refused, what it may change, and whom it may give power."""
+    draft = _Draft(kernel)
+    logic, spec, row = draft.logic, draft.spec, kernel.RULES[rule]
+    s, m, v = draft.state("s"), _Message(logic, "m", MESSAGE), _Message(logic, "any", VALUES)
+    guard = logic.conj(*(holds for _, holds in row.guard(logic, s, m)))
+    assumed = list(spec.assumed(rule, s, m))
+    marked = s.after(logic, list(spec.marks(rule, s, m, True)))
+    after = marked.after(logic, list(row.writes(logic, s, m)))
+    refused = s.after(logic, list(spec.marks(rule, s, m, False)))
+    goals: dict[str, str] = {}
+
+    def show(title: str, when: Any, then: Any) -> None:
+        goals[title] = draft.text(spec.implies(when, then))
+
+    for name, (wanted, formula) in INVARIANTS.items():
+        values = {one: v[one] for one in wanted}
+        show(f"kept: {name}", guard, formula(spec, after, values))
+        show(f"kept by a refusal: {name}", logic.neg(guard), formula(spec, refused, values))
+    for name, formula in spec.accepted(rule, s, m):
+        show(f"let through only if: {name}", guard, formula)
+    for name, formula in spec.steps(rule, s, after, m, v):
+        show(f"changed only so: {name}", guard, formula)
+    if rule in TAKING:
+        show("never refused", spec.heard(rule, s, m), guard)
+    call = _Message(logic, "call", MESSAGE)
+    invoke = kernel.RULES["invoke"].guard
+    before = logic.conj(*(holds for _, holds in invoke(logic, s, call)))
+    then = logic.conj(*(holds for _, holds in invoke(logic, after, call)))
+    show("no power but what it may give", logic.conj(guard, then), logic.disj(before, spec.gained(rule, m, call)))
+    given = [draft.text(one) for one in assumed] + draft.hypotheses(s)
+    return _script(draft, rule, given, goals)
+
+
+def _vacuity(kernel: Any, rule: str) -> Script:
+    """Rule 3: the rule can happen in a state that meets every invariant."""
+    draft = _Draft(kernel)
+    logic, spec = draft.logic, draft.spec
+    s, m = draft.state("s"), _Message(logic, "m", MESSAGE)
+    guard = logic.conj(*(holds for _, holds in kernel.RULES[rule].guard(logic, s, m)))
+    asserted = [draft.text(one) for one in (*spec.assumed(rule, s, m), guard)]
+    for number, (wanted, formula) in enumerate(INVARIANTS.values()):
+        values = {one: Term(VALUES[one], f"x{number}.{one}") for one in wanted}
+        body = draft.text(formula(spec, s, values))
+        bound = " ".join(f"({term.text} {term.sort})" for term in values.values())
+        asserted.append(f"(forall ({bound}) {body})" if bound else body)
+    lines = draft.declarations("UFLIA") + [f"(assert {one})" for one in asserted]
+    title = f"{rule} can happen"
+    lines += [f'(echo "{title}")', "(check-sat)"]
+    return Script(rule + VACUITY, (title,), SAT, "\n".join(lines) + "\n")
