@@ -131,6 +131,7 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("request-replayed", {}, [("used", "n", True)]),
         ("module-not-a-canary", {"module": "m"}, []),
         ("profile-not-approved", {"config": "never"}, []),
+        ("agent-already-running", {"agent": "worker"}, []),
     ],
     "order-stop": [],
     "start": [

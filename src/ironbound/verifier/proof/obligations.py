@@ -47,8 +47,10 @@ class _Message(dict[str, Any]):
     def __missing__(self, key: str) -> Term:
         if key not in self._values:
             raise SortError(f"a message has no field {key}")
-        self[key] = self._logic.key(self._logic.constant(f"{self._name}.{key}", self._values[key]), self._values[key])
-        return self[key]
+        sort = self._values[key]
+        made = self._logic.key(self._logic.constant(f"{self._name}.{key}", sort), sort)
+        self[key] = made
+        return made
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Proves that the kernel can't be made to escalate: solvers, exhaustive search, seeded bugs. Only people run it."""
