@@ -104,12 +104,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "authority", "L.at_most(m[\"not_before\"], now)", 'L.disj(m["head_known"])',
     ),
     "the quorum counts keys": (
-        "request", '        if human in humans:\n            raise Refused("same-human-twice")\n', "",
+        "request",
+        "        if signatory.human in {one.human for one in signatories}:\n"
+        '            raise Refused("same-human-twice")\n', "",
     ),
     "the initiator approves": (
         "request",
-        '        if human == initiator:\n            raise Refused("initiator-approves")\n        if human in humans:',
-        "        if human in humans and human != initiator:",
+        '        if signatory.human == initiator.human:\n            raise Refused("initiator-approves")\n'
+        "        if signatory.human in {",
+        "        if signatory.human != initiator.human and signatory.human in {",
     ),
     "an approval binds the id": (
         "request", 'said["request_sha256"] != request.digest or approval.subjects != (', "approval.subjects == (",
@@ -121,14 +124,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "request", "if keyid not in trust.humans:", "if keyid not in trust.keys:",
     ),
     "signatures are not checked": (
-        "request", "verify_envelope(envelope, {keyid: trust.keys[keyid]})", "pass",
+        "request", "verify_envelope(envelope, {keyid: trust.keys[keyid]})[keyid]",
+        "Signatory(trust.humans[keyid], keyid, Strength.SOFTWARE, None)",
     ),
     "another deployment's request": (
         "request",
         '    if predicate["deployment"] != trust.deployment:\n        raise Refused("other-deployment")\n', "",
     ),
     "what was shown is not checked": (
-        "request", '        raise Refused("shown-differs")\n    humans', "        pass\n    humans",
+        "request", '        raise Refused("shown-differs")\n    signatories', "        pass\n    signatories",
     ),
     "any service says anything": (
         "replay", "if kind not in VOICES[role]:", "if kind not in _HANDLERS:",

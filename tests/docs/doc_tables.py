@@ -71,6 +71,8 @@ def describe(shape: Callable[..., None]) -> str:
         return f"list of {made['least']} to {made['most']}: {describe(made['inner'])}"
     if maker == "mapping":
         return f"object of ≤ {made['most']}: {describe(made['inner'])}"
+    if maker == "tagged":
+        return " or ".join(describe(one) for one in made["shapes"].values())
     if maker == "record":
         return "{" + ", ".join(f"{key}: {describe(one)}" for key, one in made["fields"].items()) + "}"
     if maker == "_matches":

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 from .canonical import (
     Digest,
@@ -27,7 +28,9 @@ from .canonical import (
     parse_canonical,
     sha256_hex,
 )
-from .keys import KeyId, PrivateKey, PublicKey, SignatureInvalid, verify_signature
+from .keys import KeyId, SignatureInvalid
+from .scheme import OperatorKey, verify_scheme
+from .strength import Assurance
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ENVELOPE = 65_535
@@ -133,18 +136,30 @@ def _signature(item: Value) -> Signature:
     return Signature(KeyId(keyid), sig)
 
 
-def sign_envelope(payload: bytes, keys: Sequence[PrivateKey]) -> Envelope:
+class SigningKey(Protocol):
+    """What can sign: `PrivateKey`, or whatever gets a signature from an operator's device."""
+
+    @property
+    def public(self) -> OperatorKey:
+        """The key under which the signature verifies."""
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over a message, in the bytes that the key's scheme gives it."""
+
+
+def sign_envelope(payload: bytes, keys: Sequence[SigningKey]) -> Envelope:
     """An envelope of the payload, signed by each key."""
     message = pae(PAYLOAD_TYPE, payload)
     return Envelope(payload, tuple(Signature(key.public.keyid, key.sign(message)) for key in keys))
 
 
-def verify_envelope(envelope: Envelope, keys: Mapping[KeyId, PublicKey]) -> tuple[KeyId, ...]:
-    """The ids of all keys that signed. Raises SignerUnknown or SignatureInvalid if any does not count."""
+def verify_envelope(envelope: Envelope, keys: Mapping[KeyId, OperatorKey]) -> dict[KeyId, Assurance]:
+    """The keys that signed, with what each proves. Raises SignerUnknown or SignatureInvalid if any does not count."""
     message = pae(PAYLOAD_TYPE, envelope.payload)
+    proven = {}
     for one in envelope.signatures:
         key = keys.get(one.keyid)
         if key is None or key.keyid != one.keyid:
-            raise SignerUnknown(f"no known key has the id {one.keyid}")
-        verify_signature(key, one.sig, message)
-    return tuple(one.keyid for one in envelope.signatures)
+            raise SignerUnknown(f"no known key has the id {one.keyid}", "signer-unknown")
+        proven[one.keyid] = verify_scheme(key, one.sig, message)
+    return proven

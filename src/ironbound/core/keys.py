@@ -45,7 +45,11 @@ _SMALL_ORDER = frozenset({0, 1, _P - 1, _Y_OF_ORDER_8, _P - _Y_OF_ORDER_8})
 
 
 class SignatureInvalid(Exception):
-    """A signature is not this key's signature over this message."""
+    """A signature is not this key's signature over this message. `code` is one of `reasons.REASONS`."""
+
+    def __init__(self, message: str, code: str = "signature-invalid") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def _check_point(raw: bytes) -> None:

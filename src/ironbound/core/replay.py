@@ -22,7 +22,7 @@ from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
-from .request import Consent, verify_consent
+from .request import Consent, Signatory, verify_consent
 from .statement import VOICES, parse_statement
 from .trust import TrustRoot, parse_trust_root
 
@@ -101,7 +101,8 @@ class Books:
     """What was said, indexed for reading. The authority decides; these only remember.
 
     `started` holds what the node said of the launches that run now, by the index of that entry; `challenges` what the
-    monitor asked, by the index of the challenge, and `answered` which of them have a result.
+    monitor asked, by the index of the challenge, and `answered` which of them have a result; `signed` who stands behind
+    what was admitted, by its index.
     """
 
     launches: dict[int, Launch] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Books:
     challenges: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    signed: dict[int, tuple[Signatory, ...]] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
 
@@ -283,6 +285,7 @@ class Replay:
 
     def _remember(self, consent: Consent, message: Mapping[str, Any]) -> None:
         asked, kind, index = consent.statement.predicate, consent.statement.kind, message["index"]
+        self.books.signed[index] = consent.signatories
         humans = tuple(str(human) for human in consent.humans)
         body = asked["body"]
         if kind == "module-approval":

@@ -19,6 +19,7 @@ from .canonical import Digest, FormatError, b64encode, canonical, sha256_hex
 from .envelope import Envelope, verify_envelope
 from .keys import KeyId, SignatureInvalid
 from .statement import ABOUT_AGENTS, ACTS, Statement, Subject, encode_statement, parse_statement
+from .strength import Strength
 from .trust import Human, TrustRoot
 
 MAX_APPROVALS: Final = 16
@@ -34,13 +35,32 @@ _TITLES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Signatory:
+    """A human who signed, with which key, how strongly, and what the key's counter said (None: it has none)."""
+
+    human: Human
+    keyid: KeyId
+    strength: Strength
+    counter: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Consent:
     """A request with the humans who stand behind its exact content, the initiator first."""
 
     statement: Statement
     digest: Digest
-    initiator: Human
-    humans: tuple[Human, ...]
+    signatories: tuple[Signatory, ...]
+
+    @property
+    def initiator(self) -> Human:
+        """Who asked."""
+        return self.signatories[0].human
+
+    @property
+    def humans(self) -> tuple[Human, ...]:
+        """Who asked, then who approved."""
+        return tuple(one.human for one in self.signatories)
 
 
 def _plain(value: Any) -> str:
@@ -106,7 +126,7 @@ def encode_approval(request: Envelope, *, deployment: str, approval_id: str, exp
     )
 
 
-def _one_human(trust: TrustRoot, envelope: Envelope) -> Human:
+def _one_human(trust: TrustRoot, envelope: Envelope) -> Signatory:
     """The human who signed, by exactly one valid signature of a key on the roster."""
     if len(envelope.signatures) != 1:
         raise Refused("signature-count")
@@ -114,10 +134,10 @@ def _one_human(trust: TrustRoot, envelope: Envelope) -> Human:
     if keyid not in trust.humans:
         raise Refused("signer-unknown")
     try:
-        verify_envelope(envelope, {keyid: trust.keys[keyid]})
+        proven = verify_envelope(envelope, {keyid: trust.keys[keyid]})[keyid]
     except SignatureInvalid as error:
-        raise Refused("signature-invalid") from error
-    return trust.humans[keyid]
+        raise Refused(error.code) from error
+    return Signatory(trust.humans[keyid], keyid, proven.strength, proven.counter)
 
 
 def _statement(envelope: Envelope, reason: str) -> Statement:
@@ -151,15 +171,15 @@ def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Enve
         raise Refused("subject-differs")
     if predicate["shown_sha256"] != sha256_hex(shown_text(statement.kind, predicate).encode()):  # (3)
         raise Refused("shown-differs")
-    humans = [initiator]
+    signatories = [initiator]
     for envelope in approvals:
-        human = _one_human(trust, envelope)  # (4)
+        signatory = _one_human(trust, envelope)  # (4)
         approval = _statement(envelope, "not-an-approval")
         if approval.kind != "approval":
             raise Refused("not-an-approval")
-        if human == initiator:
+        if signatory.human == initiator.human:
             raise Refused("initiator-approves")
-        if human in humans:
+        if signatory.human in {one.human for one in signatories}:
             raise Refused("same-human-twice")
         said = approval.predicate  # (5)
         if said["deployment"] != trust.deployment:
@@ -170,8 +190,8 @@ def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Enve
             raise Refused("shown-differs")
         if said["expires_ms"] <= now_ms:
             raise Refused("approval-expired")
-        humans.append(human)
-    return Consent(statement, request.digest, initiator, tuple(humans))
+        signatories.append(signatory)
+    return Consent(statement, request.digest, tuple(signatories))
 
 
 def head_of(size: int, root: bytes) -> dict[str, Any]:

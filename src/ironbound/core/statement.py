@@ -112,6 +112,19 @@ def record(**fields: Shape) -> Shape:
     return shape
 
 
+def tagged(tag: str, **shapes: Shape) -> Shape:
+    """An object of the shape that its field `tag` names."""
+
+    def shape(value: Value, path: str) -> None:
+        named = value.get(tag) if type(value) is dict else None
+        inner = shapes.get(named) if type(named) is str else None
+        if inner is None:
+            raise _refuse(path, f"an object whose {tag} is one of " + ", ".join(shapes), named)
+        inner(value, path)
+
+    return shape
+
+
 def mapping(inner: Shape, most: int) -> Shape:
     """An object from names to one shape."""
 
@@ -161,6 +174,20 @@ _attestation_key = record(root=choice("hardware", "software"), public=text(2048)
 _difference = record(path=text(200), expected=anything, got=anything)
 _probe_result = record(name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000))
 _key = record(scheme=choice("ed25519"), public=text(64))
+#: An operator's key, by the scheme in which it signs; `core.scheme` reads it.
+_operator_key = tagged(
+    "scheme",
+    ed25519=_key,
+    sshsig=record(scheme=choice("sshsig"), public=text(1024), user_verification=boolean),
+    webauthn=record(
+        scheme=choice("webauthn"),
+        public=text(128),
+        credential=text(1364),
+        rp_id=text(253),
+        origin=text(270),
+        synced=boolean,
+    ),
+)
 #: A checkpoint of this log, by its size and its root in base64.
 _head = record(size=index, root=text(64))
 #: A TPM's quote: TPMS_ATTEST and TPMT_SIGNATURE in base64, and the PCR's value before it was extended.
@@ -200,7 +227,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         deployment=name,
         environment=name,
         created_ms=moment,
-        operators=each(record(name=name, keys=each(_key, 8, 1)), 64, 1),
+        operators=each(record(name=name, keys=each(_operator_key, 8, 1)), 64, 1),
         quorum=record(module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)),
         services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),

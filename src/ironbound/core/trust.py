@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NewType
+from typing import Final, NewType
 
-from .canonical import Digest, FormatError, b64decode
+from .canonical import Digest, FormatError
 from .envelope import Envelope, parse_envelope, verify_envelope
 from .keys import KeyId, PublicKey, SignatureInvalid
 from .policy import Policy, parse_policy
+from .scheme import OperatorKey, parse_key, public_key
 from .statement import parse_statement
 from .tpm import AttestationKey, enrolled_key
 
@@ -41,7 +42,7 @@ class TrustRoot:
     environment: str
     digest: Digest
     envelope: Envelope
-    keys: Mapping[KeyId, PublicKey]
+    keys: Mapping[KeyId, OperatorKey]
     humans: Mapping[KeyId, Human]
     services: Mapping[str, PublicKey]
     voices: Mapping[KeyId, str]
@@ -83,13 +84,6 @@ def parse_pin(line: str) -> Pin:
     return Pin(parts[0], Digest(parts[1]), parts[2])
 
 
-def _public_key(value: Mapping[str, Any]) -> PublicKey:
-    raw = b64decode(value["public"])
-    if len(raw) != 32:
-        raise FormatError("trust-root-key", f"an Ed25519 public key has 32 bytes, got {len(raw)}")
-    return PublicKey(value["scheme"], raw)
-
-
 def parse_trust_root(data: bytes) -> TrustRoot:
     """The trust root in an envelope's bytes. FormatError or SignatureInvalid if it is not sound."""
     envelope = parse_envelope(data)
@@ -98,13 +92,13 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         raise FormatError("trust-root-kind", f"expected a trust root, got {statement.kind}")
     body = statement.predicate
     humans: dict[KeyId, Human] = {}
-    keys: dict[KeyId, PublicKey] = {}
+    keys: dict[KeyId, OperatorKey] = {}
     names = [operator["name"] for operator in body["operators"]]
     if len(set(names)) != len(names):
         raise FormatError("trust-root-roster", "a human stands twice on the roster")
     for operator in body["operators"]:
         for value in operator["keys"]:
-            key = _public_key(value)
+            key = parse_key(value, body["deployment"])
             if key.keyid in humans:
                 raise FormatError("trust-root-roster", f"one key listed twice: {key.keyid}")
             humans[key.keyid] = Human(operator["name"])
@@ -113,10 +107,10 @@ def parse_trust_root(data: bytes) -> TrustRoot:
     services: dict[str, PublicKey] = {}
     voices: dict[KeyId, str] = {}
     for role, value in body["services"].items():
-        key = _public_key(value)
-        if key.keyid in keys:
+        voice = public_key(value)
+        if voice.keyid in keys:
             raise FormatError("trust-root-roster", f"the {role}'s key has another owner too")
-        services[role], voices[key.keyid], keys[key.keyid] = key, role, key
+        services[role], voices[voice.keyid], keys[voice.keyid] = voice, role, voice
     highest = max(body["quorum"].values())
     if highest > len(names):
         raise FormatError("trust-root-quorum", f"a quorum of {highest} from {len(names)} humans can't be met")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ironbound.core.authority import ABSENT, ADMITTED, ENDED, LIVE, REVOKED, STARTED
 from ironbound.core.canonical import FormatError
 from ironbound.core.envelope import envelope_from_value, parse_envelope
-from ironbound.core.replay import Replay
+from ironbound.core.replay import Entry, Replay
+from ironbound.core.request import Signatory
 from ironbound.core.statement import parse_statement
 
 from .voice import emit, say, table
@@ -20,6 +22,15 @@ _GRANT = {ABSENT: "-", LIVE: "live", REVOKED: "revoked"}
 def clock(at_ms: int) -> str:
     """A time for people, in UTC."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def signed(signatories: Sequence[Signatory]) -> dict[str, str]:
+    """Who signed, and how strongly."""
+    return {str(one.human): one.strength.value for one in signatories}
+
+
+def _by(people: Mapping[str, str]) -> str:
+    return ", ".join(f"{human} ({strength})" for human, strength in people.items())
 
 
 def agents(replay: Replay) -> list[dict[str, Any]]:
@@ -34,6 +45,7 @@ def agents(replay: Replay) -> list[dict[str, Any]]:
             "module_sha256": launch.module,
             "config_sha256": launch.config,
             "humans": list(launch.humans),
+            "signed": signed(replay.books.signed.get(launch.index, ())),
             "started": launch.started,
             "ended": launch.ended,
         }
@@ -58,6 +70,7 @@ def grants(replay: Replay) -> list[dict[str, Any]]:
             "expires_ms": grant.expires_ms,
             "module_sha256": grant.module,
             "humans": list(grant.humans),
+            "signed": signed(replay.books.signed[grant.index]),
         }
         for grant in replay.books.grants.values()
     ]
@@ -82,12 +95,12 @@ def status(replay: Replay) -> dict[str, Any]:
     }
 
 
-def entry_line(index: int, data: bytes, void: str | None) -> dict[str, Any]:
+def entry_line(entry: Entry) -> dict[str, Any]:
     """One entry of the log as a flat record."""
     try:
-        statement = parse_statement(parse_envelope(data).payload)
+        statement = parse_statement(parse_envelope(entry.data).payload)
     except FormatError as error:
-        return {"index": index, "kind": "?", "void": str(error)}
+        return {"index": entry.index, "kind": "?", "void": str(error)}
     said = statement.predicate
     about: dict[str, Any] = {
         key: said[key]
@@ -97,7 +110,15 @@ def entry_line(index: int, data: bytes, void: str | None) -> dict[str, Any]:
     if statement.kind == "admitted":
         asked = parse_statement(_inner(said["request"])).kind
         about = {"request": asked, "approvals": len(said["approvals"])}
-    return {"index": index, "kind": statement.kind, "at_ms": said.get("at_ms", 0), "about": about, "void": void}
+        if entry.consent is not None:
+            about["signed"] = signed(entry.consent.signatories)
+    return {
+        "index": entry.index,
+        "kind": statement.kind,
+        "at_ms": said.get("at_ms", 0),
+        "about": about,
+        "void": entry.void,
+    }
 
 
 def _inner(request: Any) -> bytes:
@@ -118,7 +139,7 @@ def print_agents(replay: Replay, as_json: bool) -> None:
                 one["agent"],
                 one["state"] + (" (stop ordered)" if one["stopped"] and one["state"] == "running" else ""),
                 one["module_sha256"][:12],
-                ", ".join(one["humans"]) or "canary",
+                _by(one["signed"]) or "canary",
             )
             for one in rows
         ],
@@ -142,7 +163,7 @@ def print_grants(replay: Replay, as_json: bool) -> None:
                 one["state"],
                 f"{one['calls_left']}/{one['calls']}",
                 clock(one["expires_ms"]),
-                ", ".join(one["humans"]),
+                _by(one["signed"]),
             )
             for one in rows
         ],
@@ -166,6 +187,7 @@ def print_log(entries: list[dict[str, Any]], as_json: bool) -> None:
         emit(entries)
         return
     for one in entries:
-        about = " ".join(f"{key}={value}" for key, value in one.get("about", {}).items() if value is not None)
+        shown = {key: _by(value) if key == "signed" else value for key, value in one.get("about", {}).items()}
+        about = " ".join(f"{key}={value}" for key, value in shown.items() if value is not None)
         void = f"  VOID: {one['void']}" if one["void"] else ""
         say(f"{one['index']:>6}  {clock(one.get('at_ms', 0))}  {one['kind']:<17} {about}{void}")

@@ -59,6 +59,8 @@ class History:
     services: list[Said] = field(default_factory=list)
     admitted: dict[str, int] = field(default_factory=dict)
     initiators: dict[str, int] = field(default_factory=dict)
+    #: How many of the humans' signatures are how strong.
+    strengths: dict[str, int] = field(default_factory=dict)
     modules: dict[str, Approval] = field(default_factory=dict)
     starts: dict[int, Said] = field(default_factory=dict)
     exits: dict[int, Said] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class History:
         self.admitted[statement.kind] = self.admitted.get(statement.kind, 0) + 1
         initiator = str(entry.consent.initiator)
         self.initiators[initiator] = self.initiators.get(initiator, 0) + 1
+        for signatory in entry.consent.signatories:
+            self.strengths[signatory.strength] = self.strengths.get(signatory.strength, 0) + 1
         if statement.kind == "module-approval":
             kind = statement.predicate["body"]["kind"]
             surface = statement.predicate["body"]["surface_sha256"]

@@ -26,6 +26,7 @@ def claim_c1(history: History) -> Claim:
     case.counts["admitted"] = sum(history.admitted.values())
     case.counts |= {f"admitted {kind}": count for kind, count in sorted(history.admitted.items())}
     case.counts |= {f"asked by {human}": count for human, count in sorted(history.initiators.items())}
+    case.counts |= {f"signatures {strength}": count for strength, count in sorted(history.strengths.items())}
     case.counts["refused"] = history.said.get("refused", 0)
     for said in history.void.get("admitted", ()):
         case.found("request-not-authorised", said.index, f"{said.void}")

@@ -26,9 +26,7 @@ def _log(arguments: argparse.Namespace) -> int:
     lines: list[dict[str, Any]] = []
 
     async def collect() -> None:
-        log = await operators.folded(
-            deployment, lambda entry: lines.append(show.entry_line(entry.index, entry.data, entry.void))
-        )
+        log = await operators.folded(deployment, lambda entry: lines.append(show.entry_line(entry)))
         await log.close()
 
     asyncio.run(collect())
