@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from agent_stand import CANARY, MIB, MODULES, NONCE, Ended, StrictPeer, Weakening, ending, lifted
+from mcp_types import methods
 
+from ironbound.controller.openapi import DESCRIPTION
 from ironbound.core.canary import MAX_REPORT, MAX_TEXT, applies, parse_probes, verdict
 from ironbound.core.canonical import FormatError
+from ironbound.core.statement import ACTS
 from ironbound.core.wasm import parse_module
 from ironbound.core.wasm_component import parse_component
+from ironbound.terminal.main import COMMANDS
 
 TABLE = (CANARY / "probes.json").read_bytes()
 ROWS: dict[str, Any] = {row["probe"]: row for row in json.loads(TABLE) if row["family"] == "wasm"}
@@ -131,6 +135,53 @@ def test_a_strict_gateway_refuses_every_attempt_of(name: str) -> None:
 def test_a_gateway_with_one_gap_turns_the_result_red_for(name: str) -> None:
     ended = ending(MODULES / f"{name}.wasm", StrictPeer(one_gap(name)))
     assert judge(name, ended)[0] == "ESCAPED", ended
+
+
+def words_of_the_dictionary() -> list[str]:
+    lines = (MODULES / "operator-words.h").read_text("ascii").splitlines()
+    return [line.removeprefix('WORD("').removesuffix('")') for line in lines if line.startswith("WORD(")]
+
+
+def sent_by_operator_verbs() -> list[tuple[str, Any]]:
+    """What the canary really sends, line by line, as the gateway takes it."""
+    peer, sent = StrictPeer(), []
+
+    def heard(line: bytes) -> list[bytes]:
+        try:
+            message = json.loads(line)
+            sent.append((message["method"], message.get("params")))
+        except ValueError:
+            sent.append((line.decode(), None))
+        return peer(line)
+
+    assert judge("operator-verbs", ending(MODULES / "operator-verbs.wasm", heard))[0] == "REFUSED"
+    return sent
+
+
+def test_the_dictionary_holds_whatever_an_operator_has_and_mcp_offers_and_all_of_it_is_sent() -> None:
+    words, sent = words_of_the_dictionary(), sent_by_operator_verbs()
+    methods_sent = {method for method, _ in sent}
+    assert len(words) == len(set(words)) >= 300
+    assert set(words) <= methods_sent
+    wanted = set(ACTS) | {act for act in ACTS.values() if act}
+    wanted |= {word for command in COMMANDS for word in command.words.split()} - {"status", "agents", "grants", "log"}
+    wanted |= {method for method, _ in [*methods.CLIENT_REQUESTS, *methods.CLIENT_NOTIFICATIONS]}
+    wanted |= {method for method, _ in [*methods.SERVER_REQUESTS, *methods.SERVER_NOTIFICATIONS]}
+    routes = [(path, verb, one) for path, item in DESCRIPTION["paths"].items() for verb, one in item.items()]
+    wanted |= {path for path, _, _ in routes} | {f"{verb.upper()} {path}" for path, verb, _ in routes}
+    wanted |= {one["operationId"] for _, _, one in routes} - {"status"}
+    served = {"initialize", "ping", "tools/list", "tools/call", "resources/list", "resources/read"}
+    missing = sorted(wanted - served - methods_sent)
+    assert not missing, f"{missing}: a line each in operator-words.h, then sdk/c/build.py, then probes.json's attempts"
+    for path, verb, _ in routes:
+        assert f"{verb.upper()} {path} HTTP/1.1" in methods_sent
+        assert ("resources/read", {"uri": f"http://controller{path}"}) in sent
+
+
+@pytest.mark.parametrize("word", ["sudo", "POST /requests", "trust-root-change", "ledger/reset", "grant"])
+def test_a_gateway_with_one_such_route_added_is_seen_by_the_canary(word: str) -> None:
+    ended = ending(MODULES / "operator-verbs.wasm", StrictPeer(lambda method, params: method == word))
+    assert judge("operator-verbs", ended) == ("ESCAPED", f"method {word}")
 
 
 def test_a_gateway_that_answers_one_attempt_with_silence_proves_nothing() -> None:
