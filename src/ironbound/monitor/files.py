@@ -21,7 +21,7 @@ from ironbound.core.canonical import Digest
 from ironbound.core.posture import NOT_SEEN, Difference
 from ironbound.wire.images import ImageRefused, Images
 
-from .observe import Baseline, digest_of, read_proc
+from .observe import Baseline, cached_digest, digest_of, read_proc
 
 _CHANGES: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 """Modified, attributes, written and closed, moved from and to, created, deleted, itself deleted or moved."""
@@ -107,7 +107,7 @@ class Files:
         """By launch, the files that lie on disk as something else by now."""
         found: dict[int, list[Difference]] = {}
         for path, used in list(self._files.items()):
-            lies = digest_of(path, self._baseline)
+            lies = cached_digest(path, self._baseline) or digest_of(path, self._baseline)
             if lies != used.digest:
                 for launch in used.by:
                     found.setdefault(launch, []).append(_changed(path, used.digest, lies))

@@ -330,7 +330,7 @@ def _key(status: os.stat_result) -> tuple[int, int, int, int, int]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _cached(path: str, baseline: Baseline) -> Digest | None:
+def cached_digest(path: str, baseline: Baseline) -> Digest | None:
     """The kept digest of the file at `path`, without opening it."""
     try:
         return baseline.digests.get(_key(os.stat(path)))
@@ -339,7 +339,7 @@ def _cached(path: str, baseline: Baseline) -> Digest | None:
 
 
 def exe_digest(root: str, baseline: Baseline) -> Digest | None:
-    return _cached(f"{root}/exe", baseline) or digest_of(f"{root}/exe", baseline)
+    return cached_digest(f"{root}/exe", baseline) or digest_of(f"{root}/exe", baseline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +386,7 @@ def executable_files(root: str, baseline: Baseline) -> tuple[Value, Value]:
 
 def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest | None:
     link = f"{root}/map_files/{mapping.bounds}"
-    digest = _cached(link, baseline) or digest_of(link, baseline)
+    digest = cached_digest(link, baseline) or digest_of(link, baseline)
     if digest is not None:
         return digest
     # map_files needs CAP_CHECKPOINT_RESTORE. Without it, a name is taken only where the same inode is behind

@@ -13,19 +13,25 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Final
 
 from ironbound.monitor.observe import ProcessGone, has_ended, read_proc, start_time, stat_fields
+
+_KERNEL_THREAD: Final = 0x00200000
+"""The kernel's PF_KTHREAD, in field 9 of /proc/PID/stat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A live process. `uid` is the real one, `uids` all four; `start` in clock ticks since boot."""
+    """A live process. `uid` is the real one, `uids` all four; `start` in clock ticks since boot; `kernel`: it is a
+    thread of the kernel's own."""
 
     pid: int
     ppid: int
     start: int
     uid: int
     uids: tuple[int, ...]
+    kernel: bool
 
 
 def read_process(pid: int) -> Process | None:
@@ -39,7 +45,7 @@ def read_process(pid: int) -> Process | None:
         return None
     line = next(line for line in status.splitlines() if line.startswith("Uid:"))
     uids = tuple(int(word) for word in line.split()[1:5])
-    return Process(pid, int(fields[1]), int(fields[19]), uids[0], uids)
+    return Process(pid, int(fields[1]), int(fields[19]), uids[0], uids, bool(int(fields[6]) & _KERNEL_THREAD))
 
 
 def process_table() -> tuple[Process, ...]:

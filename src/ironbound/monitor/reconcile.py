@@ -23,7 +23,7 @@ from typing import Final
 
 from ironbound.core.posture import NAMESPACES
 
-from .observe import ProcessGone, start_time
+from .observe import ProcessGone, read_proc, start_time
 from .processes import Process, read_process
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -57,13 +57,14 @@ class Reconciler:
         self._prefix = f"ironbound-{deployment}"
         self._table: dict[int, Process] = {}
         self._own = _own_namespaces()
+        self._groups: dict[str, str] = {}
         self._sweeps = 0
-        self._suspects: set[int] = set()
         self.zygote: tuple[int, int] | None = None
         #: Who sat in a namespace of a sandbox, as of the latest sweep.
         self.joined: set[int] = set()
-        #: The launch of each process beside the first ones, as of the latest sweep.
+        #: The launch of each process beside the first ones, as of the latest sweep, and the other way around.
         self.members: dict[int, int] = {}
+        self.beside: dict[int, set[int]] = {}
         #: The namespaces of each sandbox with an entry, as the kernel names them, by its process.
         self.namespaces: dict[int, frozenset[str]] = {}
 
@@ -125,6 +126,9 @@ class Reconciler:
             if name in open_groups:
                 found.setdefault(pid, int(name))
         self.members = found
+        self.beside = {}
+        for pid, launch in found.items():
+            self.beside.setdefault(launch, set()).add(pid)
 
     def _read(self) -> None:
         pids = {int(name) for name in os.listdir("/proc") if name.isascii() and name.isdigit()}
@@ -146,51 +150,42 @@ class Reconciler:
             self.joined = set()
             return set()
         kinds = sorted({link.partition(":")[0] for link in theirs})
-        # The network's in every sweep, the others in turn: a look costs 3 µs, and there are many processes.
-        chosen = {kind for kind in kinds if kind == "net"} | {kinds[self._sweeps % len(kinds)]}
-        strangers = self._table.keys() - self.namespaces.keys()
-        links = {pid: _links(pid, kinds if pid in self._suspects else chosen) for pid in strangers}
-        self._suspects = {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
+        strangers = [pid for pid, one in self._table.items() if not one.kernel and pid not in self.namespaces]
+        links = {pid: _links(pid, kinds) for pid in strangers}
         self.joined = {pid for pid, found in links.items() if not sandboxes.isdisjoint(found)}
-        return self._suspects
+        return {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
 
     def _grouped(self) -> dict[int, str]:
         """Who sits in a control group of this deployment, and below which launch's."""
         found: dict[int, str] = {}
-        for group in self.groups():
+        self._groups = self.groups()
+        for group, name in self._groups.items():
             try:
-                text = (group / "cgroup.procs").read_text("ascii")
+                found |= {int(line): name for line in read_proc(f"{group}/cgroup.procs").split()}
             except OSError:
                 continue  # it has gone, or is of a kind that has no list
-            parts = group.parts
-            at = parts.index(self._prefix)
-            name = parts[at + 1] if len(parts) > at + 1 else ""
-            found |= {int(line): name for line in text.split()}
         return found
 
-    def groups(self) -> list[Path]:
-        """The folders of this deployment's control groups, in every hierarchy."""
-        found: list[Path] = []
+    def groups(self) -> dict[str, str]:
+        """The folders of this deployment's control groups in every hierarchy, with the launch's name or ''."""
+        found: dict[str, str] = {}
         try:
-            roots = [CGROUPS, *(one for one in CGROUPS.iterdir() if one.is_dir() and not one.is_symlink())]
+            with os.scandir(CGROUPS) as trees:
+                roots = [str(CGROUPS), *(one.path for one in trees if one.is_dir(follow_symlinks=False))]
         except OSError:
             return found
         for root in roots:
-            top = root / self._prefix
-            if top.is_dir():
-                found += [Path(folder) for folder, _, _ in os.walk(top)]
-            if len(found) > MAX_GROUPS:
-                break
-        return found[:MAX_GROUPS]
+            top = f"{root}/{self._prefix}"
+            for folder, _, _ in os.walk(top):
+                if len(found) == MAX_GROUPS:
+                    return found
+                found[folder] = folder[len(top) + 1 :].partition("/")[0]
+        return found
 
     def leftovers(self, launches: Set[int]) -> int:
-        """How many control groups stand though none of these launches, which run or will, has them."""
-        live = {str(launch) for launch in launches}
-        names = set()
-        for group in self.groups():
-            if group.parent.name == self._prefix and group.name not in live:
-                names.add(group.name)
-        return len(names)
+        """How many control groups stood in the latest sweep though none of these launches, which run or will, has
+        them."""
+        return len(set(self._groups.values()) - {str(launch) for launch in launches} - {""})
 
 
 def _links(pid: int, kinds: Iterable[str]) -> list[str]:

@@ -46,14 +46,15 @@ class Strays:
         self._said: set[tuple[int, int]] = set()
         self._sweeping = asyncio.Lock()
 
-    async def look(self, *, whole: bool) -> None:
-        """Sweep once, and say what is there too long."""
+    async def look(self, *, whole: bool) -> bool:
+        """Sweep once, and say what is there too long; whether something is there that was not before."""
         async with self._sweeping:
             swept = self._sweep(whole=whole)
             seen = self._seen
             self._seen = {(one.pid, one.start): seen.get((one.pid, one.start), 0) + 1 for one in self._unheld(swept)}
+            fresh = any(looks < STRAY_LOOKS for looks in self._seen.values())
             if all(looks < STRAY_LOOKS or named in self._said for named, looks in self._seen.items()):
-                return
+                return fresh
             # The node may have heard of a launch before us. What lived at this look has its entry in the log by now,
             # if it has one: fold that first. Without a log there is nothing to wait for.
             with contextlib.suppress(LogUnavailable):
@@ -63,9 +64,10 @@ class Strays:
                 named = (stray.pid, stray.start)
                 if named in living and self._seen.get(named, 0) >= STRAY_LOOKS:
                     self._say(stray)
+            return fresh
 
     async def look_again(self, *, whole: bool) -> None:
-        """Sweep as often as it takes to know, quickly: an event told of a stranger."""
+        """Sweep as often as it takes to know, quickly: an event or a round told of a stranger."""
         for _ in range(STRAY_LOOKS):
             await self.look(whole=whole)
             await asyncio.sleep(STRAY_AGAIN_S)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from ironbound.core.cage import compare_cage
@@ -38,8 +38,8 @@ from .strays import Strays
 from .watched import Watched
 
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
-SAMPLE_S: Final = 0.8
-JITTER: Final = 0.35
+SAMPLE_S: Final = 0.95
+JITTER: Final = 0.2
 #: Seconds after which a process is looked at as a whole though no glance found a change.
 WHOLE_S: Final = 30.0
 #: Seconds after which an unchanged posture is said again.
@@ -219,7 +219,8 @@ class Watch:
                     self._outbox.begin(self._look(watched))
                 if number % AT_ONCE == AT_ONCE - 1:
                     await asyncio.sleep(0)
-            await self._strays.look(whole=False)
+            if await self._strays.look(whole=False):
+                self._outbox.begin(self._strays.look_again(whole=False))
             self._changed(self._cages.files.changed_files())
             if asyncio.get_running_loop().time() - self._images_at > WHOLE_S and not self._checking.locked():
                 self._outbox.begin(self._check_images())
@@ -230,17 +231,16 @@ class Watch:
 
     def _is_unchanged(self, watched: Watched) -> bool:
         """A glance: True if nothing that it holds changed since the latest whole look, which was not long ago."""
-        if watched.native and watched.said["launch"] in self._reconciler.members.values():
-            return False  # a glance is at one process
-        if watched.glance is None or asyncio.get_running_loop().time() - watched.looked > WHOLE_S:
+        if asyncio.get_running_loop().time() - watched.looked > WHOLE_S:
             return False
-        try:
-            same = watched.glance.look() == watched.seen
-        except (ProcessGone, OSError, ValueError):
+        if not watched.is_as_seen(self._beside(watched)):
             return False
-        if same:
-            self._pulse.sampled(watched.leaf)
-        return same
+        self._pulse.sampled(watched.leaf)
+        return True
+
+    def _beside(self, watched: Watched) -> Set[int]:
+        """The processes of a launch beside its first."""
+        return self._reconciler.beside.get(watched.said["launch"], frozenset()) if watched.native else frozenset()
 
     async def _look(self, watched: Watched) -> None:
         """A whole look, and what follows from it."""
@@ -270,6 +270,8 @@ class Watch:
             except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
                 sample = {}
                 differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
+            if watched.index not in self._watched:  # it was over meanwhile
+                watched.close()
             watched.looked = now
             watched.leaf = sample_leaf(watched.index, sample)
             self._pulse.sampled(watched.leaf)
@@ -286,7 +288,7 @@ class Watch:
         """A whole sample. The filters are read when something changed since they were: reading stops the process."""
         said = watched.said
         held = self._drifts.stopper.hold(said["pid"], said["pid_start"])
-        seen = watched.glanced()
+        seen = watched.glanced(self._beside(watched), thorough=self._events is None)
         if held.ours:  # else anything that the node names as a sandbox would make its neighbours strays
             self._reconciler.namespaces[held.pid] = watched.namespaces()
         asked = self._deployment.separated and (watched.filters is None or seen != watched.seen)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from ironbound.core.canonical import Value
 
 from .glance import Glance, Seen
+from .observe import ProcessGone
 
 
 @dataclass(slots=True)
@@ -17,7 +19,8 @@ class Watched:
 
     `observed`: a look at it is in the log, also of an earlier monitor, so that the node may have released it. `seen`
     is the glance that belongs to the latest whole look, and `leaf` that look's leaf in the heartbeat's tree.
-    `native`: it may have processes of its own; `limit_files` are then those of its control groups.
+    `native`: it may have processes of its own; `limit_files` are then those of its control groups. `glances` are kept
+    by process, the first's and those beside it; whole looks, made in a thread, open them anew under `lock`.
     """
 
     index: int
@@ -29,24 +32,47 @@ class Watched:
     gone_since: float | None = None
     drifted: bool = False
     queued: bool = False
-    glance: Glance | None = None
+    glances: dict[int, Glance] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
     seen: Seen | None = None
     filters: Value = None
     native: bool = False
     limit_files: tuple[str, ...] | None = None
     leaf: bytes = b""
 
-    def glanced(self) -> Seen:
-        """A glance with the threads that there are now. Raises ProcessGone, OSError."""
-        if self.glance is not None:
-            self.glance.close()
-            self.glance = None
-        self.glance = Glance(self.said["pid"], self.said["pid_start"], self.limit_files)
-        return self.glance.look()
+    def glanced(self, beside: Set[int], *, thorough: bool) -> Seen:
+        """A glance with the threads that there are now, and at the processes beside. Raises ProcessGone, OSError."""
+        self.close()
+        pid, pid_start = self.said["pid"], self.said["pid_start"]
+        with self.lock:
+            self.glances[pid] = Glance(pid, pid_start, self.limit_files, thorough=thorough)
+            for other in sorted(beside - {pid}):
+                try:
+                    self.glances[other] = Glance(other, None, thorough=thorough)
+                except ProcessGone:
+                    continue
+            return self._look()
+
+    def is_as_seen(self, beside: Set[int]) -> bool:
+        """Whether another glance shows what the latest whole look's did, in the same processes."""
+        with self.lock:
+            if self.seen is None or self.glances.keys() != beside | {self.said["pid"]}:
+                return False
+            try:
+                return self._look() == self.seen
+            except (ProcessGone, OSError, ValueError):
+                return False
+
+    def _look(self) -> Seen:
+        seen: Seen = ()
+        for glance in self.glances.values():
+            seen += glance.look()
+        return seen
 
     def namespaces(self) -> frozenset[str]:
-        """The namespaces that the latest glance saw."""
-        return frozenset() if self.glance is None else self.glance.links
+        """The namespaces of its first process, as the latest glances saw them."""
+        first = self.glances.get(self.said["pid"])
+        return frozenset() if first is None else first.links
 
     def keep(self, sample: Value, seen: Seen, *, asked: bool) -> None:
         """Keep what a whole look saw. Filters that were not read anew are those of the glance that still holds."""
@@ -59,6 +85,7 @@ class Watched:
 
     def close(self) -> None:
         """Let go of the process's files."""
-        if self.glance is not None:
-            self.glance.close()
-            self.glance = None
+        with self.lock:
+            for glance in self.glances.values():
+                glance.close()
+            self.glances = {}
