@@ -38,10 +38,10 @@ def read_process(pid: int) -> Process | None:
     """A process as it is now; None where it has ended."""
     try:
         fields = stat_fields(read_proc(f"/proc/{pid}/stat"))
+        if has_ended(fields):
+            return None
         status = read_proc(f"/proc/{pid}/status")
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    if has_ended(fields):
         return None
     line = next(line for line in status.splitlines() if line.startswith("Uid:"))
     uids = tuple(int(word) for word in line.split()[1:5])

@@ -30,7 +30,7 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 #: Control group hierarchies and folders that are looked at, at most.
 MAX_GROUPS: Final = 4096
 #: Sweeps after which everything is read anew although no event told of a change.
-WHOLE_EVERY: Final = 8
+WHOLE_EVERY: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Reconciler:
         self._events = events
         self._prefix = f"ironbound-{deployment}"
         self._table: dict[int, Process] = {}
+        self._ended: set[int] = set()  # still listed, as nobody took their exit code; they never live again
         self._own = _own_namespaces()
         self._groups: dict[str, str] = {}
         self._sweeps = 0
@@ -77,6 +78,7 @@ class Reconciler:
         """Something happened to these: what is known of them is read anew."""
         for pid in pids:
             self._table.pop(pid, None)
+            self._ended.discard(pid)
 
     def sweep(self, families: Sequence[Family], coming: Set[int], *, whole: bool) -> tuple[Process, ...]:
         """The live processes of the sandboxes that no entry accounts for, by number.
@@ -87,6 +89,7 @@ class Reconciler:
         self._sweeps += 1
         if whole or not self._events or self._sweeps % WHOLE_EVERY == 0:
             self._table.clear()
+            self._ended.clear()
         self._read()
         zygote = self.zygote if self.zygote is not None and _is_alive(self.zygote) else None
         roots = {one.pid for one in families} | ({zygote[0]} if zygote is not None else set())
@@ -134,9 +137,18 @@ class Reconciler:
         pids = {int(name) for name in os.listdir("/proc") if name.isascii() and name.isdigit()}
         for pid in self._table.keys() - pids:
             del self._table[pid]
-        for pid in pids - self._table.keys():
+        self._ended &= pids
+        self._take(pids - self._table.keys() - self._ended)
+        # Whose parent has ended was adopted, of which no event tells.
+        self._take([pid for pid, one in self._table.items() if one.ppid and one.ppid not in self._table])
+
+    def _take(self, pids: Iterable[int]) -> None:
+        for pid in pids:
             process = read_process(pid)
-            if process is not None:
+            if process is None:
+                self._table.pop(pid, None)
+                self._ended.add(pid)
+            else:
                 self._table[pid] = process
 
     def _joined(self, zygote: tuple[int, int] | None) -> set[int]:
