@@ -40,8 +40,10 @@ from .watched import Watched
 #: Seconds between two looks at everything, give or take the jitter: nobody can plan around it.
 SAMPLE_S: Final = 0.95
 JITTER: Final = 0.2
-#: Seconds after which a process is looked at as a whole though no glance found a change.
-WHOLE_S: Final = 30.0
+#: Seconds after which a process is looked at as a whole though no event told and no glance found a change.
+WHOLE_S: Final = 60.0
+#: Seconds after which the images are looked at, file by file, though no event told.
+IMAGES_S: Final = 30.0
 #: Seconds after which an unchanged posture is said again.
 REPEAT_S: Final = 600.0
 #: Seconds that a process may be gone before its exit is in the log.
@@ -222,7 +224,7 @@ class Watch:
             if await self._strays.look(whole=False):
                 self._outbox.begin(self._strays.look_again(whole=False))
             self._changed(self._cages.files.changed_files())
-            if asyncio.get_running_loop().time() - self._images_at > WHOLE_S and not self._checking.locked():
+            if asyncio.get_running_loop().time() - self._images_at > IMAGES_S and not self._checking.locked():
                 self._outbox.begin(self._check_images())
             self._pulse.agents = len(self._watched)
             running = {one.said["launch"] for one in self._watched.values()}
