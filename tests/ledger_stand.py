@@ -1,6 +1,6 @@
 """A ledger and a witness as real processes, on real sockets and files, for tests and the benchmark.
 
-`python ledger_stand.py ledger|witness PORT PORT [UIDS]` runs one of them; `Stand` starts, kills and restarts them.
+`python ledger_stand.py ledger|witness PORT PORT UIDS WAY` runs one of them; `Stand` starts, kills and restarts them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ironbound.ledger.settings import EXIT_DISK, EXIT_REFUSED, DiskFailed, Ledge
 from ironbound.wire.frames import Frame, read_frame, write_frame
 from ironbound.wire.loopback import LoopbackServer
 from ironbound.witness.app import witness_app
+from ironbound.witness.local import LocalWitness
 from ironbound.witness.state import Cosigner, WitnessStateLost
 
 DEPLOYMENT = "test-deployment"
@@ -50,8 +51,13 @@ def policy() -> Policy:
     return parse_policy(f"log {log}\nwitness local {cosigner_signer().verifier(COSIGNATURE).vkey}\nquorum local\n")
 
 
-def settings(witness_port: int, uids: dict[str, int] | None = None, read_port: int = 0) -> LedgerSettings:
-    """Settings relative to the stand's directory; `uids` says otherwise than that all roles are this user."""
+def settings(
+    witness_port: int, uids: dict[str, int] | None = None, read_port: int = 0, *, over_http: bool = False
+) -> LedgerSettings:
+    """Settings relative to the stand's directory; `uids` says otherwise than that all roles are this user.
+
+    The witness is asked at its Unix socket, as in a deployment, or over HTTP, as any other one.
+    """
     owner = uids or {}
     return LedgerSettings(
         origin=ORIGIN,
@@ -60,7 +66,8 @@ def settings(witness_port: int, uids: dict[str, int] | None = None, read_port: i
         voices={key.public.keyid: Voice(role, key.public, owner.get(role, os.getuid())) for role, key in KEYS.items()},
         entitlements={role: frozenset(f"{TYPE_PREFIX}{kind}/v1" for kind in kinds) for role, kinds in VOICES.items()},
         policy=policy(),
-        witness_url=f"http://127.0.0.1:{witness_port}",
+        witness=f"http://127.0.0.1:{witness_port}" if over_http else f"unix:{os.getcwd()}/run/witness",
+        witness_uid=os.getuid(),
         read_port=read_port,
     )
 
@@ -107,6 +114,7 @@ class Stand:
         self.prefix: Sequence[str] = ()
         self.fsize: int | None = None
         self.uids = ""
+        self.over_http = False
 
     @property
     def socket_path(self) -> str:
@@ -132,7 +140,8 @@ class Stand:
 
             with open(self.logs / f"{role}.log", "a") as log:
                 self.processes[role] = subprocess.Popen(
-                    [sys.executable, __file__, role, str(self.witness_port), str(self.read_port), self.uids],
+                    [sys.executable, __file__, role, str(self.witness_port), str(self.read_port), self.uids,
+                     "http" if self.over_http else "unix"],
                     cwd=self.directory,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -210,28 +219,35 @@ class Peer:
         return answer
 
 
-async def _run_ledger(witness_port: int, read_port: int, uids: dict[str, int]) -> None:
+async def _run_ledger(witness_port: int, read_port: int, uids: dict[str, int], over_http: bool) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await serve(settings(witness_port, uids, read_port), ready=lambda _: print("ready", flush=True), stop=stop)
+    it = settings(witness_port, uids, read_port, over_http=over_http)
+    await serve(it, ready=lambda _: print("ready", flush=True), stop=stop)
 
 
 async def _run_witness(port: int) -> None:
     log = Signer(ORIGIN, LOG_KEY).verifier()
     cosigner = Cosigner.open("witness/state", cosigner_signer(), log, lambda: int(time.time()))
     failure: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
-    await LoopbackServer.start(witness_app(cosigner, failure.set_result), port)
+    loop = asyncio.get_running_loop()
+
+    def fail(error: OSError) -> None:
+        loop.call_soon_threadsafe(failure.set_result, error)
+
+    LocalWitness(cosigner, "run/witness", os.getuid(), fail)
+    await LoopbackServer.start(witness_app(cosigner, fail), port)
     print("ready", flush=True)
     raise await failure
 
 
-def main(role: str, witness_port: str, read_port: str, uids: str = "") -> int:
+def main(role: str, witness_port: str, read_port: str, uids: str, way: str) -> int:
     try:
         if role == "witness":
             asyncio.run(_run_witness(int(witness_port)))
         else:
             owners = {pair.split("=")[0]: int(pair.split("=")[1]) for pair in uids.split(",") if pair}
-            asyncio.run(_run_ledger(int(witness_port), int(read_port), owners))
+            asyncio.run(_run_ledger(int(witness_port), int(read_port), owners, way == "http"))
     except (LedgerRefused, WitnessStateLost) as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
         return EXIT_REFUSED

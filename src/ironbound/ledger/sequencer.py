@@ -1,27 +1,28 @@
-"""The order of entries: commit, mark, witness, publish, answer.
+"""The order of entries: commit, mark, witness, stream, publish, answer.
 
 Decides which index an entry gets and when its proof may leave; not who may say what (`intake`).
 
 Rule 1: (1) entries, statement ids and the log-signed checkpoint are committed in one transaction;
-(2) then the high-water mark is made durable, the witness is asked, and tiles are written, side by side;
-(3) then the cosigned checkpoint is put in place; (4) then proofs are answered and streams go on.
+(2) then the witness is asked, and while it thinks the high-water mark is made durable and tiles are written;
+(3) then streams go on; (4) then the cosigned checkpoint is put in place; (5) then proofs are answered.
 No signature leaves the process before (1), and none goes to anybody but the witness before all of (2).
-The next batch is committed while the last ones are published; what was committed meanwhile is published
-together. Both stages handle one thing at a time, in order.
+What is durable after (2) is all that anybody may rely on: the file of (4) is for readers, and whoever has an answer
+finds it there. The next batch is committed while the last ones are published; what was committed meanwhile is
+published together. Both stages handle one thing at a time, in order.
 Rule 2: the high-water mark is written after the commit: a crash between the two leaves a database that is
 ahead of the mark, which is no alarm; whatever has left the process is at or below the mark or, if the crash
 came within (2), at or below what the witness holds. A restored backup is behind one of the two.
 Rule 3: nothing is committed before the witness has confirmed, once since the start, that it knows of no
 tree beyond ours. While it is away after that, entries are durable, but answered not-witnessed.
 Rule 4: a statement key that is there already gets its first index, if the bytes are the same.
-Rule 5: any failure to write ends the ledger; the next start recovers by the same steps (2) to (4).
+Rule 5: any failure to write ends the ledger; the next start recovers by the same steps (2) to (5).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A checkpoint that meets the witness policy and is in place, with its size."""
+    """A checkpoint that meets the witness policy, with its size. What it covers is durable."""
 
     size: int
     checkpoint: bytes
@@ -121,13 +122,13 @@ class Sequencer:
         self._publishing: list[_Committed] = []
         self._wake = asyncio.Event()
         self._ripe = asyncio.Event()
-        self._growth: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._growth: asyncio.Future[None] = self._loop.create_future()
         self._recent: list[bytes] = []
         self._recent_first = self._head.size
         self._recent_bytes = 0
         self._writer = ThreadPoolExecutor(1, "commit")
-        self._marker = ThreadPoolExecutor(1, "mark")
-        self._files = ThreadPoolExecutor(1, "files")
+        self._publishers = ThreadPoolExecutor(1, "publish")
         self._reader = ThreadPoolExecutor(1, "read")
         self._tidiers = ThreadPoolExecutor(1, "tidy")
         self._tidying: asyncio.Task[None] | None = None
@@ -196,8 +197,9 @@ class Sequencer:
             if self._publishing:
                 self._tip = self._publishing[-1].head
                 self._marked = self._marked and not fresh
+            self._remember(fresh)
             if self.published is None or self.published.size != self._tip.size:
-                await self._publish(self._tip, fresh)
+                await self._in(self._publishers, partial(self._publish, self._tip, fresh))
             for batch in self._publishing:
                 self._answer(batch)
             self._publishing = []
@@ -211,7 +213,8 @@ class Sequencer:
 
     def close(self) -> None:
         """Waits for what is being written, and closes the files."""
-        for pool in (self._writer, self._marker, self._files, self._reader, self._tidiers):
+        self._cosigner.interrupt()
+        for pool in (self._writer, self._publishers, self._reader, self._tidiers):
             pool.shutdown(wait=True)
         for store in (self._tidier, self._beside, self._store):
             store.close()
@@ -256,36 +259,38 @@ class Sequencer:
         self._head = new
         return _Committed(batch, places, fresh, new)
 
-    async def _publish(self, head: Head, fresh: Sequence[bytes]) -> None:
-        # (2), side by side. If we crash in here, the next start does it again from the database.
-        steps: list[Awaitable[object]] = [self._cosign(head)]
-        if not self._marked:
-            steps.append(self._in(self._marker, lambda: self._mark.replace(head.note)))
-        if fresh:
-            steps.append(self._in(self._files, lambda: self._publisher.extend(self._tree, head.size, fresh)))
-        results = await asyncio.gather(*steps, return_exceptions=True)
-        for result in results:
-            if isinstance(result, OSError):
-                raise disk_failure(result) from result
-            if isinstance(result, BaseException):
-                raise result
+    def _publish(self, head: Head, fresh: Sequence[bytes]) -> None:
+        # (2) to (4), in the publishing thread. If we crash in here, the next start does it again from the database.
+        self._ask(head)
+        try:
+            if not self._marked:
+                self._mark.replace(head.note)
+        except OSError as error:
+            raise disk_failure(error) from error
         self._marked = True
-        self._remember(fresh)
-        signed = results[0]
-        if not isinstance(signed, bytes):
+        if fresh:
+            self._publisher.extend(self._tree, head.size, fresh)
+        signed = self._cosign(head)
+        if signed is None:
             return
-        await self._in(self._files, lambda: self._publisher.checkpoint(signed))  # (3)
-        self.published = Published(head.size, signed)
+        self._loop.call_soon_threadsafe(self._stream, Published(head.size, signed))  # (3)
+        self._publisher.checkpoint(signed)  # (4)
+
+    def _stream(self, published: Published) -> None:
+        self.published = published
         self._confirmed = True
-        growth, self._growth = self._growth, asyncio.get_running_loop().create_future()
+        growth, self._growth = self._growth, self._loop.create_future()
         growth.set_result(None)
 
-    async def _cosign(self, head: Head) -> bytes | None:
+    def _ask(self, head: Head) -> None:
         old = self._witness_size
+        self._cosigner.ask(old, self._tree.consistency_proof(old, head.size), head.note)
+
+    def _cosign(self, head: Head) -> bytes | None:
         for _ in range(3):
-            proof = self._tree.consistency_proof(old, head.size)
+            old = self._witness_size
             try:
-                lines = await self._cosigner.add_checkpoint(old, proof, head.note)
+                lines = self._cosigner.answer()
             except WitnessAhead as held:
                 if held.size > head.size:
                     message = f"the witness has cosigned {held.size} entries, the database has {head.size}"
@@ -293,7 +298,8 @@ class Sequencer:
                 if held.size == old == head.size:
                     message = f"the witness has cosigned another tree of {head.size} entries"
                     raise LedgerRefused("fork", message) from held
-                old = held.size
+                self._witness_size = held.size
+                self._ask(head)
             except WitnessRefused as refusal:
                 if refusal.status == 422:
                     message = f"the witness holds a tree of {old} entries that is no prefix of ours"

@@ -152,7 +152,7 @@ async def _serve(
         tree=tree,
         mark=mark,
         publisher=publisher,
-        cosigner=CosignerClient(settings.witness_url),
+        cosigner=CosignerClient(settings.witness, settings.witness_uid),
         say=say,
     )
     uids = frozenset(voice.uid for voice in settings.voices.values())

@@ -32,7 +32,8 @@ class LedgerSettings:
     """One ledger. Paths are relative to the working directory of the process.
 
     `voices` maps a key id to the service that signs with it; `entitlements` maps a role to the predicate
-    types that it may say; `policy` must be met by every checkpoint that is published.
+    types that it may say; `policy` must be met by every checkpoint that is published. `witness` is the witness's
+    address, and `witness_uid` its user (see `wire.cosigner`).
     """
 
     origin: str
@@ -41,7 +42,8 @@ class LedgerSettings:
     voices: Mapping[KeyId, Voice]
     entitlements: Mapping[str, frozenset[str]]
     policy: Policy
-    witness_url: str
+    witness: str
+    witness_uid: int
     read_port: int
     state_dir: str = "ledger"
     public_dir: str = "public"

@@ -17,6 +17,7 @@ from ironbound.wire.log import LogBroken
 from ironbound.wire.loopback import LoopbackServer
 from ironbound.wire.service import ready
 from ironbound.witness.app import witness_app
+from ironbound.witness.local import LocalWitness
 from ironbound.witness.state import Cosigner, WitnessStateLost
 
 
@@ -29,7 +30,8 @@ def _settings(deployment: Deployment, key: PrivateKey) -> LedgerSettings:
         voices={public.keyid: Voice(role, public, deployment.uid(role)) for role, public in trust.services.items()},
         entitlements={role: frozenset(predicate_type(kind) for kind in kinds) for role, kinds in VOICES.items()},
         policy=trust.policy,
-        witness_url=f"http://127.0.0.1:{deployment.witness_port}",
+        witness=f"unix:{deployment.socket('monitor', 'witness')}",
+        witness_uid=deployment.uid("monitor"),
         read_port=deployment.read_port,
         state_dir=str(deployment.root / "ledger"),
         public_dir=str(deployment.root / "public"),
@@ -76,12 +78,19 @@ async def monitor(
     except WitnessStateLost as error:
         raise LogBroken(f"witness: {error}") from error
 
-    def fail(error: OSError) -> None:
+    loop = asyncio.get_running_loop()
+
+    def end(error: OSError) -> None:
         if not failed.done():
             failed.set_exception(error)
 
+    def fail(error: OSError) -> None:
+        loop.call_soon_threadsafe(end, error)
+
+    local = LocalWitness(cosigner, deployment.socket("monitor", "witness"), deployment.uid("ledger"), fail)
     server = await LoopbackServer.start(witness_app(cosigner, fail), deployment.witness_port)
     try:
         await main(deployment, key, failed, events)
     finally:
+        local.close()
         await server.close()

@@ -64,13 +64,13 @@ class Deployment:
         path = self.root / "keys" / f"{name}.pem"
         return PrivateKey.from_pem(read_file(path), None)
 
-    def socket(self, role: str) -> str:
+    def socket(self, role: str, name: str = "socket") -> str:
         """The address of a role's Unix socket, short enough for the kernel wherever the directory lies."""
         folder = self.root / "run" / role
-        path = str(folder / "socket")
+        path = str(folder / name)
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
-        return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/socket"
+        return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{name}"
 
     def artifact(self, digest: str) -> bytes:
         """The bytes with that SHA-256, from any keeper's store; DeploymentError if nobody has them."""

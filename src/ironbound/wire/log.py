@@ -165,17 +165,14 @@ class Log:
         try:
             while not arrived.done():
                 self._check_follower()
-                refused = await self._submit(data, deadline)
+                refused = await self._submit(data, arrived, deadline)
+                if arrived.done():
+                    break
                 if refused is None:
-                    try:
-                        async with asyncio.timeout_at(deadline):
-                            await asyncio.shield(arrived)
-                    except TimeoutError as error:
-                        raise LogUnavailable(f"{kind} was taken but did not come back in time") from error
-                elif loop.time() > deadline:
+                    raise LogUnavailable(f"{kind} was taken but did not come back in time")
+                if loop.time() > deadline:
                     raise LogUnavailable(f"{kind} could not be logged in {timeout_s:.0f} s: {refused}")
-                else:
-                    await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(RETRY_S)
             return arrived.result()
         finally:
             self._waiting.pop(data, None)
@@ -198,14 +195,23 @@ class Log:
         if self._follower is not None and self._follower.done() and not self._follower.cancelled():
             self._follower.result()
 
-    async def _submit(self, data: bytes, deadline: float) -> str | None:
-        """None if the ledger took it, else why it should be tried again."""
-        try:
-            answer = await self._ask({"op": "append", "envelope": b64encode(data)}, deadline)
-        except ConnectionError as error:
-            return str(error) or type(error).__name__
-        if answer.get("ok") is True:
-            return None
+    async def _submit(self, data: bytes, arrived: asyncio.Future[Entry], deadline: float) -> str | None:
+        """Returns once it has arrived. Else None if the ledger took it in time, or why it should be tried again."""
+        asked = asyncio.ensure_future(self._ask({"op": "append", "envelope": b64encode(data)}, deadline))
+        try:  # whichever comes first: what came back in the log needs no answer
+            await asyncio.wait((asked, arrived), return_when=asyncio.FIRST_COMPLETED)
+            if arrived.done():
+                return None
+            try:
+                answer = asked.result()
+            except ConnectionError as error:
+                return str(error) or type(error).__name__
+            if answer.get("ok") is True:
+                await asyncio.wait((arrived,), timeout=deadline - asyncio.get_running_loop().time())
+                return None
+        finally:
+            if not asked.cancel() and not asked.cancelled():
+                asked.exception()  # looked at, so that nobody complains that it wasn't
         code, message = str(answer.get("code")), str(answer.get("message"))
         if code in _AGAIN:
             return f"{code}: {message}"

@@ -2,7 +2,7 @@
 
 Decides whether a request's body is well-formed; whether its checkpoint is cosigned is `state`'s to decide.
 Runs in the event loop of the process that holds the cosigning key; the check and its fdatasync run in one
-thread of their own, so that the loop doesn't wait for the disk.
+thread of their own, so that the loop doesn't wait for the disk. `answer` is what every way to the witness answers.
 
 Rule 1: a malformed body is 400, whatever it would have asked for.
 Rule 2: an error in persisting is answered 500 and reported to `failed`: the process must end.
@@ -31,6 +31,7 @@ MAX_BODY: Final = 64 * 1024
 MAX_PROOF: Final = 63
 #: Seconds within which a body must be there.
 BODY_TIMEOUT_S: Final = 10.0
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 def parse_request(body: bytes) -> tuple[int, list[bytes], bytes]:
@@ -66,27 +67,35 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
+def answer(cosigner: Cosigner, body: bytes, failed: Callable[[OSError], None]) -> tuple[int, str, bytes]:
+    """Status, content type and content for an add-checkpoint body; blocks for the disk."""
+    try:
+        return 200, _TEXT, cosigner.add(*parse_request(body))
+    except FormatError as error:
+        return 400, _TEXT, f"{error}\n".encode()
+    except Conflict as conflict:
+        return 409, "text/x.tlog.size", f"{conflict.size}\n".encode()
+    except Refusal as refusal:
+        return refusal.status, _TEXT, f"{refusal}\n".encode()
+    except OSError as error:
+        failed(error)
+        return 500, _TEXT, b"the witness cannot persist its state\n"
+
+
 def witness_app(cosigner: Cosigner, failed: Callable[[OSError], None]) -> Starlette:
-    """The ASGI application of a witness; `failed` is called when its state could not be written."""
+    """The ASGI application of a witness; `failed` is called, in any thread, when its state could not be written."""
     disk = ThreadPoolExecutor(1, "witness")
 
     async def add_checkpoint(request: Request) -> Response:
         try:
-            old, proof, checkpoint = parse_request(await _body(request))
-            loop = asyncio.get_running_loop()
-            line = await loop.run_in_executor(disk, cosigner.add, old, proof, checkpoint)
+            body = await _body(request)
         except FormatError as error:
             return PlainTextResponse(f"{error}\n", status_code=400)
         except (TimeoutError, ClientDisconnect):
             return PlainTextResponse("the body did not arrive in time\n", status_code=400)
-        except Conflict as conflict:
-            # As a header, since Starlette would add a charset to a text type, and clients compare the whole.
-            return Response(f"{conflict.size}\n", 409, headers={"Content-Type": "text/x.tlog.size"})
-        except Refusal as refusal:
-            return PlainTextResponse(f"{refusal}\n", status_code=refusal.status)
-        except OSError as error:
-            failed(error)
-            return PlainTextResponse("the witness cannot persist its state\n", status_code=500)
-        return Response(line, media_type="text/plain; charset=utf-8")
+        loop = asyncio.get_running_loop()
+        status, kind, content = await loop.run_in_executor(disk, answer, cosigner, body, failed)
+        # As a header, since Starlette would add a charset to a text type, and clients compare the whole.
+        return Response(content, status, headers={"Content-Type": kind})
 
     return Starlette(routes=[Route("/add-checkpoint", add_checkpoint, methods=["POST"])])
