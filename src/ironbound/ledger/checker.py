@@ -5,7 +5,7 @@ the ledger was opened. Forked and not executed, since the ledger's user need not
 interpreter. Parent and child speak over a socket pair; a message is u32be length ‖ records.
 
 Rule 1: answers come in the order of the questions.
-Rule 2: a child that ends, or says what can't be read, ends the ledger (CheckerLost).
+Rule 2: a child that ends, or says what can't be read, ends the ledger (CheckerLost), asked or not.
 Rule 3: a child ends with its parent: the pair is closed.
 """
 
@@ -136,7 +136,7 @@ class Checker:
         theirs.close()
         self._asked: deque[asyncio.Future[Answers]] = deque()
         self._writer: asyncio.StreamWriter | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[NoReturn] | None = None
 
     async def start(self) -> None:
         """Connects the process with the running event loop."""
@@ -154,7 +154,12 @@ class Checker:
         self._asked.append(future)
         return future
 
-    async def _receive(self, reader: asyncio.StreamReader) -> None:
+    async def lost(self) -> None:
+        """Waits until the process is lost, and raises CheckerLost."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _receive(self, reader: asyncio.StreamReader) -> NoReturn:
         try:
             while True:
                 (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
@@ -163,15 +168,19 @@ class Checker:
                 if not future.done():
                     future.set_result(answers)
         except (OSError, EOFError, struct.error, ValueError, IndexError) as error:
+            lost = CheckerLost(f"the checking process is lost: {type(error).__name__}")
             for future in self._asked:
                 if not future.done():
-                    future.set_exception(CheckerLost(f"the checking process is lost: {type(error).__name__}"))
+                    future.set_exception(lost)
             self._asked.clear()
+            raise lost from error
 
     async def close(self) -> None:
         """Ends the process and waits for it."""
         if self._task is not None:
             self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, CheckerLost):
+                await self._task
         if self._writer is not None:
             self._writer.close()
         self._pair.close()

@@ -123,7 +123,7 @@ class Sequencer:
         self._wake = asyncio.Event()
         self._ripe = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._growth: asyncio.Future[None] = self._loop.create_future()
+        self._growth: dict[int, asyncio.Future[None]] = {}  # by rank
         self._recent: list[bytes] = []
         self._recent_first = self._head.size
         self._recent_bytes = 0
@@ -140,10 +140,12 @@ class Sequencer:
         self._queue.append(_Waiting(append, answer))
         self._wake.set()
 
-    async def published_beyond(self, size: int) -> Published:
-        """What is published, once it is more than `size` entries."""
+    async def published_beyond(self, size: int, rank: int) -> Published:
+        """What is published, once it is more than `size` entries. Of those who wait, the lowest rank goes on first."""
         while self.published is None or self.published.size <= size:
-            await asyncio.shield(self._growth)
+            if rank not in self._growth:
+                self._growth[rank] = self._loop.create_future()
+            await asyncio.shield(self._growth[rank])
         return self.published
 
     async def read(self, first: int, limit: int) -> Sequence[bytes]:
@@ -279,8 +281,9 @@ class Sequencer:
     def _stream(self, published: Published) -> None:
         self.published = published
         self._confirmed = True
-        growth, self._growth = self._growth, self._loop.create_future()
-        growth.set_result(None)
+        growth, self._growth = self._growth, {}
+        for rank in sorted(growth):
+            growth[rank].set_result(None)
 
     def _ask(self, head: Head) -> None:
         old = self._witness_size

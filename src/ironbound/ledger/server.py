@@ -8,6 +8,9 @@ Rule 2: what all peers together can make the ledger hold is bounded: connections
 MAX_IN_FLIGHT answers), and INTAKE_BYTES of requests that wait.
 Rule 3: a peer that breaks the framing, stalls inside a frame or doesn't read its answers is cut off; no
 other peer waits for it.
+Rule 4: those who act on entries hear of them first (`HEAR_FIRST`): the others' share of the machine comes after.
+A small frame of a service that comes alone, while nothing else is being checked, is checked here: another process would
+take longer to wake than to check it.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from ironbound.core.canonical import FormatError, b64encode
-from ironbound.wire.frames import MAX_FRAME, Frame, FrameSplitter, encode_frame
+from ironbound.core.canonical import FormatError, b64encode, canonical
+from ironbound.wire.frames import Frame, FrameSplitter, encode_frame, frame_of
 
-from .checker import Checker
-from .intake import MAX_REQUEST, Append, Ask, Follow, Refused, Request
-from .sequencer import Sequencer
+from .checker import Checker, answer
+from .intake import MAX_REQUEST, Append, Ask, Follow, Intake, Refused, Request
+from .sequencer import Published, Sequencer
 
 #: Connections at once, and how many of them from users that are no service's.
 MAX_CONNECTIONS: Final = 512
@@ -44,6 +47,10 @@ STRANGER_IDLE_S: Final = 60.0
 #: Entries, and bytes of entries in base64, in one frame of a stream.
 FOLLOW_ENTRIES: Final = 256
 FOLLOW_BYTES: Final = 900 * 1024
+#: Who acts on what it hears, and so hears it first; then the other services, then strangers.
+HEAR_FIRST: Final = ("node", "monitor", "gateway")
+#: Bytes of a frame that may be checked in the ledger's own process.
+CHECKED_HERE: Final = 16 * 1024
 #: Frames that one process checks at a time.
 CHUNK: Final = 32
 _BACKLOG: Final = 256
@@ -159,17 +166,25 @@ class WriteServer:
     """All connections of the write socket. `failed` holds the error that ends the ledger."""
 
     def __init__(
-        self, checkers: Sequence[Checker], sequencer: Sequencer, uids: frozenset[int], now: Callable[[], float]
+        self,
+        intake: Intake,
+        checkers: Sequence[Checker],
+        sequencer: Sequencer,
+        roles: Mapping[int, str],
+        now: Callable[[], float],
     ) -> None:
+        """`roles`: the services' roles by their users."""
+        self._intake = intake
         self._checkers = checkers
         self._sequencer = sequencer
-        self._uids = uids
+        self._roles = roles
         self.now = now
         self._connections: set[Connection] = set()
         self._strangers = 0
         self._arrived: list[tuple[Connection, bytes]] = []
         self._checking: deque[tuple[asyncio.Future[list[Request | Refused]], list[tuple[Connection, bytes]]]] = deque()
         self._waiting_bytes = 0
+        self._encoded = (-1, -1, 0, b"")  # the stream's frame that was sent last: most followers are at one position
         self._turn = 0
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -198,7 +213,7 @@ class WriteServer:
     def admit(self, connection: Connection) -> None:
         """Room for one more, or a reason why not."""
         self._connections.add(connection)
-        stranger = connection.uid not in self._uids
+        stranger = connection.uid not in self._roles
         self._strangers += stranger
         if len(self._connections) > MAX_CONNECTIONS or (stranger and self._strangers > MAX_STRANGERS):
             connection.dismiss("too-many-connections", "no room for another connection; try again later")
@@ -207,7 +222,7 @@ class WriteServer:
         """A connection has ended."""
         if connection in self._connections:
             self._connections.remove(connection)
-            self._strangers -= connection.uid not in self._uids
+            self._strangers -= connection.uid not in self._roles
 
     @property
     def is_full(self) -> bool:
@@ -224,6 +239,11 @@ class WriteServer:
 
     def _dispatch(self) -> None:
         arrived, self._arrived = self._arrived, []
+        (connection, body), *others = arrived
+        if not others and not self._checking and len(body) <= CHECKED_HERE and connection.uid in self._roles:
+            (result,) = answer(self._intake, [(connection.uid, body)])
+            self._handle(connection, len(body), result)
+            return
         for at in range(0, len(arrived), CHUNK):
             chunk = arrived[at : at + CHUNK]
             checker = self._checkers[self._turn % len(self._checkers)]
@@ -292,28 +312,31 @@ class WriteServer:
 
     async def _stream(self, connection: Connection, request: Follow) -> None:
         position = request.first
+        role = self._roles.get(connection.uid, "")
+        rank = HEAR_FIRST.index(role) if role in HEAR_FIRST else len(HEAR_FIRST)
         while True:
-            published = await self._sequencer.published_beyond(position)
+            published = await self._sequencer.published_beyond(position, rank)
             while position < published.size:
-                wanted = min(FOLLOW_ENTRIES, published.size - position)
-                entries = await self._sequencer.read(position, wanted)
-                encoded: list[str] = []
-                room = FOLLOW_BYTES
-                for entry in entries:
-                    text = b64encode(entry)
-                    if encoded and len(text) > room:
-                        break
-                    encoded.append(text)
-                    room -= len(text)
-                checkpoint = published.checkpoint.decode()
-                frame: Frame = {
-                    "seq": request.seq,
-                    "first": position,
-                    "entries": [*encoded],
-                    "checkpoint": checkpoint,
-                }
-                position += len(encoded)
-                await connection.send_when_read(encode_frame(frame, limit=MAX_FRAME))
+                if self._encoded[:2] != (position, published.size):
+                    self._encoded = await self._encode(position, published)
+                _, _, count, frame = self._encoded
+                position += count
+                await connection.send_when_read(frame_of(frame + b"%d}" % request.seq))
+
+    async def _encode(self, position: int, published: Published) -> tuple[int, int, int, bytes]:
+        """A stream's frame for whoever is at `position`: its body up to the follower's own `seq`, which sorts last."""
+        wanted = min(FOLLOW_ENTRIES, published.size - position)
+        encoded: list[str] = []
+        room = FOLLOW_BYTES
+        for entry in await self._sequencer.read(position, wanted):
+            text = b64encode(entry)
+            if encoded and len(text) > room:
+                break
+            encoded.append(text)
+            room -= len(text)
+        checkpoint = published.checkpoint.decode()
+        body = canonical({"checkpoint": checkpoint, "entries": [*encoded], "first": position, "seq": 0})
+        return position, published.size, len(encoded), body.removesuffix(b"0}")
 
     async def _sweep(self) -> None:
         while True:
@@ -326,6 +349,6 @@ class WriteServer:
                 elif connection.inside_frame and not connection.held:
                     if now - connection.frame_since > FRAME_TIMEOUT_S:
                         connection.dismiss("frame-invalid", f"a frame was not finished within {FRAME_TIMEOUT_S:.0f} s")
-                elif connection.uid not in self._uids and not connection.follows and not connection.in_flight:
+                elif connection.uid not in self._roles and not connection.follows and not connection.in_flight:
                     if now - connection.heard > STRANGER_IDLE_S:
                         connection.close()

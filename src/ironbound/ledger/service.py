@@ -124,7 +124,7 @@ async def serve(
     intake = Intake(settings)
     checkers = [Checker(intake) for _ in range(max(1, min(MAX_CHECKERS, (os.cpu_count() or 1) - 1)))]
     try:
-        await _serve(settings, checkers, ready, stop, say)
+        await _serve(settings, intake, checkers, ready, stop, say)
     finally:
         for checker in checkers:
             await checker.close()
@@ -132,6 +132,7 @@ async def serve(
 
 async def _serve(
     settings: LedgerSettings,
+    intake: Intake,
     checkers: Sequence[Checker],
     ready: Callable[[int], None] | None,
     stop: asyncio.Event | None,
@@ -155,14 +156,15 @@ async def _serve(
         cosigner=CosignerClient(settings.witness, settings.witness_uid),
         say=say,
     )
-    uids = frozenset(voice.uid for voice in settings.voices.values())
-    server = WriteServer(checkers, sequencer, uids, time.monotonic)
+    roles = {voice.uid: voice.role for voice in settings.voices.values()}
+    server = WriteServer(intake, checkers, sequencer, roles, time.monotonic)
     reading: LoopbackServer | None = None
     tasks: list[asyncio.Future[None]] = []
     try:
         reading = await LoopbackServer.start(read_app(settings.public_dir), settings.read_port)
         await server.listen(settings.socket_path)
-        tasks = [asyncio.ensure_future(sequencer.run()), server.failed]
+        lost = (asyncio.ensure_future(checker.lost()) for checker in checkers)
+        tasks = [asyncio.ensure_future(sequencer.run()), server.failed, *lost]
         if stop is not None:
             tasks.append(asyncio.ensure_future(_until(stop)))
         if ready is not None:

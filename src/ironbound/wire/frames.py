@@ -26,7 +26,11 @@ Frame = dict[str, Value]
 
 def encode_frame(frame: Frame, *, limit: int = MAX_FRAME) -> bytes:
     """The frame's bytes on the wire; FormatError if its body is over `limit` bytes."""
-    body = canonical(frame)
+    return frame_of(canonical(frame), limit=limit)
+
+
+def frame_of(body: bytes, *, limit: int = MAX_FRAME) -> bytes:
+    """The same of a body that is encoded already."""
     if len(body) > limit:
         raise FormatError("frame-invalid", f"a frame has at most {limit} bytes, this one would have {len(body)}")
     return len(body).to_bytes(_HEADER, "big") + body
