@@ -115,6 +115,7 @@ class Stand:
         self.fsize: int | None = None
         self.uids = ""
         self.over_http = False
+        self.script = __file__
 
     @property
     def socket_path(self) -> str:
@@ -140,7 +141,7 @@ class Stand:
 
             with open(self.logs / f"{role}.log", "a") as log:
                 self.processes[role] = subprocess.Popen(
-                    [sys.executable, __file__, role, str(self.witness_port), str(self.read_port), self.uids,
+                    [sys.executable, self.script, role, str(self.witness_port), str(self.read_port), self.uids,
                      "http" if self.over_http else "unix"],
                     cwd=self.directory,
                     stdout=subprocess.PIPE,
