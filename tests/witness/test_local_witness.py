@@ -1,4 +1,4 @@
-"""The witness at its Unix socket: the answers of HTTP, to the log's user only; and a log whose witness lies or hangs."""
+"""The witness at its Unix socket: the answers of HTTP, to the log's user only; and a log whose witness lies."""
 
 from __future__ import annotations
 
