@@ -221,12 +221,12 @@ class Search:
             yield "invoke", call
 
     def _requests(self, world: _World, index: int, now: int) -> Iterator[tuple[str, Message]]:
-        asked = {
+        asked: Message = {
             "index": index, "now": now, "consents": 2, "not_before": 1, "expires": 3, "head": index,
             "head_known": True, "config": CAGE, "module": CODE,
         }  # fmt: skip
         if index < 3:  # a history begins with the approvals, in this order
-            first = (
+            first: tuple[tuple[str, Message], ...] = (
                 ("approve-module", {"id": "m1", "module": CODE, "canary": False}),
                 ("approve-module", {"id": "m2", "module": HOSTILE, "canary": True}),
                 ("approve-profile", {"id": "p1"}),
@@ -234,16 +234,16 @@ class Search:
             rule, message = first[index]
             yield rule, asked | message
             return
-        for rule, message in self._scene:
-            message = asked | message if rule in _WRONG else {"index": index, "now": now} | message
-            yield rule, message | ({"where": self._where} if rule == "grant" else {})
+        for rule, about in self._scene:
+            said: Message = {**asked, **about} if rule in _WRONG else {"index": index, "now": now, **about}
+            yield rule, said | ({"where": self._where} if rule == "grant" else {})
 
     def _calls(self, world: _World, moments: tuple[int, ...]) -> Iterator[Message]:
         for launch in _launches(world):
             for agent in AGENTS:
                 for grant in GRANTS:
                     for now in moments:
-                        said = {"now": now, "launch": launch, "agent": agent, "grant": grant}
+                        said: Message = {"now": now, "launch": launch, "agent": agent, "grant": grant}
                         said |= {"tool": "tool", "action": "act", "args": {"path": "/in/a"}}
                         yield said
                         if now == moments[0]:
