@@ -33,6 +33,8 @@ WHERE = {
     "body": {"any": True},
 }
 ARGS = {"path": "/api/v1/records/17", "method": "GET", "body": {"sha256": "0" * 64}}
+CALL = {"now": NOW, "args": ARGS, "args_digest": "d", "approval": "", "client": "", "client_args": {}}
+LIMITS = {"every": 1, "slack": 1000, "budget": 1000, "cost": 1, "approvals": 0, "delegable": 1}
 
 
 def _kernel(grants: int) -> tuple[Authority, list[dict[str, Any]]]:
@@ -52,10 +54,10 @@ def _kernel(grants: int) -> tuple[Authority, list[dict[str, Any]]]:
     for number in range(grants):
         agent = number % agents
         made = {"agent": f"agent{agent}", "tool": f"tool{number}", "action": "http.request", "index": number}
-        given = {"id": f"grant{number}", "where": where, "calls": 1000, "grant_expires": NOW + 10**9}
+        given = {"id": f"grant{number}", "where": where, "calls": 1000, "grant_expires": NOW + 10**9, **LIMITS}
         kernel.apply("grant", about | made | given)
         if number % max(1, grants // 1000) == 0:
-            calls.append(made | {"now": NOW, "launch": agent, "grant": f"grant{number}", "args": ARGS})
+            calls.append(made | CALL | {"launch": agent, "grant": f"grant{number}"})
     return kernel, calls
 
 

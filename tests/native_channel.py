@@ -23,7 +23,9 @@ class NoGrants:
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         return ()
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None
+    ) -> CallOutcome | Denied:
         return Denied("no-such-grant", "no live grant has this name")
 
     async def deny(self, agent: str, what: str, reason: str, text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.envelope import sign_envelope
+from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from verifier.lab import DAY, Lab, config, digest_of, probe, wasm
 
@@ -185,7 +186,8 @@ class History:
             for one in self.candidates()
             if check("invoke", {
                 "launch": one[0], "agent": one[1], "grant": one[2], "tool": one[3], "action": "scratch.write",
-                "args": {"path": one[4]}, "now": self.lab.now,
+                "args": {"path": one[4]}, "now": self.lab.now, "approval": "", "client": "", "client_args": {},
+                "args_digest": "",
             }) is None
         }  # fmt: skip
 
@@ -230,7 +232,7 @@ class History:
         until = self.lab.now + self.random.choice((5, 300_000, 600_000, 600_000))
         return kind, about | {"body": {
             "tool": self.one_of(TOOLS), "action": "scratch.write", "where": {"path": {"equals": self.one_of(PATHS)}},
-            "calls": self.random.randint(1, 4), "expires_ms": until, "credential": None,
+            "calls": self.random.randint(1, 4), "expires_ms": until, "credential": None, **NO_LIMITS,
         }}  # fmt: skip
 
     def ask(self) -> None:

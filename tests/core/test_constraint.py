@@ -17,6 +17,9 @@ VALUES = [
     None,
     [],
     {},
+    "/ab/c",
+    "a/b",
+    "/a:b/",
     "/a/%2e%2e/x",
     "/a/%2Fb",
     "/a/.",
@@ -71,6 +74,18 @@ def universe() -> list[constraint.Where]:
     return [parse_where({"x": one}) for one in CONSTRAINTS]
 
 
+#: Constraints of one argument, and of two.
+PAIRED = [
+    *(parse_where({"x": one}) for one in CONSTRAINTS),
+    parse_where({}),
+    *(
+        parse_where({"x": one, "y": other})
+        for one in ({"any": True}, {"equals": 1}, {"prefix": {"value": "/a", "separator": "/"}})
+        for other in ({"any": True}, {"equals": "a"}, {"range": {"min": 1, "max": 3}})
+    ),
+]
+
+
 def violations() -> tuple[int, list[tuple[constraint.Where, constraint.Where, object]]]:
     """How many pairs are ordered, and every call that the narrower one covers and the wider one doesn't."""
     calls = [{}, *({"x": value} for value in VALUES), {"y": 1}, {"x": 1, "y": 1}]
@@ -85,6 +100,18 @@ def test_one_constraint_below_another_covers_no_more_in_an_exhausted_small_unive
     ordered, broken = violations()
     assert broken == []
     assert ordered > len(CONSTRAINTS)
+
+
+def test_two_constraints_that_are_not_ordered_have_a_call_that_tells_them_apart() -> None:
+    """The other half of "exactly if": the order refuses nothing that it could allow."""
+    calls = [{}, *({"x": value} for value in VALUES), {"y": 1}, {"x": 1, "y": 1}]
+    pairs = [(a, b) for a, b in product(PAIRED, repeat=2) if not narrower(a, b)]
+    calls += [{"x": one, "y": other} for one in ("/a/b", 1, True) for other in ("a", 2)]
+    unproven = [
+        (a, b) for a, b in pairs if not any(covers(a, call) is None and covers(b, call) is not None for call in calls)
+    ]
+    assert unproven == []
+    assert len(pairs) > len(PAIRED)
 
 
 def test_the_order_is_reflexive_and_transitive_in_the_small_universe() -> None:

@@ -15,7 +15,7 @@ import ironbound
 
 PACKAGE = Path(ironbound.__file__).parent
 HERE = Path(__file__).resolve().parent
-SUITE = ("test_authority.py", "test_request.py", "test_replay.py")
+SUITE = ("test_authority.py", "test_limits_of_grants.py", "test_delegation.py", "test_request.py", "test_replay.py")
 
 #: file, what stands there, what a careless hand could have written instead.
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -29,13 +29,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "authority", '"request-expired", L.less(now, m["expires"])', '"request-expired", L.at_most(now, m["expires"])',
     ),
     "a grant lives a moment too long": (
-        "authority", '"grant-expired", L.less(now, _get(', '"grant-expired", L.at_most(now, _get(',
+        "authority", 'lambda one: L.less(now, _get(L, s, "grant_expires", one))',
+        'lambda one: L.at_most(now, _get(L, s, "grant_expires", one))',
     ),
     "one call too many": (
-        "authority", '"calls-exhausted", L.less(0, _get(', '"calls-exhausted", L.at_most(0, _get(',
+        "authority", '"calls-exhausted", L.forall(line, lambda one: L.less(0',
+        '"calls-exhausted", L.forall(line, lambda one: L.at_most(0',
     ),
     "calls are not counted": (
-        "authority", 'L.plus(_get(L, s, "grant_left", m["grant"]), -1)', '_get(L, s, "grant_left", m["grant"])',
+        "authority", 'L.plus(_get(L, s, "grant_left", one), -1)', '_get(L, s, "grant_left", one)',
     ),
     "the quorum of another act": (
         "authority", '_giving(L, s, m, "grant")', '_giving(L, s, m, "launch")',
@@ -49,7 +51,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         '    yield "grant-id-used", L.same(_get(L, s, "grant_state", m["id"]), ABSENT)\n', "",
     ),
     "a revocation that does nothing": (
-        "authority", '("grant_state", m["grant"], REVOKED)', '("grant_state", m["grant"], LIVE)',
+        "authority", '("grant_state", grant, REVOKED)', '("grant_state", grant, LIVE)',
     ),
     "a revocation that needs a live grant": (
         "authority",
@@ -102,6 +104,65 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "a truthy condition will do": (
         "authority", "L.at_most(m[\"not_before\"], now)", 'L.disj(m["head_known"])',
+    ),
+    "a part outlives the whole": (
+        "authority", 'L.joined(_line(L, s, m["grant"]), m["id"])', 'L.joined(FIELDS["grant_line"], m["id"])',
+    ),
+    "only the part is charged": (
+        "authority", 'Across(_line(L, s, m["grant"])), _now', 'Across(frozenset({m["grant"]})), _now',
+    ),
+    "a part may be wider than the whole": (
+        "authority", 'L.narrower(m["where"], _get(L, s, "grant_where", grant))',
+        'L.narrower(_get(L, s, "grant_where", grant), m["where"])',
+    ),
+    "a part is handed on for ever": (
+        "authority", 'L.less(m["delegable"], _get(', 'L.at_most(m["delegable"], _get(',
+    ),
+    "what was not signed as delegable is handed on": (
+        "authority", '"grant-not-delegable", L.less(0, _get(', '"grant-not-delegable", L.at_most(0, _get(',
+    ),
+    "another agent's grant is handed on": (
+        "authority", 'yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])',
+        'yield "grant-of-another-agent", L.disj(True)',
+    ),
+    "a rate has a token too many": (
+        "authority", 'L.plus(now, _get(L, s, "grant_slack", one))',
+        'L.plus(L.plus(now, _get(L, s, "grant_slack", one)), _get(L, s, "grant_every", one))',
+    ),
+    "a rate fills up beyond its bucket": (
+        "authority", "L.when(L.less(before, now), now, before)", "before",
+    ),
+    "more comes back than was charged": (
+        "authority", 'L.at_most(0, m["spent"]), ', "",
+    ),
+    "a settled intent is settled again": (
+        "authority", '    yield ("open_grant", m["intent"], "")\n', "",
+    ),
+    "an approval is good for every call": (
+        "authority", "L.when(needed, USED, state)", "state",
+    ),
+    "an approval binds no arguments": (
+        "authority", '        L.same(_get(L, s, "call_args", call), m["args_digest"]),\n', "",
+    ),
+    "a part needs no approval": (
+        "authority", '"grant_cost", "grant_approvals"):', '"grant_cost"):',
+    ),
+    "a client is not asked for": (
+        "authority", "L.disj(nobody, _lives(L, s, m, client))", "L.disj(True, nobody)",
+    ),
+    "a client's grant is spent": (
+        "authority", '    grant, line, now = m["grant"], Across(_line(L, s, m["grant"])), _now(L, s, m)\n    cost',
+        '    grant, line, now = m["grant"], Across(_line(L, s, m["grant"]) | _line(L, s, m["client"])), _now(L, s, m)\n'
+        "    cost",
+    ),
+    "an agent stands in humans' way": (
+        "authority", 'L.same(_get(L, s, "grant_parent", named), "")', "L.disj(True)",
+    ),
+    "the gateway picks a part's id": (
+        "replay", 'self._delegation(said, delegated_id(said["id"]), index', 'self._delegation(said, said["id"], index',
+    ),
+    "an approval shows other arguments than it binds": (
+        "replay", '"args_digest": sha256_hex(canonical(said["args"])),', '"args_digest": said["args_sha256"],',
     ),
     "the quorum counts keys": (
         "request",

@@ -17,6 +17,7 @@ from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
+from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from verifier.lab import ROLES, Honest, Lab, digest_of, honest, key, wasm
 
@@ -70,7 +71,7 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
 
     request = lab.request("launch-request", agent="x", module_sha256=scene.module, config_sha256=scene.cage)
     admitted = {"request": request.as_value(), "approvals": []}
-    outcome = {"status": "performed", "detail": "", "result_sha256": None, "result_bytes": 0}
+    outcome = {"status": "performed", "detail": "", "result_sha256": None, "result_bytes": 0, "spent": None}
     usage = dict.fromkeys(("messages", "fuel", "wall_ms", "cpu_ms", "max_rss"), 0)
     exited = {"launch": scene.launch, "agent": "clerk", "reason": "r", "text": "", "report": "", "usage": usage}
     drift = {"kind": "k", "pid": 1, "pid_start": 1, "differences": [], "detected_ms": 1}
@@ -132,7 +133,8 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
         ("intent-unknown", said("gateway", "action-outcome", intent=scene.launch, **outcome)),
         ("intent-unknown", said("gateway", "action-outcome", intent=size + 9, **outcome)),
         ("agent-not-running", said("gateway", "action-intent", agent="clerk", launch=size + 9, grant=scene.grant,
-                                   tool="write", action="scratch.write", args={}, args_sha256=digest_of("a"))),
+                                   tool="write", action="scratch.write", args={}, args_sha256=digest_of("a"),
+                                   approval=None, client=None)),
     ]  # fmt: skip
 
 
@@ -328,7 +330,7 @@ def test_no_service_alone_can_give_anything(role: str) -> None:
             fields = {"config_sha256": digest_of("x"), "body": {"profile": "p", "layers": []}}
         if kind == "grant":
             fields["body"] = {"tool": "t", "action": "a", "where": {}, "calls": 9, "expires_ms": lab.now + 1000,
-                              "credential": None}  # fmt: skip
+                              "credential": None, **NO_LIMITS}  # fmt: skip
         request = sign_envelope(lab.request(kind, **fields).payload, [signer])
         approvals = [sign_envelope(lab.approval(request, "bob").payload, [signer])]
         assert lab.admit(request, approvals).void == "signer-unknown"

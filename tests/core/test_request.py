@@ -12,7 +12,7 @@ from ironbound.core.canonical import FormatError, b64encode, canonical
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
-from ironbound.core.request import encode_request, shown_text, verify_consent
+from ironbound.core.request import NO_LIMITS, encode_request, shown_text, verify_consent
 from ironbound.core.statement import ACTS, Subject, encode_statement, parse_statement
 from verifier.lab import DAY, Lab, digest_of, honest, key
 
@@ -103,7 +103,7 @@ def test_what_the_request_is() -> None:
         ("profile-approval", {"module_sha256": digest_of("x"), "config_sha256": digest_of("y"),
                               "body": {"profile": "p", "layers": []}}),
         ("grant", LAUNCH | {"body": {"tool": "t", "action": "a", "where": {"p": {"like": "x"}}, "calls": 1,
-                                     "expires_ms": LAB.now + DAY, "credential": None}}),
+                                     "expires_ms": LAB.now + DAY, "credential": None, **NO_LIMITS}}),
     ],
 )  # fmt: skip
 def test_a_request_whose_fields_do_not_fit_its_kind_is_refused(kind: str, fields: dict[str, Any]) -> None:
@@ -215,6 +215,7 @@ def test_capability_before_and_after_is_what_really_is_and_will_be() -> None:
     for wrong in ({"before": [], "after": []}, {"before": held, "after": []}, {"before": held, "after": ["ab" * 16]}):
         assert ask("launch-request", wrong) == "capability-differs"
     body = {"tool": "u", "action": "a", "where": {}, "calls": 1, "expires_ms": LAB.now + DAY, "credential": None}
+    body |= NO_LIMITS
     assert ask("grant", {"before": held, "after": held}, body=body) == "capability-differs"
 
 
@@ -233,7 +234,7 @@ def test_an_approval_that_expired_by_the_log_s_clock_is_not_considered_alive() -
 def test_every_signed_field_is_shown_and_nothing_can_hide_in_it() -> None:
     request = LAB.request("grant", **LAUNCH, body={
         "tool": "t", "action": "a", "where": {"p": {"equals": "\u202e\x1b[2J\n"}}, "calls": 1,
-        "expires_ms": LAB.now + DAY, "credential": None})  # fmt: skip
+        "expires_ms": LAB.now + DAY, "credential": None, **NO_LIMITS})  # fmt: skip
     predicate = parse_statement(request.payload).predicate
     text = shown_text("grant", predicate)
     assert all(" " <= char <= "~" or char == "\n" for char in text)

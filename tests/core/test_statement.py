@@ -38,11 +38,14 @@ NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
     "canary-challenge": [("checkpoint",)],
     "canary-result": [("checkpoint",), ("quote",)],
     "exited": [("usage",)],
+    "action-denied": [("wants",)],
+    "action-intent": [("client",)],
     "drift": [("differences", 0)],
 } | {kind: [("capability",), ("log_head",), ("body",)] for kind in ACTS}  # fmt: skip
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
     "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256",
+    "approval", "client", "spent", "wants", "rate", "budget",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
 OPEN = {"expected", "got"}
@@ -59,7 +62,13 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     lab.expect(lab.admit(stop, []))
     lab.say("controller", "refused", submission_sha256=digest_of("s"), reason="request-expired", detail="", verb=None)
     lab.say("gateway", "action-denied", agent="clerk", launch=scene.launch, tool="t", reason="no-such-grant", text="",
-            args_sha256=None)  # fmt: skip
+            args_sha256=None, wants={"grant": scene.grant, "args": {}})  # fmt: skip
+    lab.say("gateway", "delegated", agent="clerk", launch=scene.launch, grant=scene.grant, to="x", child=scene.launch,
+            tool="t", where={}, calls=1, expires_ms=1, budget=0, delegable=0)  # fmt: skip
+    lab.say("gateway", "dropped", agent="clerk", launch=scene.launch, grant=scene.grant)
+    call = lab.request("call-approval", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage,
+                       body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
+    lab.admit(call, [])
     lab.say("node", "launch-refused", launch=scene.launch, agent="clerk", stage="imports", reason="sandbox-refused",
             text="unknown import", module_sha256=scene.module, config_sha256=None)  # fmt: skip
     for data in lab.entries:
@@ -74,6 +83,11 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
 EXAMPLES: dict[str, dict[str, Any]] = dict(_predicates(honest()))
 for _kind in ("started", "canary-result"):
     EXAMPLES[_kind]["quote"] = {"attest": "AAAA", "signature": "AAAA", "before": "0" * 64}
+EXAMPLES["action-intent"]["client"] = {"grant": "0" * 32, "args": {}}
+EXAMPLES["grant"]["body"] |= {
+    "rate": {"calls": 1, "window_ms": 1}, "budget": {"unit": "tokens", "total": 1, "call": 1},
+}  # fmt: skip
+NESTED["grant"].extend([("body", "rate"), ("body", "budget")])
 EXAMPLES["trust-root"]["tpm"] = {"root": "software", "public": "AAAA", "qualified_name": "000b" + "0" * 64}
 
 

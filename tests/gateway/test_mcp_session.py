@@ -59,7 +59,9 @@ class Stand:
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         return self.grants
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None
+    ) -> CallOutcome | Denied:
         if self.log_lost:
             raise AuthorityUnavailable("the log can't be reached; nothing was done")
         self.calls.append((tool, arguments))

@@ -49,7 +49,9 @@ class Bureau:
         where = parse_where({"method": {"any": True}, "body": {"any": True}})
         return [ToolGrant(tool, "http.request", where, 9, 10**12) for tool in sorted(self.granted)]
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None
+    ) -> CallOutcome | Denied:
         if tool not in self.granted:
             self.refused.append(tool)
             return Denied("no-such-grant", f"no live grant covers the tool {tool}")

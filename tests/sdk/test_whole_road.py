@@ -50,7 +50,9 @@ class Scripted:
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         return [ToolGrant(name, "http.request", Where(()), 10, 2**50) for name in sorted(self.granted)]
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None
+    ) -> CallOutcome | Denied:
         if tool not in self.granted:
             self.denied.append((tool, "no-such-grant"))
             return Denied("no-such-grant", f"no live grant named {tool[:64]!r}")

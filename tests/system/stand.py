@@ -25,6 +25,7 @@ from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry, Replay
+from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from ironbound.terminal import operators
 from ironbound.terminal.init import initialise
@@ -327,7 +328,7 @@ class Stand:
             "where": {},
             "calls": 10,
             "expires_ms": time.time_ns() // 1_000_000 + 600_000,
-            "credential": None,
+            "credential": None, **NO_LIMITS,
         } | body
         payload = self.build("grant", agent=agent, module=launch.module, config=launch.config, body=whole)
         return str(self.submit(payload)["id"])

@@ -264,11 +264,14 @@ def test_an_intent_without_a_grant_is_void_and_a_lying_outcome_too(stand: Stand,
         "action": "http.request",
         "args": {},
         "args_sha256": "00" * 32,
+        "approval": None,
+        "client": None,
     }
     index = int(say(stand, "gateway", "action-intent", fields)["index"])
     stand.sync()
     assert stand.log.entries[index].void == "agent-not-running"
     done = {"intent": index, "status": "performed", "detail": "", "result_sha256": None, "result_bytes": 0}
+    done["spent"] = None
     index = int(say(stand, "gateway", "action-outcome", done)["index"])
     stand.sync()
     assert stand.log.entries[index].void == "intent-unknown"

@@ -24,6 +24,7 @@ from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.native import parse_manifest
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry
+from ironbound.core.request import NO_LIMITS
 from ironbound.terminal.credential import keep
 from ironbound.terminal.demo.records import RECORDS, make_records, make_server
 
@@ -121,7 +122,7 @@ def require(runtime: str) -> None:
 
 def grant(stand: Stand, agent: str, module: Digest, config: Digest, **body: Any) -> None:
     """Two operators grant a tool to an agent that need not run yet."""
-    whole = {"calls": 50, "expires_ms": time.time_ns() // 1_000_000 + 600_000, "credential": None} | body
+    whole = {"calls": 50, "expires_ms": time.time_ns() // 1_000_000 + 600_000, "credential": None, **NO_LIMITS} | body
     stand.submit(stand.build("grant", agent=agent, module=module, config=config, body=whole))
 
 

@@ -27,7 +27,7 @@ from ironbound.core.envelope import Envelope, Signature, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.native import Manifest
 from ironbound.core.profile import Layer, merge
-from ironbound.core.request import encode_approval, encode_request
+from ironbound.core.request import NO_LIMITS, encode_approval, encode_request
 from ironbound.core.statement import Subject, encode_statement, parse_statement
 from ironbound.core.surface import approval_body, surface_digest
 from ironbound.terminal import operators
@@ -168,7 +168,7 @@ def test_too_few_humans_are_refused_however_the_request_is_sent(stand: Stand, ag
         module=launch.module,
         config=launch.config,
         body={"tool": "t", "action": "http.request", "where": {}, "calls": 1, "expires_ms": now() + 60_000,
-              "credential": None},
+              "credential": None, **NO_LIMITS},
     )  # fmt: skip
     refused(stand, stand.sign(grant, "bo").encode(), "quorum-not-met")
     # Taking away takes one human, and that one must be one.
@@ -253,7 +253,7 @@ def test_a_request_that_is_too_large_to_stand_in_the_log_with_its_approvals_is_r
             "where": {"name": {"one_of": [f"{number:03}" + "x" * 1000 for number in range(alternatives)]}},
             "calls": 1,
             "expires_ms": now() + 600_000,
-            "credential": None,
+            "credential": None, **NO_LIMITS,
         }
         payload = stand.build("grant", agent=agent, module=launch.module, config=launch.config, body=body)
         return stand.sign(payload)

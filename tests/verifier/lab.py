@@ -22,7 +22,7 @@ from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
-from ironbound.core.request import encode_approval, encode_request, head_of
+from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
@@ -273,7 +273,7 @@ class Lab:
             "where": {"path": {"prefix": {"value": "out", "separator": "/"}}},
             "calls": 100,
             "expires_ms": self.now + DAY,
-            "credential": None,
+            "credential": None, **NO_LIMITS,
         }
         return self.ask("grant", agent=agent, module_sha256=module, config_sha256=cage, body=body, **fields)
 
@@ -392,10 +392,12 @@ class Lab:
             "action": "scratch.write",
             "args": args,
             "args_sha256": sha256_hex(canonical(args)),
+            "approval": None,
+            "client": None,
         }
         return self.say("gateway", "action-intent", **(base | fields))
 
-    def outcome(self, intent: int, status: str = "performed") -> Entry:
+    def outcome(self, intent: int, status: str = "performed", spent: int | None = None) -> Entry:
         return self.say(
             "gateway",
             "action-outcome",
@@ -404,6 +406,7 @@ class Lab:
             detail="",
             result_sha256=None,
             result_bytes=0,
+            spent=spent,
         )
 
     def drift(self, started: int | None, kind: str = "posture", pid: int = 4242, **fields: Any) -> Entry:

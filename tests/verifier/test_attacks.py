@@ -12,7 +12,7 @@ from ironbound.core.envelope import sign_envelope
 from ironbound.core.merkle import leaf_hash, node_hash
 from ironbound.core.native import Manifest
 from ironbound.core.note import Signer
-from ironbound.core.request import head_of
+from ironbound.core.request import NO_LIMITS, head_of
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.surface import approval_body, surface_digest
 from ironbound.core.tile import encode_entries, tiles_for
@@ -199,7 +199,7 @@ def test_a_grant_that_the_humans_signatures_do_not_carry_refutes_c1(scene: Hones
         "where": {"path": {"equals": "a"}},
         "calls": 1,
         "expires_ms": scene.lab.now + DAY,
-        "credential": None,
+        "credential": None, **NO_LIMITS,
     }
     forge(scene.lab, agent="clerk", module_sha256=scene.module, config_sha256=scene.cage, body=body)
     assert refuted(scene.lab) == {"C1": {"request-not-authorised"}}

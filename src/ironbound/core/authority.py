@@ -5,14 +5,23 @@ pure functions over the small logic in `logic`, written once: the plain reading 
 reading can be proved. The state is a handful of total maps and has no other home: every process folds
 the same log through this table and arrives at the same state.
 
-Rule 1: only `grant` makes a capability, and its guard demands the quorum of humans.
+Rule 1: only `grant` makes a capability, and its guard demands the quorum of humans. `delegate` hands on a narrower
+        part of one that the humans made delegable; nothing else that an agent can cause gives anybody anything.
 Rule 2: `invoke` lets a call through only under a live grant for that agent, that code and that cage.
-Rule 3: taking away (`revoke`, `stop`, `order-stop`) has no precondition but one human's, or the
-        monitor's, signature; it is never refused and it is final.
-Rule 4: a refusal changes nothing.
+Rule 3: a grant lives and can pay only as long as every grant that it was narrowed from (its *line*, itself included),
+        and every call is charged to all of them: calls, rate and budget. So handing on multiplies nothing.
+Rule 4: taking away (`revoke`, `stop`, `order-stop`) has no precondition but one human's, or the
+        monitor's, signature; it is never refused and it is final. What an agent delegates hinders no human's request.
+Rule 5: a call that needs approval uses up one that was signed for this very agent, grant, tool and arguments.
+Rule 6: who names a client's grant must be covered by it too, and spends nothing of it.
+Rule 7: a refusal changes nothing.
 
 It does not check signatures, parse or read a clock: `replay` does that and hands over plain messages.
 A message's fields are named in each rule; times are Unix milliseconds; ids are opaque.
+
+A rate of N calls in W ms is a bucket of N tokens, one of which comes back every ⌈W / N⌉ ms; `grant_full` is when it is
+full again (the generic cell rate algorithm, in integers). A budget is charged at the intent with what the grant says
+that a call may cost at most, and settled at the outcome.
 """
 
 from __future__ import annotations
@@ -21,7 +30,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .logic import Plain
+from .canonical import Digest, canonical, sha256_hex
+from .constraint import Where
+from .logic import Across, Plain
 
 #: What a launch is in.
 ABSENT: Final = 0
@@ -33,10 +44,16 @@ AGENT_MODULE: Final = 1
 CANARY_MODULE: Final = 2
 LIVE: Final = 1
 REVOKED: Final = 2
+#: What an approval of one call is in, once it was given.
+READY: Final = 1
+USED: Final = 2
 #: The longest time between a request's not-before and its expiry: one day.
 MAX_REQUEST_LIFE_MS: Final = 86_400_000
 #: The most grants an agent can hold, so that the capability before and after fits in one request.
 MAX_GRANTS_PER_AGENT: Final = 256
+#: The most grants that other agents can hand to one agent, and how often a grant can be handed on.
+MAX_DELEGATED_PER_AGENT: Final = 64
+MAX_DELEGATION: Final = 4
 
 #: Every map of the state with the value it has where nothing was written.
 FIELDS: Final[Mapping[str, Any]] = {
@@ -54,7 +71,8 @@ FIELDS: Final[Mapping[str, Any]] = {
     "launch_stopped": False,
     "agent_launch": -1,  # agent -> its latest launch
     "agent_changed": 0,  # agent -> log size just after the latest admitted change to it
-    "agent_grants": 0,  # agent -> grants that are not revoked
+    "agent_grants": 0,  # agent -> humans' grants that are not revoked
+    "agent_delegated": 0,  # agent -> grants from other agents that are not revoked
     "grant_state": ABSENT,  # grant -> LIVE | REVOKED
     "grant_agent": "",
     "grant_module": "",
@@ -64,12 +82,30 @@ FIELDS: Final[Mapping[str, Any]] = {
     "grant_where": None,
     "grant_left": 0,  # calls left
     "grant_expires": 0,
+    "grant_every": 0,  # ms until a token of its rate comes back; 0 is no limit
+    "grant_slack": 0,  # ms that its bucket may be away from full before a call
+    "grant_full": 0,  # when its bucket is full again
+    "grant_budget": 0,  # what is left of it
+    "grant_cost": 0,  # what a call is charged
+    "grant_approvals": 0,  # humans that each call needs
+    "grant_delegable": 0,  # how often it can be handed on
+    "grant_parent": "",  # the grant that it is a part of; "" for a human's
+    "grant_line": frozenset(),  # the grants that must live for it to live, itself included
     "tool_grant": "",  # (agent, tool) -> the grant that the name stands for
+    "call_state": ABSENT,  # approval of one call -> READY | USED
+    "call_agent": "",
+    "call_grant": "",
+    "call_tool": "",
+    "call_args": "",  # SHA-256 of the arguments as the log shows them
+    "call_expires": 0,
+    "open_grant": "",  # intent -> the grant that it was charged to, until its outcome
+    "open_cost": 0,
 }
 
 State = dict[str, dict[Any, Any]]
 Message = Mapping[str, Any]
 Guard = Iterable[tuple[str, Any]]
+#: A field, a key and the value; the key may be `Across` a set, with a function from each key to its value.
 Write = tuple[str, Any, Any]
 
 
@@ -107,8 +143,13 @@ def _tick(L: Any, s: Any, m: Message) -> Write:
 
 def _giving(L: Any, s: Any, m: Message, act: str) -> Guard:
     """What every request that gives power must meet. m: id, consents, not_before, expires, head_known, now."""
-    now = _now(L, s, m)
     yield "quorum-not-met", L.at_most(_get(L, s, "quorum", act), m["consents"])
+    yield from _timely(L, s, m)
+
+
+def _timely(L: Any, s: Any, m: Message) -> Guard:
+    """The request is asked once, in its time, by somebody who saw this log."""
+    now = _now(L, s, m)
     yield "request-replayed", L.neg(_get(L, s, "used", m["id"]))
     yield "request-too-early", L.at_most(m["not_before"], now)
     yield "request-expired", L.less(now, m["expires"])
@@ -218,17 +259,29 @@ def _write_end(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("launch_state", m["launch"], ENDED)
 
 
-def _named(L: Any, s: Any, m: Message) -> Any:
-    """True if the tool's name stands for a grant that still lets something through."""
-    return _holds(L, s, m, _get(L, s, "tool_grant", (m["agent"], m["tool"])))
+def _line(L: Any, s: Any, grant: Any) -> Any:
+    return _get(L, s, "grant_line", grant)
 
 
-def _holds(L: Any, s: Any, m: Message, grant: Any) -> Any:
+def _lives(L: Any, s: Any, m: Message, grant: Any) -> Any:
+    """True if the grant and all that it was narrowed from still let something through."""
+    now = _now(L, s, m)
     return L.conj(
         L.same(_get(L, s, "grant_state", grant), LIVE),
-        L.less(_now(L, s, m), _get(L, s, "grant_expires", grant)),
-        L.less(0, _get(L, s, "grant_left", grant)),
+        L.forall(
+            _line(L, s, grant),
+            lambda one: L.conj(
+                L.same(_get(L, s, "grant_state", one), LIVE),
+                L.less(now, _get(L, s, "grant_expires", one)),
+                L.less(0, _get(L, s, "grant_left", one)),
+            ),
+        ),
     )
+
+
+def _named(L: Any, s: Any, m: Message, agent: Any) -> Any:
+    """The grant that a tool's name stands for. m: tool."""
+    return _get(L, s, "tool_grant", (agent, m["tool"]))
 
 
 def _guard_grant(L: Any, s: Any, m: Message) -> Guard:
@@ -239,25 +292,41 @@ def _guard_grant(L: Any, s: Any, m: Message) -> Guard:
     yield "grant-id-used", L.same(_get(L, s, "grant_state", m["id"]), ABSENT)
     yield "grant-without-calls", L.less(0, m["calls"])
     yield "grant-expired", L.less(_now(L, s, m), m["grant_expires"])
-    yield "tool-name-taken", L.neg(_named(L, s, m))
+    named = _named(L, s, m, m["agent"])  # a name that another agent gave away stands back
+    yield (
+        "tool-name-taken",
+        L.neg(L.conj(_lives(L, s, m, named), L.same(_get(L, s, "grant_parent", named), ""))),
+    )
     yield "too-many-grants", L.less(_get(L, s, "agent_grants", m["agent"]), MAX_GRANTS_PER_AGENT)
 
 
 def _write_grant(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield _tick(L, s, m)
     yield ("used", m["id"], True)
+    yield from _made(L, m, m["agent"])
+    yield ("grant_action", m["id"], m["action"])
+    yield ("grant_every", m["id"], m["every"])
+    yield ("grant_slack", m["id"], m["slack"])
+    yield ("grant_cost", m["id"], m["cost"])
+    yield ("grant_approvals", m["id"], m["approvals"])
+    yield ("grant_line", m["id"], L.joined(FIELDS["grant_line"], m["id"]))
+    yield ("agent_grants", m["agent"], L.plus(_get(L, s, "agent_grants", m["agent"]), 1))
+    yield _changed(L, m)
+
+
+def _made(L: Any, m: Message, agent: Any) -> Iterable[Write]:
+    """What a new grant has of its own, from a human or from another agent."""
     yield ("grant_state", m["id"], LIVE)
-    yield ("grant_agent", m["id"], m["agent"])
+    yield ("grant_agent", m["id"], agent)
     yield ("grant_module", m["id"], m["module"])
     yield ("grant_config", m["id"], m["config"])
     yield ("grant_tool", m["id"], m["tool"])
-    yield ("grant_action", m["id"], m["action"])
     yield ("grant_where", m["id"], m["where"])
     yield ("grant_left", m["id"], m["calls"])
     yield ("grant_expires", m["id"], m["grant_expires"])
-    yield ("tool_grant", (m["agent"], m["tool"]), m["id"])
-    yield ("agent_grants", m["agent"], L.plus(_get(L, s, "agent_grants", m["agent"]), 1))
-    yield _changed(L, m)
+    yield ("grant_budget", m["id"], m["budget"])
+    yield ("grant_delegable", m["id"], m["delegable"])
+    yield ("tool_grant", (agent, m["tool"]), m["id"])
 
 
 def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
@@ -267,13 +336,16 @@ def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
 
 def _write_revoke(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield _tick(L, s, m)
-    live = L.same(_get(L, s, "grant_state", m["grant"]), LIVE)
-    owner = _get(L, s, "grant_agent", m["grant"])
-    held = _get(L, s, "agent_grants", owner)
-    yield ("agent_grants", owner, L.when(live, L.plus(held, -1), held))
-    yield ("grant_state", m["grant"], REVOKED)
+    grant = m["grant"]
+    live = L.same(_get(L, s, "grant_state", grant), LIVE)
+    given = L.conj(live, L.same(_get(L, s, "grant_parent", grant), ""))
+    owner = _get(L, s, "grant_agent", grant)
+    held, handed = _get(L, s, "agent_grants", owner), _get(L, s, "agent_delegated", owner)
+    yield ("agent_grants", owner, L.when(given, L.plus(held, -1), held))
+    yield ("agent_delegated", owner, L.when(L.conj(live, L.neg(given)), L.plus(handed, -1), handed))
+    yield ("grant_state", grant, REVOKED)
     changed = _get(L, s, "agent_changed", owner)
-    yield ("agent_changed", owner, L.when(live, L.plus(m["index"], 1), changed))
+    yield ("agent_changed", owner, L.when(given, L.plus(m["index"], 1), changed))
 
 
 def _write_stop(L: Any, s: Any, m: Message) -> Iterable[Write]:
@@ -291,28 +363,209 @@ def _write_order_stop(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("launch_stopped", m["launch"], True)
 
 
-def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
-    grant, launch = m["grant"], m["launch"]
-    now = _now(L, s, m)
+def _acting(L: Any, s: Any, m: Message) -> Guard:
+    """Who acts is a running agent that may hold grants. m: launch, agent."""
+    launch = m["launch"]
     yield "agent-not-running", L.same(_get(L, s, "launch_state", launch), STARTED)
     yield "launch-stopped", L.neg(_get(L, s, "launch_stopped", launch))
     yield "canary-holds-nothing", L.neg(_get(L, s, "launch_canary", launch))
     yield "agent-differs", L.same(_get(L, s, "launch_agent", launch), m["agent"])
+
+
+def _holding(L: Any, s: Any, m: Message) -> Guard:
+    """The acting agent holds this grant, with the code and the cage that it is for, and it is not over. m: grant."""
+    grant, launch, now = m["grant"], m["launch"], _now(L, s, m)
+    line = _line(L, s, grant)
     yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", grant), ABSENT))
     yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])
-    yield "grant-revoked", L.same(_get(L, s, "grant_state", grant), LIVE)
-    yield "grant-for-another-module", L.same(_get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch))
-    yield "grant-for-another-profile", L.same(_get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch))
+    revoked = L.forall(line, lambda one: L.same(_get(L, s, "grant_state", one), LIVE))
+    yield "grant-revoked", L.conj(L.same(_get(L, s, "grant_state", grant), LIVE), revoked)
+    yield (
+        "grant-for-another-module",
+        L.same(_get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch)),
+    )
+    yield (
+        "grant-for-another-profile",
+        L.same(_get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch)),
+    )
+    yield "grant-expired", L.forall(line, lambda one: L.less(now, _get(L, s, "grant_expires", one)))
+
+
+def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
+    """m: launch, agent, grant, tool, action, args (as the log shows them) with their digest, approval, client."""
+    yield from _acting(L, s, m)
+    yield from _holding(L, s, m)
+    grant, line, now = m["grant"], _line(L, s, m["grant"]), _now(L, s, m)
     yield "tool-differs", L.same(_get(L, s, "grant_tool", grant), m["tool"])
     yield "action-differs", L.same(_get(L, s, "grant_action", grant), m["action"])
-    yield "grant-expired", L.less(now, _get(L, s, "grant_expires", grant))
-    yield "calls-exhausted", L.less(0, _get(L, s, "grant_left", grant))
+    yield "calls-exhausted", L.forall(line, lambda one: L.less(0, _get(L, s, "grant_left", one)))
+    yield (
+        "rate-exceeded",
+        L.forall(
+            line,
+            lambda one: L.at_most(_get(L, s, "grant_full", one), L.plus(now, _get(L, s, "grant_slack", one))),
+        ),
+    )
+    cost = _get(L, s, "grant_cost", grant)
+    yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, _get(L, s, "grant_budget", one)))
     yield "arguments-not-covered", L.covers(_get(L, s, "grant_where", grant), m["args"])
+    yield from _approved(L, s, m)
+    yield from _for_client(L, s, m)
+
+
+def _approved(L: Any, s: Any, m: Message) -> Guard:
+    """If the grant asks for it, humans approved this very call, and the approval was not used. m: approval."""
+    grant, call = m["grant"], m["approval"]
+    needed = _get(L, s, "grant_approvals", grant)
+    free = L.at_most(needed, 0)
+    state = _get(L, s, "call_state", call)
+    none = L.same(state, ABSENT)
+    yield "approval-needed", L.disj(free, L.neg(none))
+    yield "approval-used", L.disj(free, L.neg(L.same(state, USED)))
+    content = L.conj(
+        L.same(_get(L, s, "call_agent", call), m["agent"]),
+        L.same(_get(L, s, "call_grant", call), grant),
+        L.same(_get(L, s, "call_tool", call), m["tool"]),
+        L.same(_get(L, s, "call_args", call), m["args_digest"]),
+    )
+    yield "approval-for-another-call", L.disj(free, none, content)
+    yield (
+        "approval-expired",
+        L.disj(free, none, L.less(_now(L, s, m), _get(L, s, "call_expires", call))),
+    )
+
+
+def _for_client(L: Any, s: Any, m: Message) -> Guard:
+    """Who acts for a client may do only what the client could do as well. m: client ("" for none), client_args."""
+    client = m["client"]
+    nobody = L.same(client, "")
+    yield "client-grant-not-live", L.disj(nobody, _lives(L, s, m, client))
+    yield (
+        "client-not-covered",
+        L.disj(
+            nobody,
+            L.conj(
+                L.same(_get(L, s, "grant_action", client), m["action"]),
+                L.covers(_get(L, s, "grant_where", client), m["client_args"]),
+                L.agree(m["args"], m["client_args"]),
+            ),
+        ),
+    )
 
 
 def _write_invoke(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield _tick(L, s, m)
-    yield ("grant_left", m["grant"], L.plus(_get(L, s, "grant_left", m["grant"]), -1))
+    grant, line, now = m["grant"], Across(_line(L, s, m["grant"])), _now(L, s, m)
+    cost = _get(L, s, "grant_cost", grant)
+
+    def full(one: Any) -> Any:
+        before = _get(L, s, "grant_full", one)
+        return L.plus(L.when(L.less(before, now), now, before), _get(L, s, "grant_every", one))
+
+    yield ("grant_left", line, lambda one: L.plus(_get(L, s, "grant_left", one), -1))
+    yield ("grant_full", line, full)
+    yield ("grant_budget", line, lambda one: L.minus(_get(L, s, "grant_budget", one), cost))
+    state = _get(L, s, "call_state", m["approval"])
+    needed = L.less(0, _get(L, s, "grant_approvals", grant))
+    yield ("call_state", m["approval"], L.when(needed, USED, state))
+    yield ("open_grant", m["index"], grant)
+    yield ("open_cost", m["index"], cost)
+
+
+def _guard_settle(L: Any, s: Any, m: Message) -> Guard:
+    """m: intent, spent."""
+    yield "intent-closed", L.neg(L.same(_get(L, s, "open_grant", m["intent"]), ""))
+    yield (
+        "spent-out-of-bounds",
+        L.conj(L.at_most(0, m["spent"]), L.at_most(m["spent"], _get(L, s, "open_cost", m["intent"]))),
+    )
+
+
+def _write_settle(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    line = Across(_line(L, s, _get(L, s, "open_grant", m["intent"])))
+    back = L.minus(_get(L, s, "open_cost", m["intent"]), m["spent"])
+    yield ("grant_budget", line, lambda one: L.plus(_get(L, s, "grant_budget", one), back))
+    yield ("open_grant", m["intent"], "")
+    yield ("open_cost", m["intent"], 0)
+
+
+def _guard_approve_call(L: Any, s: Any, m: Message) -> Guard:
+    """m: agent, grant, tool, args_digest, and what every request has. How many humans it takes, the grant says."""
+    yield "quorum-not-met", L.at_most(1, m["consents"])
+    yield from _timely(L, s, m)
+    yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", m["grant"]), ABSENT))
+    yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", m["grant"]), m["agent"])
+    yield (
+        "approval-lacks-humans",
+        L.at_most(_get(L, s, "grant_approvals", m["grant"]), m["consents"]),
+    )
+
+
+def _write_approve_call(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("used", m["id"], True)
+    yield ("call_state", m["id"], READY)
+    yield ("call_agent", m["id"], m["agent"])
+    yield ("call_grant", m["id"], m["grant"])
+    yield ("call_tool", m["id"], m["tool"])
+    yield ("call_args", m["id"], m["args_digest"])
+    yield ("call_expires", m["id"], m["expires"])
+
+
+def _guard_delegate(L: Any, s: Any, m: Message) -> Guard:
+    """An agent hands a part of its own grant to another that runs. m: launch, agent, grant; id, child (a launch), to
+    (its agent), module, config (the child's); tool, where, calls, grant_expires, budget, delegable of the part."""
+    yield from _acting(L, s, m)
+    yield from _holding(L, s, m)
+    grant, child = m["grant"], m["child"]
+    yield "grant-not-delegable", L.less(0, _get(L, s, "grant_delegable", grant))
+    yield "delegate-to-itself", L.neg(L.same(m["to"], m["agent"]))
+    yield (
+        "child-not-running",
+        L.conj(
+            L.same(_get(L, s, "launch_state", child), STARTED),
+            L.neg(_get(L, s, "launch_stopped", child)),
+            L.neg(_get(L, s, "launch_canary", child)),
+            L.same(_get(L, s, "launch_agent", child), m["to"]),
+            L.same(_get(L, s, "launch_module", child), m["module"]),
+            L.same(_get(L, s, "launch_config", child), m["config"]),
+        ),
+    )
+    yield "grant-id-used", L.same(_get(L, s, "grant_state", m["id"]), ABSENT)
+    yield "not-narrower", L.narrower(m["where"], _get(L, s, "grant_where", grant))
+    yield (
+        "delegated-too-much",
+        L.conj(
+            L.less(0, m["calls"]),
+            L.at_most(m["calls"], _get(L, s, "grant_left", grant)),
+            L.less(_now(L, s, m), m["grant_expires"]),
+            L.at_most(m["grant_expires"], _get(L, s, "grant_expires", grant)),
+            L.at_most(0, m["budget"]),
+            L.at_most(m["budget"], _get(L, s, "grant_budget", grant)),
+            L.at_most(0, m["delegable"]),
+            L.less(m["delegable"], _get(L, s, "grant_delegable", grant)),
+        ),
+    )
+    yield "tool-name-taken", L.neg(_lives(L, s, m, _named(L, s, m, m["to"])))
+    yield "too-many-grants", L.less(_get(L, s, "agent_delegated", m["to"]), MAX_DELEGATED_PER_AGENT)
+
+
+def _write_delegate(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield from _made(L, m, m["to"])
+    for field in ("grant_action", "grant_every", "grant_slack", "grant_cost", "grant_approvals"):
+        yield (field, m["id"], _get(L, s, field, m["grant"]))
+    yield ("grant_parent", m["id"], m["grant"])
+    yield ("grant_line", m["id"], L.joined(_line(L, s, m["grant"]), m["id"]))
+    yield ("agent_delegated", m["to"], L.plus(_get(L, s, "agent_delegated", m["to"]), 1))
+
+
+def _guard_drop(L: Any, s: Any, m: Message) -> Guard:
+    """An agent gives up a grant of its own, for good. m: launch, agent, grant."""
+    yield from _acting(L, s, m)
+    yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", m["grant"]), ABSENT))
+    yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", m["grant"]), m["agent"])
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -322,6 +575,7 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("approve-profile", "operator", _guard_approve_profile, _write_approve_profile),
         Rule("launch", "operator", _guard_launch, _write_launch),
         Rule("grant", "operator", _guard_grant, _write_grant),
+        Rule("approve-call", "operator", _guard_approve_call, _write_approve_call),
         Rule("revoke", "operator", _guard_consent, _write_revoke),
         Rule("stop", "operator", _guard_consent, _write_stop),
         Rule("challenge", "monitor", _guard_challenge, _write_challenge),
@@ -330,12 +584,15 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("refuse-launch", "node", _guard_refuse_launch, _write_end),
         Rule("exit", "node", _guard_exit, _write_end),
         Rule("invoke", "gateway", _guard_invoke, _write_invoke),
+        Rule("settle", "gateway", _guard_settle, _write_settle),
+        Rule("delegate", "gateway", _guard_delegate, _write_delegate),
+        Rule("drop", "gateway", _guard_drop, _write_revoke),
     )
 }
 
 
 class Authority:
-    """The interpreter of the table: one state, `check` to ask, `apply` to act. O(1) per decision."""
+    """The interpreter of the table: one state, `check` to ask, `apply` to act. O(depth of delegation) per decision."""
 
     __slots__ = ("_state",)
 
@@ -356,9 +613,41 @@ class Authority:
         reason = self.check(rule, message)
         if reason is not None:
             raise Refused(reason)
-        for field, key, value in list(RULES[rule].writes(Plain, self._state, message)):
-            self._state[field][key] = value
+        changes: list[Write] = []
+        for field, key, value in RULES[rule].writes(Plain, self._state, message):
+            if isinstance(key, Across):
+                changes += [(field, one, value(one)) for one in key.keys]
+            else:
+                changes.append((field, key, value))
+        for field, key, value in changes:
+            if Plain.same(value, FIELDS[field]):
+                self._state[field].pop(key, None)  # a total map: what is as if never written is not kept
+            else:
+                self._state[field][key] = value
+
+    def holds(self, grant: str, now_ms: int) -> bool:
+        """True if a grant and its line live and have calls left; for showing, never for deciding."""
+        return bool(_lives(Plain, self._state, {"now": now_ms}, grant))
 
     def read(self, field: str, key: Any) -> Any:
         """One value of the state; for showing, never for deciding."""
         return self._state[field].get(key, FIELDS[field])
+
+    def encode(self) -> bytes:
+        """The whole state as bytes, the same for equal states: a line of canonical JSON for each value, sorted."""
+        lines = [
+            canonical([field, list(key) if isinstance(key, tuple) else key, _plain(value)])
+            for field, values in self._state.items()
+            for key, value in values.items()
+        ]
+        return b"".join(line + b"\n" for line in sorted(lines))
+
+    def digest(self) -> Digest:
+        """SHA-256 of `encode`: two parties that folded the same log have the same."""
+        return sha256_hex(self.encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Where):
+        return value.as_value()
+    return sorted(value) if isinstance(value, frozenset) else value

@@ -44,6 +44,8 @@ HARMLESS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "actions": {
         "http.request": "goes where the grant says; the operator channel, too, believes nothing but humans' signatures",
+        "ironbound.delegate": "hands on a part of a live grant that humans signed as delegable; the kernel checks each",
+        "ironbound.drop": "takes away from the agent itself",
         "scratch.delete": "stays in the agent's own area",
         "scratch.list": "stays in the agent's own area",
         "scratch.read": "stays in the agent's own area",

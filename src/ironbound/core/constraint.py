@@ -213,6 +213,18 @@ def render_args(where: Where, args: Value) -> dict[str, Value]:
     }
 
 
+def rendered_alike(one: Value, other: Value) -> bool:
+    """True if two renderings are of the same arguments: each shows them verbatim or by digest."""
+    if not isinstance(one, dict) or not isinstance(other, dict) or one.keys() != other.keys():
+        return False
+    return all(_digest_of(one[name]) == _digest_of(other[name]) for name in one)
+
+
+def _digest_of(value: Value) -> Value:
+    # Only what a constraint is `any` for is an object in a rendering; the rest are scalars.
+    return value["sha256"] if isinstance(value, dict) and set(value) == {"sha256"} else sha256_hex(canonical(value))
+
+
 def _covers(where: Where, args: Value, *, rendered: bool) -> str | None:
     if not isinstance(args, dict):
         return "arguments-not-an-object"

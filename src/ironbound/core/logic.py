@@ -7,14 +7,22 @@ about. So what runs is what is proved. This module decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .constraint import covers_rendered
+from .constraint import covers_rendered, narrower, rendered_alike
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """The key of a write that goes to every member of a set; the write's value is then a function of the key."""
+
+    keys: Any
 
 
 class Plain:
-    """The deciding reading: every operation on ordinary values, O(1)."""
+    """The deciding reading: every operation on ordinary values; O(1), but for `forall`, which is O(members)."""
 
     @staticmethod
     def conj(*terms: bool) -> bool:
@@ -52,6 +60,11 @@ class Plain:
         return left + right
 
     @staticmethod
+    def minus(left: int, right: int) -> int:
+        """The difference."""
+        return left - right
+
+    @staticmethod
     def when(term: bool, then: Any, otherwise: Any) -> Any:
         """`then` if the term is true, else `otherwise`."""
         return then if term else otherwise
@@ -64,4 +77,27 @@ class Plain:
     @staticmethod
     def covers(where: Any, args: Any) -> bool:
         """True if a grant's constraints allow these arguments (as they are rendered in the log)."""
-        return covers_rendered(where, args) is None
+        return where is not None and covers_rendered(where, args) is None
+
+    @staticmethod
+    def narrower(part: Any, whole: Any) -> bool:
+        """part ⊑ whole: every call that `part` covers, `whole` covers."""
+        return narrower(part, whole)
+
+    @staticmethod
+    def agree(one: Any, other: Any) -> bool:
+        """True if two renderings are of the same arguments, whatever each shows by digest."""
+        return rendered_alike(one, other)
+
+    @staticmethod
+    def joined(members: frozenset[Any], item: Any) -> frozenset[Any]:
+        """The set with one member more."""
+        return members | {item}
+
+    @staticmethod
+    def forall(members: frozenset[Any], holds: Callable[[Any], bool]) -> bool:
+        """True if it holds for every member of the set."""
+        for one in members:  # in the kernel's path: a plain loop
+            if holds(one) is not True:
+                return False
+        return True

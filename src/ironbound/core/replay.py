@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .authority import LIVE, Authority, Refused
-from .canonical import Digest, FormatError, b64decode
+from .canonical import Digest, FormatError, Value, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
 from .keys import SignatureInvalid
@@ -27,6 +27,8 @@ from .statement import VOICES, parse_statement
 from .trust import TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
+#: Tools of the gateway itself; no grant's tool is called so.
+RESERVED_TOOLS: Final = "ironbound."
 #: How long after its challenge a canary may be started.
 CHALLENGE_LIFE_MS: Final = 60_000
 #: A challenge's checkpoint may lack this many entries, the oldest of which was said this long before the challenge.
@@ -68,7 +70,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A grant as its request says it; whether it still holds, only the kernel knows."""
+    """A grant as its request, or the agent that handed it on, says it; whether it still holds, only the kernel knows.
+
+    `humans` signed it, or that which it is a part of; `parent` is the grant that an agent took it from.
+    """
 
     index: int
     id: str
@@ -83,6 +88,11 @@ class Grant:
     expires_ms: int
     credential: str | None
     humans: tuple[str, ...]
+    rate: Mapping[str, int] | None
+    budget: Mapping[str, Any] | None
+    approvals: int
+    delegable: int
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class Books:
     answered: set[int] = field(default_factory=set)
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     signed: dict[int, tuple[Signatory, ...]] = field(default_factory=dict)
+    approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
 
@@ -177,9 +188,37 @@ class Replay:
         return consent
 
     def holds(self, agent: str) -> list[str]:
-        """The ids of the agent's grants that are not revoked, sorted: what a request calls `before`."""
-        grants = self.books.grants_of.get(agent, {})
-        return sorted(one for one in grants if self._authority.read("grant_state", one) == LIVE)
+        """The ids of the agent's grants from humans that are not revoked, sorted: what a request calls `before`.
+
+        What other agents handed on to it lies within what humans signed for those, and would let an agent make every
+        request about another stale.
+        """
+        return [
+            one
+            for one in sorted(self.books.grants_of.get(agent, {}))
+            if self._authority.read("grant_state", one) == LIVE and self.books.grants[one].parent is None
+        ]
+
+    def call_refused(self, said: Mapping[str, Any], now_ms: int) -> str | None:
+        """Why an intent of these fields would be void now, or None. Changes nothing."""
+        return self._authority.check("invoke", _call(said, -1, now_ms))
+
+    def delegation_refused(self, said: Mapping[str, Any], now_ms: int) -> str | None:
+        """Why a delegation of these fields would be void now, or None. Changes nothing."""
+        try:
+            return self._authority.check("delegate", self._delegation(said, "", -1, now_ms))
+        except Refused as refusal:
+            return refusal.reason
+
+    def approval_of(self, grant: str, args: Value) -> str | None:
+        """An unused approval of a call with these arguments (as the log shows them)."""
+        found = self.books.approved_calls.get((grant, sha256_hex(canonical(args))), [])
+        now = int(self._authority.read("clock", ""))
+        return next((one for one in found if now < self._authority.read("call_expires", one)), None)
+
+    def lives(self, grant: str, now_ms: int) -> bool:
+        """True if the grant, and every one that it is a part of, lives and has calls left."""
+        return self._authority.holds(grant, now_ms)
 
     def grant_named(self, agent: str, tool: str) -> Grant | None:
         """The grant that a tool's name stands for now; it may have expired or been used up."""
@@ -249,13 +288,14 @@ class Replay:
             "module": asked["module_sha256"],
             "config": asked["config_sha256"],
         }
-        needs_module = statement.kind in ("module-approval", "launch-request", "grant")
-        needs_config = statement.kind in ("profile-approval", "launch-request", "grant")
+        about_agent = ("launch-request", "grant", "call-approval")
+        needs_module = statement.kind in ("module-approval", *about_agent)
+        needs_config = statement.kind in ("profile-approval", *about_agent)
         if needs_module != (asked["module_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
             raise Refused("body-malformed")
         if needs_config != (asked["config_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
             raise Refused("body-malformed")
-        if statement.kind in ("launch-request", "grant"):
+        if statement.kind in about_agent:
             before = self.holds(asked["agent"])
             gained = [asked["id"]] if statement.kind == "grant" else []
             if asked["capability"] != {"before": before, "after": sorted(before + gained)}:
@@ -267,7 +307,18 @@ class Replay:
                 "where": _where(body["where"]),
                 "calls": body["calls"],
                 "grant_expires": body["expires_ms"],
+                "approvals": body["approvals"],
+                "delegable": body["delegable"],
+                **_limits(body["rate"], body["budget"]),
             }
+            if body["tool"].startswith(RESERVED_TOOLS):
+                raise Refused("body-malformed")
+        elif statement.kind == "call-approval":
+            grant = self.books.grants.get(body["grant"])
+            if grant is not None and (asked["module_sha256"], asked["config_sha256"]) != (grant.module, grant.config):
+                raise Refused("subject-differs")
+            digest = sha256_hex(canonical(body["args"]))
+            message |= {"grant": body["grant"], "tool": body["tool"], "args_digest": digest}
         elif statement.kind == "module-approval":
             if (body["kind"] == "canary") != (body["probe"] is not None):
                 raise Refused("body-malformed")
@@ -319,8 +370,14 @@ class Replay:
                 body["expires_ms"],
                 body["credential"],
                 humans,
+                body["rate"],
+                body["budget"],
+                body["approvals"],
+                body["delegable"],
             )
             self.books.grants_of.setdefault(asked["agent"], {})[asked["id"]] = None
+        elif kind == "call-approval":
+            self.books.approved_calls.setdefault((body["grant"], message["args_digest"]), []).append(asked["id"])
 
     def _challenge(self, index: int, said: Mapping[str, Any]) -> None:
         self._enrolled(said)
@@ -374,19 +431,74 @@ class Replay:
         self.books.launches[launch.index] = replace(launch, ended=index)
 
     def _intent(self, index: int, said: Mapping[str, Any]) -> None:
-        self._authority.apply("invoke", {**said, "now": said["at_ms"]})
+        message = _call(said, index, said["at_ms"])
+        self._authority.apply("invoke", message)
         self.books.open_intents[index] = said
+        key = (said["grant"], message["args_digest"])
+        left = [one for one in self.books.approved_calls.get(key, ()) if one != said["approval"]]
+        if left:
+            self.books.approved_calls[key] = left
+        else:
+            self.books.approved_calls.pop(key, None)
 
     def _outcome(self, index: int, said: Mapping[str, Any]) -> None:
-        if said["intent"] in self.books.open_intents:
-            del self.books.open_intents[said["intent"]]
+        intent = said["intent"]
+        if intent in self.books.open_intents:
+            charged = self._authority.read("open_cost", intent)
+            spent = charged if said["spent"] is None else said["spent"]
+            self._authority.apply("settle", {"intent": intent, "spent": spent, "now": said["at_ms"]})
+            del self.books.open_intents[intent]
             return
-        if not self._refers(said["intent"], "action-intent"):
-            void = self.books.void.get(said["intent"])
+        if not self._refers(intent, "action-intent"):
+            void = self.books.void.get(intent)
             if void is None or said["status"] != "not-performed":
                 raise Refused("intent-unknown")
             return
         raise Refused("intent-closed")
+
+    def _delegated(self, index: int, said: Mapping[str, Any]) -> None:
+        message = self._delegation(said, delegated_id(said["id"]), index, said["at_ms"])
+        self._authority.apply("delegate", message)
+        parent = self.books.grants[said["grant"]]
+        self.books.grants[message["id"]] = replace(
+            parent,
+            index=index,
+            id=message["id"],
+            agent=said["to"],
+            module=message["module"],
+            config=message["config"],
+            tool=said["tool"],
+            where=message["where"],
+            where_value=said["where"],
+            calls=said["calls"],
+            expires_ms=said["expires_ms"],
+            budget=None if parent.budget is None else {**parent.budget, "total": said["budget"]},
+            delegable=said["delegable"],
+            parent=parent.id,
+        )
+        self.books.grants_of.setdefault(said["to"], {})[message["id"]] = None
+
+    def _delegation(self, said: Mapping[str, Any], grant: str, index: int, now_ms: int) -> dict[str, Any]:
+        child = self.books.launches.get(said["child"])
+        if child is None:
+            raise Refused("child-not-running")
+        if said["tool"].startswith(RESERVED_TOOLS):
+            raise Refused("body-malformed")
+        taken = {name: said[name] for name in ("agent", "launch", "grant", "to", "child", "tool", "calls", "delegable")}
+        return taken | {
+            "index": index,
+            "now": now_ms,
+            "id": grant,
+            "module": child.module,
+            "config": child.config,
+            "where": _where(said["where"]),
+            "grant_expires": said["expires_ms"],
+            "budget": said["budget"],
+        }
+
+    def _dropped(self, index: int, said: Mapping[str, Any]) -> None:
+        taken = {name: said[name] for name in ("agent", "launch", "grant")}
+        self._authority.apply("drop", taken | {"index": index, "now": said["at_ms"]})
 
     def _refers(self, index: int, *kinds: str) -> bool:
         return 0 <= index < len(self.books.kinds) and self.books.kinds[index] in kinds
@@ -435,11 +547,42 @@ def _where(value: Any) -> Where:
         raise Refused("body-malformed") from error
 
 
+def _call(said: Mapping[str, Any], index: int, now_ms: int) -> dict[str, Any]:
+    """The kernel's message for an intent."""
+    client = said["client"] or {"grant": "", "args": {}}
+    taken = {name: said[name] for name in ("agent", "launch", "grant", "tool", "action", "args")}
+    return taken | {
+        "index": index,
+        "now": now_ms,
+        "args_digest": sha256_hex(canonical(said["args"])),
+        "approval": said["approval"] or "",
+        "client": client["grant"],
+        "client_args": client["args"],
+    }
+
+
+def _limits(rate: Mapping[str, int] | None, budget: Mapping[str, int] | None) -> dict[str, int]:
+    """A grant's rate and budget as the kernel counts them."""
+    every = slack = total = cost = 0
+    if rate is not None:
+        every = -(-rate["window_ms"] // rate["calls"])
+        slack = every * (rate["calls"] - 1)
+    if budget is not None:
+        total, cost = budget["total"], budget["call"]
+    return {"every": every, "slack": slack, "budget": total, "cost": cost}
+
+
+def delegated_id(statement_id: str) -> str:
+    """The id of the grant that a delegation makes; the gateway can't make it one that humans are about to use."""
+    return sha256_hex(b"delegated " + statement_id.encode())[:32]
+
+
 _RULE_OF: Final[Mapping[str, str]] = {
     "module-approval": "approve-module",
     "profile-approval": "approve-profile",
     "launch-request": "launch",
     "grant": "grant",
+    "call-approval": "approve-call",
     "revocation": "revoke",
     "stop": "stop",
 }
@@ -456,6 +599,8 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "action-intent": Replay._intent,
     "action-outcome": Replay._outcome,
     "action-denied": Replay._nothing,
+    "delegated": Replay._delegated,
+    "dropped": Replay._dropped,
     "observed": Replay._observed,
     "drift": Replay._drift,
     "stop-order": Replay._stop_order,
@@ -463,4 +608,4 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "heartbeat": Replay._nothing,
 }
 
-__all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay"]
+__all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay", "delegated_id"]

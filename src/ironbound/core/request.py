@@ -23,12 +23,15 @@ from .strength import Strength
 from .trust import Human, TrustRoot
 
 MAX_APPROVALS: Final = 16
+#: What a grant says that has calls and an end, and no other limit; nobody can hand it on.
+NO_LIMITS: Final[Mapping[str, Any]] = {"rate": None, "budget": None, "approvals": 0, "delegable": 0}
 
 _TITLES: Final[Mapping[str, str]] = {
     "module-approval": "approve a module",
     "profile-approval": "approve a profile",
     "launch-request": "launch an agent",
     "grant": "grant a capability",
+    "call-approval": "approve one call",
     "revocation": "revoke a capability",
     "stop": "stop an agent",
 }

@@ -254,7 +254,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         calls=integer(1, 1 << 40),
         expires_ms=moment,
         credential=maybe(name),
+        rate=maybe(record(calls=integer(1, 1 << 20), window_ms=integer(1, 1 << 40))),
+        budget=maybe(record(unit=name, total=integer(1, 1 << 50), call=integer(1, 1 << 50))),
+        approvals=integer(0, 64),
+        delegable=integer(0, 4),
     ),
+    "call-approval": _asked(grant=identifier, tool=tool, args=document),
     "revocation": _asked(grant=identifier),
     "stop": _asked(),
     "approval": record(
@@ -318,7 +323,15 @@ SHAPES: Final[Mapping[str, Shape]] = {
         quote=maybe(_quote),
     ),
     "action-intent": _said(
-        agent=agent, launch=index, grant=identifier, tool=tool, action=name, args=document, args_sha256=digest
+        agent=agent,
+        launch=index,
+        grant=identifier,
+        tool=tool,
+        action=name,
+        args=document,
+        args_sha256=digest,
+        approval=maybe(identifier),
+        client=maybe(record(grant=identifier, args=document)),
     ),
     "action-outcome": _said(
         intent=index,
@@ -326,10 +339,31 @@ SHAPES: Final[Mapping[str, Shape]] = {
         detail=text(1000),
         result_sha256=maybe(digest),
         result_bytes=count,
+        spent=maybe(count),
     ),
     "action-denied": _said(
-        agent=agent, launch=index, tool=text(200), reason=printable, text=text(1000), args_sha256=maybe(digest)
+        agent=agent,
+        launch=index,
+        tool=text(200),
+        reason=printable,
+        text=text(1000),
+        args_sha256=maybe(digest),
+        wants=maybe(record(grant=identifier, args=document)),
     ),
+    "delegated": _said(
+        agent=agent,
+        launch=index,
+        grant=identifier,
+        to=agent,
+        child=index,
+        tool=tool,
+        where=document,
+        calls=integer(1, 1 << 40),
+        expires_ms=moment,
+        budget=count,
+        delegable=integer(0, 4),
+    ),
+    "dropped": _said(agent=agent, launch=index, grant=identifier),
     "observed": _said(started=index, agent=agent, pid=pid, posture=document, differences=each(_difference, 64)),
     "drift": _said(
         kind=printable,
@@ -383,7 +417,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
 VOICES: Final[Mapping[str, frozenset[str]]] = {
     "controller": frozenset({"service-started", "admitted", "refused"}),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
-    "gateway": frozenset({"service-started", "action-intent", "action-outcome", "action-denied"}),
+    "gateway": frozenset(
+        {"service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"}
+    ),
     "monitor": frozenset(
         {
             "service-started",
@@ -403,12 +439,13 @@ ACTS: Final[Mapping[str, str | None]] = {
     "profile-approval": "profile",
     "launch-request": "launch",
     "grant": "grant",
+    "call-approval": "grant",
     "revocation": None,
     "stop": None,
 }
 
 #: The kinds that concern one agent and therefore carry its capability before and after.
-ABOUT_AGENTS: Final = frozenset({"launch-request", "grant", "revocation", "stop"})
+ABOUT_AGENTS: Final = frozenset({"launch-request", "grant", "call-approval", "revocation", "stop"})
 
 
 @dataclass(frozen=True, slots=True)

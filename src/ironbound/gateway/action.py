@@ -28,12 +28,16 @@ class ArgumentsRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Performed:
-    """What came of an action: `text` and `facts` go back to the agent, `detail` (≤ 1000 characters) into the log."""
+    """What came of an action: `text` and `facts` go back to the agent, `detail` (≤ 1000 characters) into the log.
+
+    `spent` is what it cost in each unit that the provider can count; a grant's budget is settled with it.
+    """
 
     status: Status
     detail: str
     text: str
     facts: Mapping[str, Value] = field(default_factory=dict)
+    spent: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_error(self) -> bool:

@@ -5,7 +5,8 @@ It does not decide whether a call is allowed: its `Authority` does, and logs. Th
 official MCP SDK (`mcp_types`); revisions 2024-11-05 to 2025-11-25, whose sessions begin with `initialize`.
 
 Rule 1: the tables `METHODS`, `TELLS`, `RESOURCES` and `ERRORS` are closed, and nothing in them grants, loads, launches
-        or reconfigures. What is served is looked up there and nowhere else; `surface` makes the document of them.
+        or reconfigures. What is served is looked up there and nowhere else; `surface` makes the document of them. A
+        tool can hand on a part of what the agent holds, where the humans who signed it made it delegable (`delegate`).
 Rule 2: whatever isn't in a table is answered with an error and told to the authority, which logs it.
 Rule 3: every line is parsed by the core's strict parser before any model sees it.
 Rule 4: nothing is unbounded: size, depth, rate, calls in flight, malformed lines, unfinished lines, answers
@@ -40,6 +41,8 @@ ERRORS: Final[Mapping[int, str]] = {
     types.jsonrpc.INVALID_PARAMS: "the parameters are not those of the method, or name no resource",
     types.jsonrpc.INTERNAL_ERROR: "the log can't be reached, so nothing is done; or the answer is too large",
 }
+#: The member of a call's `_meta` that names the grant of whom the agent acts for.
+CLIENT: Final = "ironbound.dev/client"
 DEPTH: Final = 32
 MAX_ID: Final = 128
 _READ: Final = 65_536
@@ -74,8 +77,13 @@ class Authority(Protocol):
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         """The agent's live grants."""
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
-        """Decide, log, act, log. Raises AuthorityUnavailable if it can't be logged."""
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None
+    ) -> CallOutcome | Denied:
+        """Decide, log, act, log. `client` is the grant of whom the agent acts for, if it says so.
+
+        Raises AuthorityUnavailable if it can't be logged.
+        """
 
     async def deny(self, agent: str, what: str, reason: str, text: str) -> None:
         """Log a denial that the session itself decided. Raises AuthorityUnavailable."""
@@ -397,7 +405,8 @@ class Session:
             outcome: CallOutcome | Denied = Denied("no-such-grant", "that is no tool's name")
             await self._authority.deny(self._agent, ascii(name[:150])[1:-1][:200], "no-such-grant", "no tool's name")
         else:
-            outcome = await self._authority.call(self._agent, name, arguments)
+            client = (request.params.meta or {}).get(CLIENT)
+            outcome = await self._authority.call(self._agent, name, arguments, None if client is None else str(client))
         if isinstance(outcome, Denied):
             facts: dict[str, Value] = {"refused": outcome.reason}
             return _tool_result(f"refused: {outcome.reason}: {outcome.text}", facts, True)

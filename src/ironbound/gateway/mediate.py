@@ -11,20 +11,21 @@ Rule 3: arguments are judged and acted on in one parsed form; the log holds them
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.authority import LIVE
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical, parse_json, sha256_hex
-from ironbound.core.constraint import covers, render_args
+from ironbound.core.constraint import Where, covers, render_args
 from ironbound.core.profile import MAX_CONFIG_BYTES
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import Entry, Grant, Launch
+from ironbound.core.replay import Entry, Grant, Launch, delegated_id
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError, read_file
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, fresh_id, now_ms
 
+from . import delegate
 from .action import ArgumentsRefused, Performed
 from .credentials import Credential
 from .mcp import AuthorityUnavailable, CallOutcome, Denied
@@ -37,6 +38,7 @@ MAX_INPUT: Final = 262_144
 INTENT_TIMEOUT_S: Final = 10.0
 #: Seconds that an outcome waits for the log; after that the gateway starts anew and closes the intent as unknown.
 OUTCOME_TIMEOUT_S: Final = 120.0
+_GRANT: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Intents:
@@ -98,6 +100,7 @@ class Intents:
             "detail": performed.detail[:1000],
             "result_sha256": performed.result_sha256 if performed.text else None,
             "result_bytes": performed.result_bytes,
+            "spent": _spent(grant, performed),
         }
 
         async def say() -> None:
@@ -147,25 +150,37 @@ class Mediator:
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         """The agent's grants that let something through now."""
         read, books, now = self._log.replay.authority.read, self._log.replay.books, now_ms()
-        live = []
+        live, verbs = [], set()
         for one in books.grants_of.get(agent, {}):
             grant = books.grants[one]
             left = read("grant_left", one)
             if (
-                read("grant_state", one) == LIVE
-                and left > 0
-                and grant.expires_ms > now
+                self._log.replay.lives(one, now)
                 and grant.module == self._launch.module
                 and grant.config == self._launch.config
             ):
                 live.append(
-                    ToolGrant(grant.tool, grant.action, grant.where, left, grant.expires_ms, bool(grant.credential))
+                    ToolGrant(
+                        grant.tool,
+                        grant.action,
+                        grant.where,
+                        left,
+                        grant.expires_ms,
+                        bool(grant.credential),
+                        grant.approvals > 0,
+                    )
                 )
-        return live
+                verbs |= {delegate.DELEGATE} if grant.delegable else set()
+                verbs |= {delegate.DROP} if grant.delegable or grant.parent else set()
+        return live + [ToolGrant(verb, verb, Where(()), 0, 0) for verb in sorted(verbs)]
 
-    async def call(self, agent: str, tool: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+    async def call(
+        self, agent: str, tool: str, arguments: dict[str, Value], client: str | None = None
+    ) -> CallOutcome | Denied:
         """Decide, log, act, log."""
         self._counts["calls"] += 1
+        if tool in delegate.SAYS:
+            return await self._hand_on(agent, tool, arguments)
         grant = self._log.replay.grant_named(agent, tool)
         if grant is None:
             return await self._denied(agent, tool, "no-such-grant", f"no live grant named {tool[:64]!r}", None)
@@ -185,11 +200,21 @@ class Mediator:
             "tool": tool,
             "action": grant.action,
             "args": render_args(grant.where, args),
+            "client": None,
         }
-        reason = self._log.replay.authority.check("invoke", fields | {"now": now_ms()})
+        if client is not None:
+            shown = self._as_client(client, args)
+            if shown is None:
+                return await self._denied(agent, tool, "client-not-covered", REASONS["client-not-covered"], digest)
+            fields["client"] = {"grant": client, "args": shown}
+        fields["approval"] = self._log.replay.approval_of(grant.id, fields["args"]) if grant.approvals else None
+        reason = self._log.replay.call_refused(fields, now_ms())
         if reason is not None:
             text = f"no live grant for {tool[:64]!r}: {REASONS[reason]}"
-            return await self._denied(agent, tool, reason, text, digest)
+            wants = {"grant": grant.id, "args": fields["args"]} if reason == "approval-needed" else None
+            if wants is not None:
+                text = f"{REASONS[reason]} (arguments {sha256_hex(canonical(fields['args']))})"
+            return await self._denied(agent, tool, reason, text, digest, wants)
         try:
             entry = await self._intents.intend(grant, fields | {"args_sha256": digest})
         except (LogUnavailable, AppendRefused, FormatError) as error:
@@ -204,6 +229,55 @@ class Mediator:
             self._close(entry.index, grant, performed)
         self._counts["failed" if performed.is_error else "performed"] += 1
         return CallOutcome(performed.text, performed.facts, performed.is_error)
+
+    def _as_client(self, client: str, args: Mapping[str, Value]) -> dict[str, Value] | None:
+        """The arguments as the client's grant shows them in the log; None if it does not cover them."""
+        grant = self._log.replay.books.grants.get(client) if _GRANT.fullmatch(client) else None
+        if grant is None or covers(grant.where, dict(args)) is not None:
+            return None
+        return render_args(grant.where, dict(args))
+
+    async def _hand_on(self, agent: str, verb: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
+        """Delegate or drop: the entry is the act, so nothing is done that the log does not say."""
+        replay = self._log.replay
+        digest = sha256_hex(canonical(arguments))
+        try:
+            tool = delegate.tool_of(verb, arguments)
+            grant = replay.grant_named(agent, tool)
+            if grant is None or verb not in [one.tool for one in self.tools(agent)]:
+                return await self._denied(agent, verb, "no-such-grant", f"no live grant named {tool[:64]!r}", digest)
+            fields: dict[str, Any] = {"agent": agent, "launch": self._launch.index}
+            if verb == delegate.DROP:
+                kind, fields = "dropped", fields | {"grant": grant.id}
+                reason = None
+            else:
+                held = {
+                    "tool": grant.tool,
+                    "where": grant.where_value,
+                    "calls": replay.authority.read("grant_left", grant.id),
+                    "expires_ms": grant.expires_ms,
+                    "budget": replay.authority.read("grant_budget", grant.id),
+                }
+                kind = "delegated"
+                fields |= {"grant": grant.id, "to": arguments["to"]} | delegate.part_of(held, arguments)
+                fields["child"] = replay.authority.read("agent_launch", arguments["to"])
+                reason = replay.delegation_refused(fields, now_ms())
+        except ArgumentsRefused as refusal:
+            return await self._denied(agent, verb, refusal.code, str(refusal), digest)
+        if reason is not None:
+            return await self._denied(agent, verb, reason, REASONS[reason], digest)
+        try:
+            entry = await self._log.append(kind, _subjects(grant), fields, timeout_s=INTENT_TIMEOUT_S)
+        except FormatError as error:
+            return await self._denied(agent, verb, "arguments-invalid", str(error), digest)
+        except (LogUnavailable, AppendRefused) as error:
+            raise AuthorityUnavailable(f"not known to be done: it could not be logged: {error}") from error
+        if entry.void is not None:
+            return Denied(entry.void, REASONS.get(entry.void, entry.void))
+        facts: dict[str, Value] = {"index": entry.index, "grant": grant.id}
+        if kind == "delegated":
+            facts["grant"] = delegated_id(entry.predicate["id"])
+        return CallOutcome(f"{kind}, logged at {entry.index}", facts)
 
     async def deny(self, agent: str, what: str, reason: str, text: str) -> None:
         """Log a denial that the session itself decided."""
@@ -269,7 +343,15 @@ class Mediator:
             self._outcomes.add(task)
             task.add_done_callback(self._outcomes.discard)
 
-    async def _denied(self, agent: str, what: str, reason: str, text: str, digest: Digest | None) -> Denied:
+    async def _denied(
+        self,
+        agent: str,
+        what: str,
+        reason: str,
+        text: str,
+        digest: Digest | None,
+        wants: Mapping[str, Value] | None = None,
+    ) -> Denied:
         self._counts["denied"] += 1
         fields = {
             "agent": agent,
@@ -278,6 +360,7 @@ class Mediator:
             "reason": _printable(reason, 200),
             "text": text[:1000],
             "args_sha256": digest,
+            "wants": wants,
         }
         try:
             await self._log.append("action-denied", (Subject("module", self._launch.module),), fields)
@@ -289,6 +372,16 @@ class Mediator:
 def input_path(deployment: Deployment, agent: str) -> Path:
     """Where the operator puts what an agent shall work on. It is data and gives no power."""
     return deployment.root / "inputs" / f"{agent.replace(':', '_')}.json"
+
+
+def _spent(grant: Grant, performed: Performed) -> int | None:
+    """What an outcome says that the call cost; None leaves it at what it was charged."""
+    if grant.budget is None:
+        return None
+    if performed.status == "not-performed":
+        return 0
+    spent = performed.spent.get(grant.budget["unit"])
+    return None if spent is None else min(spent, int(grant.budget["call"]))
 
 
 def _subjects(grant: Grant) -> tuple[Subject, ...]:

@@ -65,16 +65,24 @@ class Gateway:
         if entry.void is not None:
             return
         self.intents.entered(entry)
-        if entry.kind == "admitted" and entry.consent is not None:
+        if entry.kind in ("delegated", "dropped"):
+            self._tools_changed()
+        elif entry.kind == "admitted" and entry.consent is not None:
             asked = entry.consent.statement
             agent = asked.predicate["agent"]
+            if asked.kind == "revocation":  # it may end what others were handed
+                self._tools_changed()
             for one in list(self._sessions.values()):
-                if one.launch.agent == agent and asked.kind in ("grant", "revocation"):
+                if one.launch.agent == agent and asked.kind in ("grant", "call-approval"):
                     one.session.tools_changed()
                 elif one.launch.agent == agent and asked.kind == "stop":
                     one.session.close("stopped", "an operator stopped the agent")
         elif entry.kind == "stop-order" and entry.predicate["launch"] in self._sessions:
             self._sessions[entry.predicate["launch"]].session.close("stop-order", "the monitor ordered a stop")
+
+    def _tools_changed(self) -> None:
+        for one in list(self._sessions.values()):
+            one.session.tools_changed()
 
     async def listen(self, listener: socket.socket) -> None:
         """Take hand-overs for ever."""

@@ -20,6 +20,7 @@ from ironbound.core.channel import SURFACE_FILE, parse_agent_surface
 from ironbound.core.constraint import parse_where
 
 from . import mcp
+from .delegate import SAYS
 from .providers import http, scratch
 from .tools import ACTIONS, ToolGrant, input_schema
 
@@ -35,7 +36,7 @@ def surface() -> bytes:
         },
         "tells": dict(mcp.TELLS),
         "resources": {uri: {"name": one.name, "about": one.about} for uri, one in mcp.RESOURCES.items()},
-        "actions": {name: {"about": about, "arguments": _widest(name)} for name, about in ACTIONS.items()},
+        "actions": {name: {"about": about, "arguments": _widest(name)} for name, about in {**ACTIONS, **SAYS}.items()},
         "errors": {str(code): about for code, about in mcp.ERRORS.items()},
     }
     encoded = canonical(document)

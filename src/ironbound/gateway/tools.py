@@ -12,6 +12,7 @@ from mcp_types import Tool
 
 from ironbound.core.canonical import canonical
 from ironbound.core.constraint import Anything, Constraint, OneOf, Prefix, Range, Where
+from ironbound.gateway import delegate
 from ironbound.gateway.providers import http, scratch
 
 ACTIONS: Final = {
@@ -34,6 +35,7 @@ class ToolGrant:
     calls_left: int
     expires_ms: int
     with_credential: bool = False
+    with_approval: bool = False
 
 
 def render_tool(grant: ToolGrant) -> Tool:
@@ -43,10 +45,14 @@ def render_tool(grant: ToolGrant) -> Tool:
 
 def describe(grant: ToolGrant) -> str:
     """What the tool does and what its grant allows, as sentences."""
+    if grant.action in delegate.SAYS:
+        return delegate.SAYS[grant.action]
     sentences = [ACTIONS.get(grant.action, f"Performs {grant.action}.")]
     sentences += [f"{name}: {_in_words(constraint)}." for name, constraint in grant.where.members]
     if grant.with_credential:
         sentences.append("The credential is added on the way out; leave it out.")
+    if grant.with_approval:
+        sentences.append("An operator approves each call; if it is refused as approval-needed, call again later.")
     sentences.append(f"Calls left: {grant.calls_left}.")
     return " ".join(sentences)
 
@@ -68,6 +74,8 @@ def _in_words(constraint: Constraint) -> str:
 
 def input_schema(grant: ToolGrant) -> dict[str, Any]:
     """The JSON Schema of the tool's arguments: those of the action, as the constraints narrow them."""
+    if grant.action in delegate.SCHEMAS:
+        return delegate.SCHEMAS[grant.action]
     constraints = grant.where.constraints()
     if grant.action != http.ACTION:
         names = scratch.ACTIONS.get(grant.action, tuple(constraints))

@@ -72,6 +72,20 @@ def count(text: str) -> int:
     return int(text)
 
 
+def rate(text: str) -> dict[str, int]:
+    """N/LENGTH, such as 5/1m, as a grant's rate."""
+    calls, _, window = text.partition("/")
+    return {"calls": count(calls), "window_ms": age_ms(window)}
+
+
+def budget(text: str) -> dict[str, Any]:
+    """ALL/EACH:UNIT, such as 9000/500:bytes, as a grant's budget."""
+    match = re.fullmatch(r"([1-9][0-9]{0,14})/([1-9][0-9]{0,14}):([a-z][a-z0-9_-]{0,31})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r}: write what all calls and what each may cost, as 9000/500:bytes")
+    return {"unit": match[3], "total": int(match[1]), "call": int(match[2])}
+
+
 def constraint(text: str) -> tuple[str, Any]:
     """ARG=VALUE, ARG=a|b|c, ARG=/pre/fix/*, ARG=1..10 or ARG=* as a grant's constraint."""
     name, found, value = text.partition("=")

@@ -25,6 +25,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve profile FILE...        approve a profile (base, then overrides)
   ironbound approve module FILE            approve an agent's code, by digest
   ironbound approve canaries               approve the hostile agents that test the sandbox
+  ironbound approve call INDEX             approve one call that was denied for want of it
   ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image
   ironbound image list                     the images here, each checked
   ironbound image kernel                   the kernel that virtual machines boot
@@ -47,7 +48,7 @@ Every command has --help with an example; most have --json and -d DIR (the deplo
 """
 
 GROUPS: Final = {
-    "approve": ("Approve a profile, a module or the canaries.", "ironbound approve module agent.wasm"),
+    "approve": ("Approve a profile, a module, the canaries or one call.", "ironbound approve module agent.wasm"),
     "image": ("Root file systems of native agents.", "ironbound image list -d prod"),
     "canary": ("The hostile agents.", "ironbound canary run -d prod"),
     "evidence": ("Evidence.", "ironbound evidence export -o evidence.ironbound"),

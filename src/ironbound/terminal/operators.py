@@ -66,11 +66,11 @@ async def folded(deployment: Deployment, listener: Callable[[Entry], None] | Non
     return log
 
 
-def replayed(deployment: Deployment) -> Replay:
-    """The state that the log says, now."""
+def replayed(deployment: Deployment, listener: Callable[[Entry], None] | None = None) -> Replay:
+    """The state that the log says, now; each entry is shown to `listener`."""
 
     async def fold() -> Replay:
-        log = await folded(deployment)
+        log = await folded(deployment, listener)
         await log.close()
         return log.replay
 

@@ -276,7 +276,7 @@ async def _answer(response: httpx.Response, credential: Credential | None, limit
         facts["encoding"] = "base64"
     failed = response.status_code >= 400
     detail = f"{response.status_code}, {len(content)} bytes"
-    return Performed("failed" if failed else "performed", detail, text, facts)
+    return Performed("failed" if failed else "performed", detail, text, facts, {"bytes": len(content)})
 
 
 def _latin(data: bytes) -> str:

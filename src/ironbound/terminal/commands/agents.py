@@ -9,7 +9,7 @@ from typing import Any, Final
 from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.replay import Replay
 from ironbound.terminal import operators
-from ironbound.terminal.arguments import Command, age_ms, constraint, count, deployment_of, option
+from ironbound.terminal.arguments import Command, age_ms, budget, constraint, count, deployment_of, option, rate
 from ironbound.terminal.voice import Stop, usage
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
 
@@ -79,6 +79,10 @@ def _grant(arguments: argparse.Namespace) -> int:
             "calls": arguments.calls,
             "expires_ms": now_ms() + arguments.life,
             "credential": arguments.credential,
+            "rate": arguments.rate,
+            "budget": arguments.budget,
+            "approvals": arguments.approvals,
+            "delegable": arguments.delegable,
         },
         ticket=arguments.ticket,
     )
@@ -135,6 +139,10 @@ COMMANDS: Final = (
             option("--calls", type=count, default=1, metavar="N", help="how often (default: once)"),
             option("--for", dest="life", type=age_ms, default=age_ms("1h"), metavar="8h", help="how long (default 1h)"),
             option("--credential", metavar="NAME", help="the gateway's credential to use"),
+            option("--rate", type=rate, metavar="N/LENGTH", help="N calls at once, then N in that time, as 5/1m"),
+            option("--budget", type=budget, metavar="ALL/EACH:UNIT", help="what calls may cost, as 9000/500:bytes"),
+            option("--approvals", type=count, default=0, metavar="N", help="operators that each call needs"),
+            option("--delegable", type=count, default=0, metavar="N", help="how often agents may hand it on"),
         ),
     ),
     Command(

@@ -1,4 +1,4 @@
-"""`ironbound approve`: a profile, a module or the canaries, as operators sign them."""
+"""`ironbound approve`: a profile, a module, the canaries or one call, as operators sign them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Final
 
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.profile import Layer, merge
+from ironbound.core.replay import Entry
 from ironbound.core.surface import approval_body
 from ironbound.terminal import operators
-from ironbound.terminal.arguments import Command, deployment_of, option
-from ironbound.terminal.voice import OK, note
+from ironbound.terminal.arguments import Command, count, deployment_of, option
+from ironbound.terminal.voice import OK, Stop, note
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
 
 from .signing import SIGNED, settle, tell
@@ -64,6 +65,30 @@ def _canaries(arguments: argparse.Namespace) -> int:
     return tell(arguments, settle(arguments, deployment, payloads), "canary approved")
 
 
+def _call(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    entries: dict[int, Entry] = {}
+    replay = operators.replayed(deployment, lambda entry: entries.update({entry.index: entry}))
+    entry = entries.get(arguments.index)
+    wants = entry.predicate["wants"] if entry is not None and entry.kind == "action-denied" else None
+    if entry is None or wants is None:
+        raise Stop(f"entry {arguments.index} is no call that wants an approval", "`ironbound log` shows the denials")
+    grant = replay.books.grants.get(wants["grant"])
+    if grant is None:
+        raise Stop(f"entry {arguments.index} names a grant that there is not")
+    payload = operators.build(
+        replay,
+        "call-approval",
+        agent=grant.agent,
+        module=grant.module,
+        config=grant.config,
+        body={"grant": grant.id, "tool": grant.tool, "args": wants["args"]},
+        ticket=arguments.ticket,
+    )
+    results = settle(arguments, deployment, [(payload, [])])
+    return tell(arguments, results, f"one call of {grant.tool} by {grant.agent} approved")
+
+
 COMMANDS: Final = (
     Command(
         "approve profile",
@@ -78,6 +103,13 @@ COMMANDS: Final = (
         "Approve a module.",
         "ironbound approve module agent.wasm --sign ada",
         (*SIGNED, option("file", type=Path, metavar="FILE")),
+    ),
+    Command(
+        "approve call",
+        _call,
+        "Approve one call that an agent tried.",
+        "ironbound approve call 1234 --sign ada",
+        (*SIGNED, option("index", type=count, metavar="INDEX", help="the log's entry that denied the call")),
     ),
     Command("approve canaries", _canaries, "Approve the canaries.", "ironbound approve canaries --sign ada", SIGNED),
 )

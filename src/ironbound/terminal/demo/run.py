@@ -27,6 +27,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.native import Manifest
 from ironbound.core.profile import RUNTIMES, Layer, merge
 from ironbound.core.replay import Entry
+from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from ironbound.core.tree import PROGRAM_MODE
 from ironbound.core.trust import parse_pin
@@ -216,6 +217,7 @@ class Demo:
             "calls": 100,
             "expires_ms": now_ms() + HOUR_MS,
             "credential": credential,
+            **NO_LIMITS,
         }
         return await self._sign("grant", signers, agent=AGENT, module=self._module, config=self._config, body=body)
 
