@@ -15,7 +15,7 @@ WAIT = b""
 _TABLE, _TEXT, _LAST, _INBOX = 64, 4096, 1 << 20, 2 << 20
 
 
-def call(number: int, tool: str, **arguments: Any) -> bytes:
+def call(number: int, tool: str, /, **arguments: Any) -> bytes:
     """A tools/call line."""
     return request(number, "tools/call", {"name": tool, "arguments": arguments})
 

@@ -1,0 +1,110 @@
+"""Real agents hand on what they hold, and real operators approve single calls, through the agent's own pipe."""
+
+from __future__ import annotations
+
+import json
+
+from puppet import WAIT, call, puppet, request
+from stand import Stand
+
+from ironbound.core.replay import Entry, delegated_id
+
+ANY = {"name": {"any": True}, "text": {"any": True}}
+
+
+def over(stand: Stand, started: Entry) -> str:
+    return str(stand.await_entry("exited", started.index, started=started.index).predicate["report"])
+
+
+def refusals(stand: Stand, started: Entry) -> list[str]:
+    found = stand.entries("action-denied", started.index, agent=started.predicate["agent"])
+    return [one.predicate["reason"] for one in found]
+
+
+def test_a_part_is_handed_on_through_the_pipe_used_by_the_other_and_ends_with_the_whole(stand: Stand) -> None:
+    write = call(1, "note", name="a.txt", text="x")
+    child = stand.started("child", puppet(WAIT, write, call(2, "note", name="b.txt", text="x"), WAIT, write))
+    parent = stand.started("parent", puppet(
+        call(1, "ironbound.delegate", tool="scratch.write", to="child"),
+        WAIT,
+        call(2, "ironbound.delegate", tool="scratch.write", to="nobody", name="note"),
+        call(3, "ironbound.delegate", tool="scratch.write", to="child", name="note", calls=9),
+        call(4, "ironbound.delegate", tool="scratch.write", to="child", name="note", where={"more": {"any": True}}),
+        call(5, "ironbound.delegate", tool="scratch.write", to="child", name="note",
+             where=ANY | {"name": {"equals": "a.txt"}}, calls=3),
+        WAIT,
+        WAIT,
+    ))  # fmt: skip
+    grant = stand.grant("parent", "scratch.write", where=ANY, calls=4, delegable=1)
+    handed = stand.await_entry("delegated", parent.index, agent="parent")
+    part = delegated_id(handed.predicate["id"])
+    intent = stand.await_entry("action-intent", handed.index, agent="child")
+    assert intent.void is None and intent.predicate["grant"] == part
+    stand.await_entry("action-denied", intent.index, agent="child", reason="arguments-not-covered")
+    left = stand.log.with_state(lambda replay: [replay.authority.read("grant_left", one) for one in (grant, part)])
+    assert left == [3, 2]
+    stand.revoke("parent", grant)
+    over(stand, child)
+    assert refusals(stand, child) == ["arguments-not-covered", "grant-revoked"]
+    stand.stop_agent("parent")
+    over(stand, parent)
+    assert refusals(stand, parent) == ["no-such-grant", "child-not-running", "delegated-too-much", "not-narrower"]
+
+
+def test_the_two_tools_stand_in_the_list_only_for_who_has_something_to_hand_on(stand: Stand) -> None:
+    for delegable, tools in ((0, ["scratch.write"]), (1, ["ironbound.delegate", "ironbound.drop", "scratch.write"])):
+        agent = f"lister-{delegable}"
+        entry = stand.started(agent, puppet(WAIT, request(1, "tools/list", {})))
+        stand.grant(agent, "scratch.write", where=ANY, delegable=delegable)
+        listed = json.loads(over(stand, entry))["result"]["tools"]
+        assert [one["name"] for one in listed] == tools
+
+
+def test_an_agent_gives_up_its_own_grant_for_good(stand: Stand) -> None:
+    entry = stand.started("modest", puppet(
+        WAIT,
+        call(1, "ironbound.drop", tool="scratch.write"),
+        call(2, "scratch.write", name="a.txt", text="x"),
+    ))  # fmt: skip
+    stand.grant("modest", "scratch.write", where=ANY, delegable=1)
+    over(stand, entry)
+    assert stand.entries("dropped", entry.index, agent="modest")
+    assert refusals(stand, entry) == ["grant-revoked"]
+    assert stand.log.with_state(lambda replay: replay.holds("modest")) == []
+
+
+def test_a_call_that_needs_approval_goes_through_once_an_operator_approved_this_very_call(stand: Stand) -> None:
+    write = call(1, "scratch.write", name="paid.txt", text="x")
+    again = call(2, "scratch.write", name="paid.txt", text="x")
+    entry = stand.started("asker", puppet(WAIT, write, WAIT, write, again))
+    stand.grant("asker", "scratch.write", where=ANY | {"name": {"equals": "paid.txt"}}, approvals=2)
+    denied = stand.await_entry("action-denied", entry.index, agent="asker", reason="approval-needed")
+    assert denied.predicate["wants"]["args"]["name"] == "paid.txt"
+    done = stand.command("approve", "call", str(denied.index), names=("ada",))
+    assert done.returncode == 1 and "approval-lacks-humans" in done.stderr, done.stderr
+    done = stand.command("approve", "call", str(denied.index), names=("ada", "bo"))
+    assert done.returncode == 0, done.stderr
+    intent = stand.await_entry("action-intent", denied.index, agent="asker")
+    assert intent.void is None and intent.predicate["approval"] is not None
+    over(stand, entry)
+    assert refusals(stand, entry) == ["approval-needed", "approval-needed"]
+    assert len(stand.entries("action-intent", denied.index, agent="asker")) == 1
+
+
+def test_who_acts_for_a_client_says_so_and_can_do_no_more_than_the_client(stand: Stand) -> None:
+    client = stand.started("client", puppet(WAIT, WAIT, WAIT))
+    narrow = stand.grant("client", "scratch.write", where=ANY | {"name": {"equals": "a.txt"}}, calls=1)
+
+    def act(number: int, name: str) -> bytes:
+        arguments = {"name": "scratch.write", "arguments": {"name": name, "text": "x"}}
+        return request(number, "tools/call", arguments | {"_meta": {"ironbound.dev/client": narrow}})
+
+    entry = stand.started("deputy", puppet(WAIT, act(1, "b.txt"), act(2, "a.txt"), act(3, "a.txt")))
+    stand.grant("deputy", "scratch.write", where=ANY, calls=9)
+    over(stand, entry)
+    assert refusals(stand, entry) == ["client-not-covered"]
+    intents = stand.entries("action-intent", entry.index, agent="deputy")
+    assert [(one.predicate["client"]["grant"], one.void) for one in intents] == [(narrow, None)] * 2
+    assert stand.log.with_state(lambda replay: replay.authority.read("grant_left", narrow)) == 1
+    stand.stop_agent("client")
+    over(stand, client)
