@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import webauthn as second_opinion
-from authenticators import AT, BE, BS, DEPLOYMENT, ED, UP, UV, PasskeyDevice, SshDevice, seed
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from webauthn.helpers.exceptions import WebAuthnException
 
+from authenticators import AT, BE, BS, DEPLOYMENT, ED, UP, UV, PasskeyDevice, SshDevice, seed
 from ironbound.core import sshsig
 from ironbound.core import webauthn as ours
 from ironbound.core.canonical import FormatError, b64encode, canonical

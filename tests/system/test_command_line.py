@@ -21,7 +21,7 @@ COMMANDS = [
     ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
     ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
-    ("verify",), ("demo",),
+    ("verify",), ("demo",), ("operator", "key"),
 ]  # fmt: skip
 
 

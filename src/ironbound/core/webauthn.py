@@ -87,6 +87,13 @@ def _load(spki: bytes) -> EllipticCurvePublicKey | PublicKey:
     return key
 
 
+def cose_key(spki: bytes) -> bytes:
+    """The same public key as authenticators spell it: COSE_Key in CTAP2's canonical CBOR (RFC 9053 §7)."""
+    if isinstance(_load(spki), PublicKey):
+        return bytes.fromhex("a4010103272006215820") + spki[-32:]
+    return bytes.fromhex("a5010203262001215820") + spki[-64:-32] + bytes.fromhex("225820") + spki[-32:]
+
+
 def challenge_of(message: bytes) -> bytes:
     """The 32 bytes that an authenticator is asked to sign for a message: its SHA-256."""
     return sha256(message).digest()

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.canonical import Value, b64encode, canonical, sha256_hex
-from ironbound.core.envelope import sign_envelope
+from ironbound.core.canonical import Value, canonical, sha256_hex
+from ironbound.core.envelope import SigningKey, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
+from ironbound.core.scheme import OperatorKey, key_entry
 from ironbound.core.statement import Subject, encode_statement
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
+from ironbound.core.webauthn import Passkey
 from ironbound.ledger.settings import LedgerRefused
 from ironbound.node.tpm import Tpm, TpmError
 from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
@@ -25,6 +27,7 @@ from ironbound.wire.log import now_ms
 from ironbound.wire.privilege import missing_as_root
 
 from . import compose
+from .ssh import SshSigner
 from .voice import Stop
 
 VOICED: Final = ("controller", "node", "gateway", "monitor")
@@ -55,10 +58,15 @@ FOLDERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A human's name and the key made for them here."""
+    """A human's name and their key: one made for them here, an SSH key of their own, or a passkey."""
 
     name: str
-    key: PrivateKey
+    key: SigningKey | Passkey
+
+    @property
+    def public(self) -> OperatorKey:
+        """What is enrolled of the key."""
+        return self.key if isinstance(self.key, Passkey) else self.key.public
 
 
 def free_ports(count: int) -> list[int]:
@@ -85,23 +93,20 @@ def write(path: Path, data: bytes, mode: int, uid: int | None = None) -> None:
         os.chown(path, uid, uid)
 
 
-def _public(key: PrivateKey) -> dict[str, str]:
-    return {"scheme": key.public.scheme, "public": b64encode(key.public.raw)}
-
-
 def initialise(
     root: Path,
     name: str,
-    operators: Sequence[tuple[str, bytes]],
+    operators: Sequence[tuple[str, bytes | SshSigner | Passkey]],
     quorum: int,
     keys: Path | None = None,
     environment: str = PRODUCTION,
     canary_interval_ms: int = CANARY_INTERVAL_MS,
     tpm: str | None = None,
 ) -> Deployment:
-    """A new deployment in the empty directory `root`. `operators`: names with their keys' passphrases.
+    """A new deployment in the empty directory `root`. `operators`: names, each with their own key or a passphrase.
 
-    Their encrypted keys go to `keys` (default: `operators/` inside). `environment` is what the deployment is for; it
+    For a passphrase a key is made; it goes, encrypted, to `keys` (default: `operators/` inside). All but passkeys
+    sign the trust root here, and they have to be enough for its quorum. `environment` is what the deployment is for; it
     is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled.
     Raises Stop with cause and hint.
     """
@@ -111,7 +116,12 @@ def initialise(
         raise Stop(f"a quorum of {quorum} can't be met by {len(operators)} operators")
     if len({one for one, _ in operators}) != len(operators):
         raise Stop("an operator is named twice")
-    if not all(passphrase for _, passphrase in operators):
+    if sum(not isinstance(key, Passkey) for _, key in operators) < quorum:
+        raise Stop(
+            f"a quorum of {quorum} has to sign the trust root here, and passkeys can't",
+            "let enough operators have a key file or an SSH key",
+        )
+    if not all(key for _, key in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
     enrolment = None if tpm is None else _enrolment(tpm)
     separated = os.getuid() == 0
@@ -135,9 +145,14 @@ def initialise(
         path.chmod(0o700 if folder in ("keys", "operators") else 0o755)
         if separated and owner != "root":
             os.chown(path, users[owner], users[owner])
-    people = [Operator(one, PrivateKey.generate(os.urandom(32))) for one, _ in operators]
-    for person, (_, passphrase) in zip(people, operators, strict=True):
-        write((keys or root / "operators") / f"{person.name}.key", person.key.to_pem(passphrase), 0o400)
+    people = []
+    for one, own in operators:
+        if isinstance(own, bytes):
+            made = PrivateKey.generate(os.urandom(32))
+            write((keys or root / "operators") / f"{one}.key", made.to_pem(own), 0o400)
+            people.append(Operator(one, made))
+        else:
+            people.append(Operator(one, own))
     services = {role: PrivateKey.generate(os.urandom(32)) for role in (*ROLES, "witness")}
     for role, key in services.items():
         user = users["monitor" if role == "witness" else role]
@@ -150,7 +165,7 @@ def initialise(
     )
     root_statement["tpm"] = enrolment
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
-    envelope = sign_envelope(payload, [person.key for person in people])
+    envelope = sign_envelope(payload, [person.key for person in people if not isinstance(person.key, Passkey)])
     trust = parse_trust_root(envelope.encode())
     settings: dict[str, Value] = {"version": 1, "read_port": read_port, "witness_port": witness_port, "tpm": tpm}
     write(root / "trust-root.json", envelope.encode(), 0o644)
@@ -185,7 +200,7 @@ def _enrolment(address: str) -> dict[str, str]:
 
 
 def _roster_digest(people: Sequence[Operator]) -> Any:
-    return sha256_hex(canonical([[person.name, person.key.public.keyid] for person in people]))
+    return sha256_hex(canonical([[person.name, person.public.keyid] for person in people]))
 
 
 def _trust_root(
@@ -206,9 +221,9 @@ def _trust_root(
         "deployment": name,
         "environment": environment,
         "created_ms": now_ms(),
-        "operators": [{"name": one.name, "keys": [_public(one.key)]} for one in people],
+        "operators": [{"name": one.name, "keys": [key_entry(one.public)]} for one in people],
         "quorum": dict.fromkeys(("module", "profile", "launch", "grant"), quorum),
-        "services": {role: _public(services[role]) for role in VOICED},
+        "services": {role: key_entry(services[role].public) for role in VOICED},
         "log": {"origin": origin, "vkey": log.vkey},
         "witness_policy": (
             f"log {log.vkey}\nwitness monitor {witness.vkey} http://127.0.0.1:{witness_port}\nquorum monitor\n"

@@ -20,6 +20,7 @@ USAGE: Final = """\
 ironbound runs agents that cannot raise their own privileges, and proves it.
 
   ironbound init DIR                       make a deployment: keys, trust root, log; prints the pin
+  ironbound operator key FILE              what a trust root would hold of an operator's own key
   ironbound up                             run its services until Ctrl-C
   ironbound status | agents | grants | log what the log says now
   ironbound approve profile FILE...        approve a profile (base, then overrides)
@@ -51,6 +52,7 @@ GROUPS: Final = {
     "approve": ("Approve a profile, a module, the canaries or one call.", "ironbound approve module agent.wasm"),
     "image": ("Root file systems of native agents.", "ironbound image list -d prod"),
     "canary": ("The hostile agents.", "ironbound canary run -d prod"),
+    "operator": ("Operators' keys.", "ironbound operator key id_ed25519_sk.pub --deployment-id prod-1f2e3d"),
     "evidence": ("Evidence.", "ironbound evidence export -o evidence.ironbound"),
 }
 """The first words of commands that have two: what they are about, and an example."""

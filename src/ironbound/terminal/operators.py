@@ -14,15 +14,18 @@ from typing import Any, Final
 import httpx
 
 from ironbound.core.canonical import Digest, FormatError, Value, b64decode, b64encode, canonical, parse_json
-from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
+from ironbound.core.envelope import Envelope, SigningKey, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
+from ironbound.core.sshsig import SshKey
 from ironbound.core.statement import parse_statement
 from ironbound.wire.deployment import Deployment, DeploymentError, read_file
 from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
 
+from .enrol import enrolled
+from .ssh import SshSigner
 from .voice import Stop, passphrases
 
 #: How long a request can be approved and submitted, unless the operator says otherwise.
@@ -77,21 +80,43 @@ def replayed(deployment: Deployment, listener: Callable[[Entry], None] | None = 
     return asyncio.run(fold())
 
 
-def load_keys(folder: Path, names: Sequence[str], descriptor: int | None) -> list[PrivateKey]:
-    """The operators' private keys, each opened with its passphrase."""
-    keys = []
-    files = []
-    for name in names:
+def load_keys(deployment: Deployment, folder: Path, words: Sequence[str], descriptor: int | None) -> list[SigningKey]:
+    """What the operators sign with: `NAME` is the key file of that name in `folder`, `NAME=FILE` an SSH private key.
+
+    Passphrases are lines of the descriptor, one for each operator; without it we ask, or ssh-keygen does.
+    """
+    named = [word.partition("=")[::2] for word in words]
+    files: dict[str, bytes] = {}
+    for name, path in named:
+        if path:
+            continue
         try:
-            files.append(read_file(folder / f"{name}.key"))
+            files[name] = read_file(folder / f"{name}.key")
         except DeploymentError as error:
-            raise Stop(f"operator {name}: {error}", "give the folder of the keys with --keys") from error
-    for name, data, passphrase in zip(names, files, passphrases(descriptor, names), strict=True):
+            raise Stop(
+                f"operator {name}: {error}", "give the folder with --keys, or an SSH key with --sign NAME=FILE"
+            ) from error
+    asked = [name for name, path in named if not path or descriptor is not None]
+    phrases = dict(zip(asked, passphrases(descriptor, asked), strict=True)) if asked else {}
+    keys: list[SigningKey] = []
+    for name, path in named:
+        if path:
+            keys.append(_ssh_key(deployment, name, Path(path), phrases.get(name)))
+            continue
         try:
-            keys.append(PrivateKey.from_pem(data, passphrase))
+            keys.append(PrivateKey.from_pem(files[name], phrases[name]))
         except FormatError as error:
             raise Stop(f"operator {name}: the key does not open ({error.code})", "is the passphrase right?") from error
     return keys
+
+
+def _ssh_key(deployment: Deployment, name: str, path: Path, passphrase: bytes | None) -> SshSigner:
+    """The SSH key in a file, as the trust root enrols it for this human."""
+    public = enrolled(f"{path}.pub", deployment.trust.deployment)
+    found = deployment.trust.keys.get(public.keyid)
+    if not isinstance(found, SshKey) or deployment.trust.humans.get(found.keyid) != name:
+        raise Stop(f"{path}.pub is not a key of operator {name} in the trust root")
+    return SshSigner(path, found, passphrase)
 
 
 def build(
@@ -140,14 +165,14 @@ def shown(envelope: Envelope) -> str:
     return shown_text(statement.kind, statement.predicate)
 
 
-def approve(request: Envelope, deployment: str, key: PrivateKey) -> Envelope:
+def approve(request: Envelope, deployment: str, key: SigningKey) -> Envelope:
     """Another operator's approval of this very content."""
     expires = parse_statement(request.payload).predicate["expires_ms"]
     payload = encode_approval(request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires)
     return sign_envelope(payload, [key])
 
 
-def sign(payload: bytes, deployment: str, keys: Sequence[PrivateKey], artifacts: Sequence[bytes]) -> Submission:
+def sign(payload: bytes, deployment: str, keys: Sequence[SigningKey], artifacts: Sequence[bytes]) -> Submission:
     """Signed by the first key as initiator, approved by the others."""
     request = sign_envelope(payload, [keys[0]])
     approvals = tuple(approve(request, deployment, key) for key in keys[1:])

@@ -7,26 +7,33 @@ import asyncio
 import getpass
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ironbound.core.scheme import key_entry
+from ironbound.core.sshsig import SshKey
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
+from ironbound.core.webauthn import Passkey
 from ironbound.terminal.arguments import JSON, PLACE, PLACED, Command, age_ms, deployment_of, option
-from ironbound.terminal.voice import OK, emit, note, paint, passphrases, say
+from ironbound.terminal.enrol import TOUCH, enrolled
+from ironbound.terminal.ssh import SshSigner
+from ironbound.terminal.voice import OK, Stop, emit, note, paint, passphrases, say
 
 
 def _init(arguments: argparse.Namespace) -> int:
     from ironbound.terminal.init import initialise
 
-    names = arguments.operator or [re.sub(r"[^a-z0-9._-]", "-", getpass.getuser().lower()) or "operator"]
+    words = arguments.operator or [re.sub(r"[^a-z0-9._-]", "-", getpass.getuser().lower()) or "operator"]
     directory = arguments.directory.resolve()
     base = re.sub(r"[^a-z0-9-]", "-", directory.name.lower()).strip("-") or "ironbound"
     name = arguments.name or f"{base[:40]}-{os.urandom(3).hex()}"
-    phrases = passphrases(arguments.passphrase_fd, names, new=True)
+    people = _people(words, name, arguments.passphrase_fd)
+    names = [one for one, _ in people]
     deployment = initialise(
         directory,
         name,
-        list(zip(names, phrases, strict=True)),
+        people,
         arguments.quorum,
         arguments.keys,
         arguments.environment,
@@ -53,6 +60,33 @@ def _init(arguments: argparse.Namespace) -> int:
             say(paint("separation by process only, not by user (that takes root); the evidence says so", "yellow"))
         say(f"pin        {pin}")
         note("hand the pin to your auditor by another road; then: " + f"ironbound up -d {arguments.directory}")
+    return OK
+
+
+def _people(
+    words: Sequence[str], deployment: str, descriptor: int | None
+) -> list[tuple[str, bytes | SshSigner | Passkey]]:
+    """The operators with their own keys (NAME=FILE), or with the passphrases of those to be made."""
+    named = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    if len(named) != len(words):
+        raise Stop("an operator is named twice")
+    own = {name: enrolled(file, deployment) for name, file in named.items() if file}
+    asked = [name for name in named if name not in own or (descriptor is not None and isinstance(own[name], SshKey))]
+    phrases = dict(zip(asked, passphrases(descriptor, asked, new=True), strict=True)) if asked else {}
+    people: list[tuple[str, bytes | SshSigner | Passkey]] = []
+    for name, file in named.items():
+        key = own.get(name)
+        if isinstance(key, SshKey):
+            private = Path(file.removeprefix(TOUCH).removesuffix(".pub"))
+            people.append((name, SshSigner(private, key, phrases.get(name))))
+        else:
+            people.append((name, key if isinstance(key, Passkey) else phrases[name]))
+    return people
+
+
+def _operator_key(arguments: argparse.Namespace) -> int:
+    key = enrolled(arguments.file, arguments.deployment_id)
+    emit({"entry": key_entry(key), "keyid": key.keyid})
     return OK
 
 
@@ -95,11 +129,29 @@ COMMANDS: Final = (
                 metavar="15m",
                 help="each canary bites once in each interval (default 15m)",
             ),
-            option("--operator", action="append", default=[], metavar="NAME", help="a human (default: you)"),
+            option(
+                "--operator",
+                action="append",
+                default=[],
+                metavar="NAME[=FILE]",
+                help="a human (default: you), with their own key: an SSH public key or a passkey's registration",
+            ),
             option("--quorum", type=int, default=1, metavar="N", help="how many humans it takes (default 1)"),
             option("--keys", type=Path, metavar="DIR", help="where the operators' keys go (default: inside)"),
             option("--passphrase-fd", type=int, metavar="N", help="passphrases, a line for each operator"),
             JSON,
+        ),
+    ),
+    Command(
+        "operator key",
+        _operator_key,
+        "What a trust root would hold of an operator's own key.",
+        "ironbound operator key ~/.ssh/id_ed25519_sk.pub --deployment-id prod-1f2e3d",
+        (
+            option(
+                "file", metavar="FILE", help="an SSH public key or a passkey's registration; touch:FILE without PIN"
+            ),
+            option("--deployment-id", required=True, metavar="ID", help="the deployment that it will sign for"),
         ),
     ),
     Command("up", _up, "Run the services until Ctrl-C.", "ironbound up -d prod", (PLACE,)),

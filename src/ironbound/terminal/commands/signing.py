@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ironbound.core.envelope import SigningKey
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
 from ironbound.terminal.voice import OK, emit, note, say, usage
@@ -14,7 +15,13 @@ from ironbound.wire.deployment import Deployment
 
 SIGNED: Final = (
     *PLACED,
-    option("--sign", action="append", default=[], metavar="NAME", help="operator; the first asks, the others approve"),
+    option(
+        "--sign",
+        action="append",
+        default=[],
+        metavar="NAME[=FILE]",
+        help="operator, with their SSH private key if that is enrolled; the first asks, the others approve",
+    ),
     option("--keys", type=Path, metavar="DIR", help="folder of the operators' keys"),
     option("--passphrase-fd", type=int, metavar="N", help="passphrases, a line for each operator"),
     option("--ticket", default="", metavar="TEXT", help="your reference, signed with it"),
@@ -23,13 +30,18 @@ SIGNED: Final = (
 """The options of every command that makes a signed request."""
 
 
+def _keys(arguments: argparse.Namespace, deployment: Deployment) -> list[SigningKey]:
+    folder = arguments.keys or deployment.root / "operators"
+    return operators.load_keys(deployment, folder, arguments.sign, arguments.passphrase_fd)
+
+
 def settle(
     arguments: argparse.Namespace, deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]]
 ) -> list[dict[str, Any]]:
     """Sign each payload as the options say, and send it or write it to a file."""
     if not arguments.sign:
         usage("nobody signs", "name the operators with --sign NAME; the first asks, the others approve")
-    keys = operators.load_keys(arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd)
+    keys = _keys(arguments, deployment)
     results = []
     for payload, artifacts in payloads:
         submission = operators.sign(payload, deployment.trust.deployment, keys, artifacts)
@@ -62,7 +74,7 @@ def _sign(arguments: argparse.Namespace) -> int:
         usage("nobody signs", "name the operator with --sign NAME")
     for line in operators.shown(submission.request).splitlines():
         note(line)
-    keys = operators.load_keys(arguments.keys or deployment.root / "operators", arguments.sign, arguments.passphrase_fd)
+    keys = _keys(arguments, deployment)
     approvals = tuple(operators.approve(submission.request, deployment.trust.deployment, key) for key in keys)
     signed = operators.Submission(submission.request, submission.approvals + approvals, submission.artifacts)
     target = arguments.out or arguments.file

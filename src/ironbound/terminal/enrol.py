@@ -1,0 +1,79 @@
+"""An operator's own key, from the file that their tool made: an SSH public key or a passkey's registration.
+
+Decides whether the file says what it seems to; what a signature of that key proves, each signature shows anew. No
+attestation is asked for: a registration proves nothing about the device, so nothing is taken from it but the key.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from ironbound.core.canonical import FormatError, b64decode, parse_json
+from ironbound.core.scheme import OperatorKey
+from ironbound.core.sshsig import SshKey, namespace_of, parse_public_line
+from ironbound.core.webauthn import Passkey, cose_key
+from ironbound.wire.deployment import DeploymentError, read_file
+
+from .voice import Stop
+
+#: Before an SSH security key's file: a touch is enough, where else a PIN or a fingerprint is needed as well.
+TOUCH: Final = "touch:"
+MAX_REGISTRATION: Final = 32_768
+_ELIGIBLE, _ATTESTED, _EXTENSIONS = 0x08, 0x40, 0x80
+
+
+def enrolled(word: str, deployment: str) -> OperatorKey:
+    """The key in `FILE` or `touch:FILE`, as a deployment's trust root will hold it. Stop if there is none."""
+    path = Path(word.removeprefix(TOUCH))
+    try:
+        data = read_file(path, MAX_REGISTRATION)
+        if data.lstrip()[:1] == b"{":
+            return passkey(parse_json(data, limit=MAX_REGISTRATION, depth=8))
+        blob = parse_public_line(data.decode("ascii"))
+        security_key = SshKey(blob, namespace_of(deployment), False).application is not None
+        if word.startswith(TOUCH) and not security_key:
+            raise FormatError("key-invalid", "a software key can't be touched")
+        return SshKey(blob, namespace_of(deployment), security_key and not word.startswith(TOUCH))
+    except (FormatError, DeploymentError, UnicodeDecodeError) as error:
+        raise Stop(
+            f"{path}: {error}",
+            "give a public key of ssh-keygen (ed25519 or ed25519-sk), or what credential.toJSON() gave",
+        ) from error
+
+
+def _base64url(value: Any) -> bytes:
+    text = str(value)
+    return b64decode(text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4))
+
+
+def passkey(value: Any) -> Passkey:
+    """The passkey of a RegistrationResponseJSON (WebAuthn level 3 §5.1), whose parts must tell the same key."""
+    try:
+        response = value["response"]
+        client = parse_json(_base64url(response["clientDataJSON"]), limit=4096, depth=8)
+        data, spki = _base64url(response["authenticatorData"]), _base64url(response["publicKey"])
+        credential = _base64url(value["id"])
+    except (KeyError, TypeError) as error:
+        raise FormatError("registration", f"{error} is missing") from None
+    if type(client) is not dict or client.get("type") != "webauthn.create":
+        raise FormatError("registration", "the client data is not that of a registration")
+    origin = str(client.get("origin"))
+    host = origin.partition("://")[2].partition(":")[0]
+    rp_id = _party(data[:32], host)
+    attested = bytes(16) if len(data) < 55 else data[37:53]
+    expected = attested + len(credential).to_bytes(2, "big") + credential + cose_key(spki)
+    if len(data) < 37 or not data[32] & _ATTESTED or data[32] & _EXTENSIONS or data[37:] != expected:
+        raise FormatError("registration", "the authenticator's data tells another key, or more than a key")
+    return Passkey(spki, credential, rp_id, origin, bool(data[32] & _ELIGIBLE))
+
+
+def _party(digest: bytes, host: str) -> str:
+    """The rpId with this SHA-256: the origin's host or a domain above it."""
+    parts = host.split(".")
+    for at in range(len(parts)):
+        candidate = ".".join(parts[at:])
+        if sha256(candidate.encode()).digest() == digest:
+            return candidate
+    raise FormatError("registration", f"the passkey belongs to another party than {host[:80]!a}")
