@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +366,92 @@ def test_a_configuration_that_ironbound_would_not_make_is_not_approved(stand: St
         refused(stand, stand.sign(payload, artifacts=(good,)).encode(), "profile-malformed")
 
 
+# R13: a malformed configuration, one kind at a time: signed by a quorum, and refused all the same
+
+
+def _changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(config: dict[str, Any]) -> None:
+        *folders, name = path.split(".")
+        place = config
+        for folder in folders:
+            place = place[folder]
+        if value is ...:
+            del place[name]
+        else:
+            place[name] = value
+
+    return change
+
+
+MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a switch that turns the policy off": _changed("ignore_policy", True),
+    "a switch inside the runtime": _changed("runtime.skip_checks", True),
+    "strict security off": _changed("runtime.strict_security", False),
+    "strict security as a word": _changed("runtime.strict_security", "true"),
+    "strict security missing": _changed("runtime.strict_security", ...),
+    "no import disallowed": _changed("runtime.disallowed_imports", []),
+    "one import less disallowed": _changed("runtime.disallowed_imports", ["wasi_snapshot_preview1"]),
+    "an unknown runtime": _changed("runtime.type", "host"),
+    "a runtime of another kind": _changed("runtime.type", "runc"),
+    "no runtime": _changed("runtime", ...),
+    "no channel": _changed("channel", ...),
+    "a limit missing": _changed("runtime.max_memory", ...),
+    "a limit of zero": _changed("runtime.max_wall_clock", 0),
+    "a negative limit": _changed("runtime.max_memory", -1),
+    "a limit beyond its range": _changed("runtime.max_memory", 2**52),
+    "a limit as text": _changed("runtime.max_memory", "128"),
+    "a limit as truth": _changed("runtime.max_memory", True),
+    "a limit of null": _changed("runtime.max_fuel", None),
+    "an unlimited rate": _changed("channel.max_messages_per_second", 10**12),
+    "a list where an object is due": _changed("scratch", []),
+    "a profile without a name": _changed("profile", ""),
+    "a profile's name with a slash": _changed("profile", "../strict"),
+    "another version": _changed("version", 99),
+}
+
+
+def _approval_of(stand: Stand, data: bytes) -> bytes:
+    body = merge([Layer("strict.toml", STRICT.read_bytes())]).approval_body()
+    payload = stand.build("profile-approval", config=sha256_hex(data), body=body)
+    return stand.sign(payload, artifacts=(data,)).encode()
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_configuration_is_refused_and_logged_whoever_signed_it(stand: Stand, kind: str) -> None:
+    good = merge([Layer("strict.toml", STRICT.read_bytes())]).encoded
+    config = json.loads(good)
+    MALFORMED[kind](config)
+    data = canonical(config)
+    assert data != good
+    refused(stand, _approval_of(stand, data), "profile-malformed")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda good: b"",
+        lambda good: good[:-1],
+        lambda good: good + b"\n",
+        lambda good: b" " + good,
+        lambda good: good.replace(b'"channel":', b'"channel":{},"channel":', 1),
+        lambda good: good.replace(b'"max_fuel":', b'"max_fuel":NaN,"x":', 1),
+        lambda good: good.replace(b'"max_memory":128', b'"max_memory":128.0', 1),
+        lambda good: good.replace(b'"max_memory":128', b'"max_memory":1e999', 1),
+        lambda good: b"[" * 5000 + b"]" * 5000,
+        lambda good: b"\xff\xfe" + good,
+        lambda good: good.decode().encode("utf-16"),
+        lambda good: b"[agent]\nstrict_security = true\n",
+        lambda good: b"null",
+    ],
+    ids=range(13),
+)
+def test_bytes_that_are_no_configuration_in_its_one_spelling_are_refused_and_logged(
+    stand: Stand, spoil: Callable[[bytes], bytes]
+) -> None:
+    data = spoil(merge([Layer("strict.toml", STRICT.read_bytes())]).encoded)
+    refused(stand, _approval_of(stand, data), "profile-malformed")
+
+
 # Garbage
 
 
@@ -420,12 +507,13 @@ def test_a_hundred_megabytes_are_refused_without_being_kept(stand: Stand) -> Non
     assert int(peak.split()[1]) < 600_000, peak
 
 
-def test_other_methods_and_paths_do_not_exist(stand: Stand) -> None:
-    before = stand.snapshot()
-    for method, path, status in (
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
         ("GET", "/requests", 405),
         ("PUT", "/requests", 405),
         ("DELETE", "/requests", 405),
+        ("PURGE", "/requests", 405),
         ("POST", "/status", 405),
         ("POST", "/", 404),
         ("POST", "/requests/", 404),
@@ -433,9 +521,20 @@ def test_other_methods_and_paths_do_not_exist(stand: Stand) -> None:
         ("GET", "/docs", 404),
         ("POST", "/grant", 404),
         ("POST", "//requests", 404),
-    ):
-        answer = stand.post(b"{}", method, path)
-        assert answer.status_code in (status, 307), (method, path, answer.status_code)
+        ("GET", "/%00", 404),
+    ],
+)
+def test_other_methods_and_paths_do_not_exist_and_each_try_is_an_entry(
+    stand: Stand, method: str, path: str, status: int
+) -> None:
+    before = stand.snapshot()
+    answer = stand.post(b"{}", method, path)
+    assert answer.status_code == status and answer.json()["reason"] == "route-unknown"
+    assert ("allow" in answer.headers) == (status == 405)
+    stand.sync()
+    entry = stand.log.entries[answer.json()["index"]]
+    assert entry.kind == "refused" and entry.predicate["reason"] == "route-unknown"
+    assert entry.predicate["verb"].startswith(f"{method} /")
     assert stand.snapshot() == before
     assert stand.post(b"", "GET", "/status").json()["deployment"] == stand.deployment.trust.deployment
 

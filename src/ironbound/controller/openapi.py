@@ -1,15 +1,21 @@
-"""The operator channel, described in OpenAPI 3.1: data only, served at /openapi.json."""
+"""The operator channel, described in OpenAPI 3.1: data only, served at /openapi.json.
+
+The patterns are those of the parsers, so that what the description allows is never malformed: it is judged.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from ironbound.core.envelope import MAX_SIGNATURE
+
 _ENVELOPE: Final = {"$ref": "#/components/schemas/Envelope"}
+_BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
 
 
-def _answer(text: str, schema: str) -> dict[str, Any]:
+def _answer(text: str, schema: str, **headers: Any) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": text, "content": content}
+    return {"description": text, "content": content} | ({"headers": headers} if headers else {})
 
 
 def _exactly(**properties: Any) -> dict[str, Any]:
@@ -23,6 +29,17 @@ def _exactly(**properties: Any) -> dict[str, Any]:
 
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
+#: What any request can be answered with, be there such a path or not; each refusal is an entry at `index`.
+_ALWAYS: Final = {
+    "404": _answer("No such path; the refusal is logged.", "Problem"),
+    "405": _answer("No such method; the refusal is logged.", "Problem", Allow={"schema": _TEXT}),
+    "429": _answer(
+        "Too many requests of one peer. The first refusal is logged at `index`, the others are counted.",
+        "Problem",
+        **{"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}},
+    ),
+    "503": _answer("The log is away; only the log can tell what became of it.", "Problem"),
+}
 
 DESCRIPTION: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
@@ -30,7 +47,8 @@ DESCRIPTION: Final[dict[str, Any]] = {
         "title": "Ironbound operator channel",
         "version": "1",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        "description": "Signed requests go in; the signature is the authority. Agents can't reach it.",
+        "description": "Signed requests go in; the signature is the authority, so there is no login, session or token. "
+        "Over HTTP in the clear it is served on a Unix socket only, elsewhere with TLS 1.3. Agents can't reach it.",
     },
     "paths": {
         "/requests": {
@@ -46,7 +64,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
                     "400": _answer("Malformed; the refusal is logged.", "Problem"),
                     "403": _answer("Refused; the refusal is logged.", "Problem"),
                     "409": _answer("The log changed in between; ask anew.", "Problem"),
-                    "503": _answer("The log is away; only the log can tell what became of it.", "Problem"),
+                    **_ALWAYS,
                 },
             }
         },
@@ -54,7 +72,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
             "get": {
                 "operationId": "status",
                 "summary": "Deployment, log size and quorum",
-                "responses": {"200": _answer("The state of the channel.", "Status")},
+                "responses": {"200": _answer("The state of the channel.", "Status"), **_ALWAYS},
             }
         },
         "/openapi.json": {
@@ -65,7 +83,8 @@ DESCRIPTION: Final[dict[str, Any]] = {
                     "200": {
                         "description": "OpenAPI 3.1",
                         "content": {"application/json": {"schema": {"type": "object"}}},
-                    }
+                    },
+                    **_ALWAYS,
                 },
             }
         },
@@ -74,19 +93,37 @@ DESCRIPTION: Final[dict[str, Any]] = {
         "schemas": {
             "Envelope": {
                 **_exactly(
-                    payload=_TEXT,
+                    payload={"type": "string", "pattern": _BASE64},
                     payloadType={"const": "application/vnd.in-toto+json"},
-                    signatures={"type": "array", "items": _exactly(keyid=_TEXT, sig=_TEXT), "minItems": 1},
+                    signatures={
+                        "type": "array",
+                        "items": _exactly(
+                            keyid={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                            sig={
+                                "type": "string",
+                                "pattern": _BASE64,
+                                "minLength": 4,
+                                "maxLength": MAX_SIGNATURE * 4 // 3 // 4 * 4,
+                            },
+                        ),
+                        "description": "Each human signs an envelope of their own.",
+                        "minItems": 1,
+                        "maxItems": 1,
+                    },
                 ),
                 "description": "A DSSE envelope around an in-toto Statement v1.",
             },
             "Submission": _exactly(
                 request=_ENVELOPE,
                 approvals={"type": "array", "items": _ENVELOPE, "maxItems": 16},
-                artifacts={"type": "array", "items": _TEXT, "maxItems": 1},
+                artifacts={"type": "array", "items": {"type": "string", "pattern": _BASE64}, "maxItems": 1},
             ),
             "Admitted": _exactly(index=_COUNT, id=_TEXT, humans={"type": "array", "items": _TEXT}),
-            "Problem": _exactly(reason=_TEXT, text=_TEXT, index={"type": ["integer", "null"]}),
+            "Problem": _exactly(
+                reason={"description": "A code of docs/formats.md.", "type": "string"},
+                text=_TEXT,
+                index={"description": "Of the refusal's entry in the log.", "type": ["integer", "null"]},
+            ),
             "Status": _exactly(
                 deployment=_TEXT,
                 size=_COUNT,

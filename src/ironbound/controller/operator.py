@@ -4,7 +4,8 @@ Decides nothing that anybody relies on: `core.replay` decides, and node, gateway
 again for themselves from the humans' signatures. A controller that lies can only be slow or silent.
 
 Rule 1: the signatures on the request are the authority; there is no session, no login, no token.
-Rule 2: every refusal is an entry in the log before it is an answer.
+Rule 2: every refusal is an entry in the log before it is an answer, a path or method that is none included. Only a
+        flood is counted instead (`pace`). Bytes that are no HTTP are no request, and are answered 400 without an entry.
 Rule 3: bytes are kept only if an admitted request names their digest.
 """
 
@@ -15,9 +16,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
@@ -33,6 +36,7 @@ from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
 
 from .openapi import DESCRIPTION
+from .pace import WINDOW_S, Paced
 
 #: Bytes of one submission: an artifact in base64 and the signed envelopes.
 MAX_SUBMISSION: Final = MAX_ARTIFACT * 4 // 3 + 4 * MAX_STATEMENT
@@ -59,15 +63,39 @@ class Operators:
         self._log = log
         self._refusing = asyncio.Semaphore(REFUSALS_AT_ONCE)
 
-    def app(self) -> Starlette:
+    def app(self) -> Paced:
         """The ASGI application."""
-        return Starlette(
+        routes = Starlette(
             routes=[
                 Route("/openapi.json", self._describe, methods=["GET"]),
                 Route("/status", self._status, methods=["GET"]),
                 Route("/requests", self._submit, methods=["POST"]),
-            ]
+            ],
+            exception_handlers={404: self._no_route, 405: self._no_route},
         )
+        routes.router.redirect_slashes = False
+        return Paced(routes, self._too_many, self._tell_flood)
+
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        verb = printable_part(f"{request.method} {request.url.path}")
+        answer = await self._refuse(error.status_code, b"", "route-unknown", "", verb)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    async def _too_many(self, scope: Scope, receive: Receive, send: Send, wait_s: int, peer: str | None) -> None:
+        text = f"come again in {wait_s} s"
+        if peer is None:
+            answer = _problem(429, "rate-exceeded", text, None)
+        else:
+            answer = await self._refuse(429, b"", "rate-exceeded", f"{text}, {peer}", None)
+        answer.headers["retry-after"] = str(wait_s)
+        await answer(scope, receive, send)
+
+    async def _tell_flood(self, peer: str, count: int) -> None:
+        text = f"{count} more requests of {peer} were refused unread within {WINDOW_S:.0f} s"
+        await self._refuse(429, b"", "rate-exceeded", text, None)
 
     async def _describe(self, request: Request) -> Response:
         return JSONResponse(DESCRIPTION)
@@ -161,6 +189,11 @@ class Operators:
                 text = f"refused ({reason}), and not known to be logged: {error}"
                 return _problem(503, "log-unavailable", text, None)
         return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
+
+
+def printable_part(text: str) -> str:
+    """What of a text can stand in a `refused` entry's `verb`."""
+    return "".join(one if " " <= one <= "~" else "?" for one in text[:200])
 
 
 def _check_size(asked: Envelope, approvals: list[Envelope]) -> None:

@@ -1,4 +1,8 @@
-"""The controller's process: the operator channel on a Unix socket, over the log that it follows."""
+"""The controller's process: the operator channel over the log that it follows.
+
+Decides where it listens: on its Unix socket always, and with TLS on the address that `deployment.json` names, if any.
+HTTP in the clear is for the Unix socket alone.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,15 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     log = Log(deployment, key)
     await log.start()
     await announce(log, "controller", {})
-    server = await LoopbackServer.start_unix(Operators(deployment, log).app(), deployment.socket("controller"))
+    app = Operators(deployment, log).app()
+    servers = [await LoopbackServer.start_unix(app, deployment.socket("controller"))]
+    if deployment.listen is not None:
+        servers.append(await LoopbackServer.start_tls(app, *deployment.listen, *deployment.channel_certificate()))
     ready()
     try:
         await until_stopped(log.broken())
     finally:
-        await server.close()
+        for server in servers:
+            await server.close()
+        await app.close()
         await log.close()

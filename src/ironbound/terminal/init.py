@@ -22,11 +22,20 @@ from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_roo
 from ironbound.core.webauthn import Passkey
 from ironbound.ledger.settings import LedgerRefused
 from ironbound.node.tpm import Tpm, TpmError
-from ironbound.wire.deployment import ROLES, Deployment, is_reachable, load, numeric_users
+from ironbound.wire.deployment import (
+    CHANNEL_CERTIFICATE,
+    ROLES,
+    Deployment,
+    is_reachable,
+    load,
+    numeric_users,
+    parse_address,
+)
 from ironbound.wire.log import now_ms
 from ironbound.wire.privilege import missing_as_root
 
 from . import compose
+from .certificate import make_certificate
 from .ssh import SshSigner
 from .voice import Stop
 
@@ -102,12 +111,14 @@ def initialise(
     environment: str = PRODUCTION,
     canary_interval_ms: int = CANARY_INTERVAL_MS,
     tpm: str | None = None,
+    listen: str | None = None,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names, each with their own key or a passphrase.
 
     For a passphrase a key is made; it goes, encrypted, to `keys` (default: `operators/` inside). All but passkeys
     sign the trust root here, and they have to be enough for its quorum. `environment` is what the deployment is for; it
-    is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled.
+    is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled. `listen`:
+    the address on which the operator channel listens with TLS too.
     Raises Stop with cause and hint.
     """
     if root.exists() and any(root.iterdir()):
@@ -123,6 +134,8 @@ def initialise(
         )
     if not all(key for _, key in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
+    if listen is not None:
+        parse_address(listen)
     enrolment = None if tpm is None else _enrolment(tpm)
     separated = os.getuid() == 0
     missing = missing_as_root() if separated else []
@@ -167,7 +180,16 @@ def initialise(
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     envelope = sign_envelope(payload, [person.key for person in people if not isinstance(person.key, Passkey)])
     trust = parse_trust_root(envelope.encode())
-    settings: dict[str, Value] = {"version": 1, "read_port": read_port, "witness_port": witness_port, "tpm": tpm}
+    settings: dict[str, Value] = {
+        "version": 1,
+        "read_port": read_port,
+        "witness_port": witness_port,
+        "operator_listen": listen,
+        "tpm": tpm,
+    }
+    certificate, key_pem = make_certificate(name)
+    write(root / CHANNEL_CERTIFICATE, certificate, 0o644)
+    write(root / "keys" / "operator-channel.pem", key_pem, 0o400, users["controller"])
     write(root / "trust-root.json", envelope.encode(), 0o644)
     write(root / "witness-policy", trust.policy_text.encode(), 0o644)
     write(root / "pin.txt", f"{trust.pin}\n".encode(), 0o644)

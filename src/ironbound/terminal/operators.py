@@ -21,9 +21,10 @@ from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
 from ironbound.core.sshsig import SshKey
 from ironbound.core.statement import parse_statement
-from ironbound.wire.deployment import Deployment, DeploymentError, read_file
+from ironbound.wire.deployment import Deployment, DeploymentError, parse_address, read_file
 from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
 
+from .certificate import pinned_context
 from .enrol import enrolled
 from .ssh import SshSigner
 from .voice import Stop, passphrases
@@ -197,25 +198,48 @@ def read_submission(path: Path) -> Submission:
         raise Stop(f"{path}: {error}", "it should be a file written by `--out`") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where a controller is asked: a deployment's Unix socket, or an address with the certificate that it must show."""
+
+    transport: httpx.HTTPTransport
+    url: str
+    hint: str
+
+
+def local_channel(deployment: Deployment) -> Channel:
+    """The Unix socket of a deployment on this machine."""
+    transport = httpx.HTTPTransport(uds=deployment.socket("controller"))
+    return Channel(transport, "http://controller", f"`ironbound up -d {deployment.root}`")
+
+
+def pinned_channel(address: str, certificate: Path) -> Channel:
+    """An address such as 127.0.0.1:8443, where only the controller with this very certificate is spoken to."""
+    host, port = parse_address(address)
+    try:
+        context = pinned_context(read_file(certificate))
+    except ValueError as error:
+        raise Stop(f"{certificate} is no certificate", "it is the deployment's operator-channel.crt") from error
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Channel(httpx.HTTPTransport(verify=context), f"https://{where}", "is it the controller's certificate?")
+
+
 def submit(deployment: Deployment, submission: Submission) -> dict[str, Any]:
     """Send it to the controller. The index at which it was admitted, or Stop with the reason."""
-    return send(deployment, submission.encode())
+    return send(local_channel(deployment), submission.encode())
 
 
-def send(deployment: Deployment, body: bytes) -> dict[str, Any]:
+def send(channel: Channel, body: bytes) -> dict[str, Any]:
     """Send bytes to the operator channel; Stop with the reason code if they are refused."""
-    transport = httpx.HTTPTransport(uds=deployment.socket("controller"))
     try:
-        with httpx.Client(transport=transport, timeout=CONTROLLER_TIMEOUT_S, trust_env=False) as client:
+        with httpx.Client(transport=channel.transport, timeout=CONTROLLER_TIMEOUT_S, trust_env=False) as client:
             # In pieces: the client copies what is left of a body for each piece that the socket takes.
             pieces = (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
             length = {"content-length": str(len(body))}
-            answer = client.post("http://controller/requests", content=pieces, headers=length)
+            answer = client.post(f"{channel.url}/requests", content=pieces, headers=length)
         value = parse_json(answer.content, limit=1 << 20)
     except (httpx.HTTPError, OSError) as error:
-        raise Stop(
-            f"the controller does not answer: {error or type(error).__name__}", f"`ironbound up -d {deployment.root}`"
-        ) from error
+        raise Stop(f"the controller does not answer: {error or type(error).__name__}", channel.hint) from error
     except FormatError as error:
         raise Stop(f"the controller's answer is malformed: {error}") from error
     if type(value) is not dict:

@@ -1,18 +1,20 @@
 """The deployment directory: where each thing lies, and what its files say. Read here, made by `terminal.init`.
 
 Services run with it as their working directory. As root each service is a user of its own, so the folders above it
-must let others through (`is_reachable`). Nothing in `deployment.json` is authority: two ports, and the address of
-the node's TPM, whose key the trust root enrols. Power comes from the trust root.
+must let others through (`is_reachable`). Nothing in `deployment.json` is authority: two ports, the address on which
+the operator channel listens with TLS (or null), and the address of the node's TPM, whose key the trust root enrols.
+Power comes from the trust root.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from ironbound.core.canonical import Digest, FormatError, Value, parse_canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, parse_canonical, parse_decimal, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.trust import TrustRoot, parse_trust_root
 
@@ -26,6 +28,9 @@ USERS_EACH: Final = 1000
 SANDBOX_SLOTS: Final = 800
 MAX_FILE: Final = 1 << 20
 MAX_ARTIFACT: Final = 64 << 20
+#: The operator channel's certificate, for whoever connects to pin.
+CHANNEL_CERTIFICATE: Final = "operator-channel.crt"
+SETTINGS: Final = frozenset({"version", "read_port", "witness_port", "operator_listen", "tpm"})
 #: Bytes that fit in the address of a Unix socket, its closing zero excluded.
 MAX_SOCKET_PATH: Final = 107
 
@@ -43,6 +48,7 @@ class Deployment:
     read_port: int
     witness_port: int
     tpm: str | None
+    listen: tuple[str, int] | None = None
 
     @property
     def separated(self) -> bool:
@@ -71,6 +77,10 @@ class Deployment:
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
         return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{name}"
+
+    def channel_certificate(self) -> tuple[str, str]:
+        """The operator channel's certificate, which anybody may have, and its key, which only the controller reads."""
+        return str(self.root / CHANNEL_CERTIFICATE), str(self.root / "keys" / "operator-channel.pem")
 
     def artifact(self, digest: str) -> bytes:
         """The bytes with that SHA-256, from any keeper's store; DeploymentError if nobody has them."""
@@ -135,6 +145,19 @@ def _port(value: Value) -> int:
     return value
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """IP address and port of `127.0.0.1:8443` or `[::1]:8443`; FormatError (`deployment-shape`)."""
+    host, _, port = text.rpartition(":")
+    plain = host.removeprefix("[").removesuffix("]")
+    try:
+        address = ip_address(plain)
+        if host != (f"[{plain}]" if address.version == 6 else plain):
+            raise ValueError(host)
+        return str(address), _port(parse_decimal(port))
+    except (ValueError, FormatError):
+        raise FormatError("deployment-shape", "an address is 127.0.0.1:8443 or [::1]:8443") from None
+
+
 def load(root: Path) -> Deployment:
     """The deployment in a directory; DeploymentError if it isn't one."""
     if not (root / "deployment.json").is_file():
@@ -142,14 +165,18 @@ def load(root: Path) -> Deployment:
     try:
         settings = parse_canonical(read_file(root / "deployment.json").rstrip(b"\n"), limit=MAX_FILE)
         trust = parse_trust_root(read_file(root / "trust-root.json"))
-        if type(settings) is not dict or settings.keys() != {"version", "read_port", "witness_port", "tpm"}:
-            raise FormatError("deployment-shape", "expected version, read_port, witness_port and tpm")
+        if type(settings) is not dict or settings.keys() != SETTINGS:
+            raise FormatError("deployment-shape", "expected " + ", ".join(sorted(SETTINGS)))
         if settings["version"] != 1:
             raise FormatError("deployment-shape", "expected version 1")
         tpm = settings["tpm"]
         if tpm is not None and type(tpm) is not str:
             raise FormatError("deployment-shape", "the TPM's address is a string or null")
+        listen = settings["operator_listen"]
+        if listen is not None and type(listen) is not str:
+            raise FormatError("deployment-shape", "the operator channel's address is a string or null")
+        address = None if listen is None else parse_address(listen)
         ports = [_port(settings["read_port"]), _port(settings["witness_port"])]
     except FormatError as error:
         raise DeploymentError(f"{root}: {error}") from error
-    return Deployment(root, trust, ports[0], ports[1], tpm)
+    return Deployment(root, trust, ports[0], ports[1], tpm, address)

@@ -1,7 +1,10 @@
-"""An ASGI application on 127.0.0.1, inside the event loop of the service that owns it.
+"""An ASGI application on 127.0.0.1, a Unix socket, or with TLS, inside the event loop of the service that owns it.
 
-uvicorn does HTTP; this decides only that it listens on loopback, leaves the signals to the service, keeps no
-access log, and bounds connections and idle time. What the application serves is its own matter.
+uvicorn does HTTP; this decides only where it listens, leaves the signals to the service, keeps no access log, and
+bounds connections and idle time. What the application serves is its own matter.
+
+Rule 1: beyond loopback there is TLS 1.3 or nothing. On the Unix socket a client is named by its user, which the kernel
+        says.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
+import struct
 from collections.abc import Generator
 from typing import Final
 
@@ -30,6 +35,10 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:
+            user = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            self.client = (f"user {user}", 0)
         self._heard = self.loop.time()
         self.loop.call_later(KEEP_ALIVE_S, self._check_idle)
 
@@ -53,6 +62,20 @@ class _Server(uvicorn.Server):
         yield  # the service owns the signals
 
 
+def _listening(host: str, port: int) -> socket.socket:
+    # Named TCP, since asyncio turns Nagle's delay off only then: 40 ms an answer otherwise.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(64)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class LoopbackServer:
     """A running server. `port` is the port it listens on; `close` ends it and waits."""
 
@@ -62,21 +85,20 @@ class LoopbackServer:
         self._server = server
         self._task = task
         self._socket = sock
-        self.port: int = sock.getsockname()[1] if sock.family == socket.AF_INET else 0
+        self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
 
     @classmethod
     async def start(cls, app: ASGIApp, port: int) -> LoopbackServer:
         """Listens on 127.0.0.1:port (0: any free port). OSError if the port is taken."""
-        # Named TCP, since asyncio turns Nagle's delay off only then: 40 ms an answer otherwise.
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-            sock.listen(64)
-        except OSError:
-            sock.close()
-            raise
-        return await cls.serve(app, sock)
+        return await cls.serve(app, _listening("127.0.0.1", port))
+
+    @classmethod
+    async def start_tls(cls, app: ASGIApp, host: str, port: int, certificate: str, key: str) -> LoopbackServer:
+        """Listens on an address with TLS 1.3 and nothing below; `certificate` and `key` are PEM files."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(certificate, key)
+        return await cls.serve(app, _listening(host, port), context)
 
     @classmethod
     async def start_unix(cls, app: ASGIApp, path: str) -> LoopbackServer:
@@ -94,7 +116,7 @@ class LoopbackServer:
         return await cls.serve(app, sock)
 
     @classmethod
-    async def serve(cls, app: ASGIApp, sock: socket.socket) -> LoopbackServer:
+    async def serve(cls, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None = None) -> LoopbackServer:
         """Serves on a socket that listens already."""
         config = uvicorn.Config(
             app,
@@ -111,6 +133,8 @@ class LoopbackServer:
             timeout_graceful_shutdown=2,
             h11_max_incomplete_event_size=MAX_HEAD,
         )
+        config.load()
+        config.ssl = tls
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         while not server.started and not task.done():

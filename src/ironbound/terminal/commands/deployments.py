@@ -16,9 +16,11 @@ from ironbound.core.sshsig import SshKey
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.core.webauthn import Passkey
 from ironbound.terminal.arguments import JSON, PLACE, PLACED, Command, age_ms, deployment_of, option
+from ironbound.terminal.certificate import fingerprint_of
 from ironbound.terminal.enrol import TOUCH, enrolled
 from ironbound.terminal.ssh import SshSigner
 from ironbound.terminal.voice import OK, Stop, emit, note, paint, passphrases, say
+from ironbound.wire.deployment import CHANNEL_CERTIFICATE, read_file
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -39,7 +41,9 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.environment,
         arguments.canary_interval,
         arguments.tpm,
+        arguments.listen,
     )
+    fingerprint = fingerprint_of(read_file(directory / CHANNEL_CERTIFICATE))
     pin = str(deployment.trust.pin)
     if arguments.json:
         emit(
@@ -49,6 +53,7 @@ def _init(arguments: argparse.Namespace) -> int:
                 "directory": str(directory),
                 "pin": pin,
                 "separation": deployment.trust.separation,
+                "operator_channel_sha256": fingerprint,
             }
         )
     else:
@@ -59,6 +64,7 @@ def _init(arguments: argparse.Namespace) -> int:
         else:
             say(paint("separation by process only, not by user (that takes root); the evidence says so", "yellow"))
         say(f"pin        {pin}")
+        say(f"channel    {arguments.listen or 'a Unix socket'}; certificate SHA-256 {fingerprint}")
         note("hand the pin to your auditor by another road; then: " + f"ironbound up -d {arguments.directory}")
     return OK
 
@@ -129,6 +135,7 @@ COMMANDS: Final = (
                 metavar="15m",
                 help="each canary bites once in each interval (default 15m)",
             ),
+            option("--listen", metavar="ADDRESS", help="the operator channel there too, with TLS (127.0.0.1:8443)"),
             option(
                 "--operator",
                 action="append",

@@ -83,8 +83,14 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    deployment = deployment_of(arguments)
-    return tell(arguments, [operators.submit(deployment, operators.read_submission(arguments.file))], "admitted")
+    if (arguments.to is None) != (arguments.certificate is None):
+        usage("--to and --certificate go together", "the certificate is the deployment's operator-channel.crt")
+    submission = operators.read_submission(arguments.file)
+    if arguments.to is None:
+        channel = operators.local_channel(deployment_of(arguments))
+    else:
+        channel = operators.pinned_channel(arguments.to, arguments.certificate)
+    return tell(arguments, [operators.send(channel, submission.encode())], "admitted")
 
 
 COMMANDS: Final = (
@@ -99,7 +105,12 @@ COMMANDS: Final = (
         "submit",
         _submit,
         "Send a request in a file.",
-        "ironbound submit request.json -d prod",
-        (*PLACED, option("file", type=Path, metavar="FILE")),
+        "ironbound submit request.json --to 127.0.0.1:8443 --certificate operator-channel.crt",
+        (
+            *PLACED,
+            option("--to", metavar="ADDRESS", help="the operator channel there, with TLS (default: DIR's Unix socket)"),
+            option("--certificate", type=Path, metavar="FILE", help="the certificate that it must show"),
+            option("file", type=Path, metavar="FILE"),
+        ),
     ),
 )

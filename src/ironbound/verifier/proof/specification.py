@@ -291,9 +291,12 @@ class Specification:
         if rule == "invoke":
             mine = logic.conj(logic.same(grant, m["grant"]), logic.same(self.get(s, "owner", grant), m["agent"]))
             same = logic.same(then, left)
-            yield "a call burns one call of the caller's own grant, no other", logic.disj(
-                logic.conj(mine, logic.same(logic.plus(then, 1), left)),
-                logic.conj(logic.neg(logic.same(grant, m["grant"])), same),
+            yield (
+                "a call burns one call of the caller's own grant, no other",
+                logic.disj(
+                    logic.conj(mine, logic.same(logic.plus(then, 1), left)),
+                    logic.conj(logic.neg(logic.same(grant, m["grant"])), same),
+                ),
             )
         else:
             yield "only calls burn calls", self.implies(known, logic.same(then, left))
@@ -306,8 +309,11 @@ class Specification:
         yield "used stays used", self.implies(self.get(s, "used", one), self.get(after, "used", one))
         yield "time does not go back", logic.at_most(self.get(s, "clock"), self.get(after, "clock"))
         kind = self.get(s, "module", v["module"])
-        yield "an approved module stays what it is", self.implies(
-            logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
+        yield (
+            "an approved module stays what it is",
+            self.implies(
+                logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
+            ),
         )
         for act in GIVING.values():
             same = logic.same(self.get(s, "quorum", act), self.get(after, "quorum", act))
