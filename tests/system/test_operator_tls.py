@@ -68,7 +68,7 @@ def test_schemathesis_finds_nothing_on_the_real_controller(made: Stand) -> None:
     assert made.snapshot() == before, "something was admitted"
     reasons = {entry.predicate["reason"] for entry in made.entries("refused", start)}
     assert {"submission-malformed", "route-unknown"} <= reasons, "it did not get through to the refusals"
-    assert reasons - {"submission-malformed", "route-unknown", "rate-exceeded"}, "nothing well-formed was judged"
+    assert reasons - {"submission-malformed", "route-unknown", "peer-too-fast"}, "nothing well-formed was judged"
 
 
 def test_what_two_humans_signed_is_admitted_over_tls_and_the_command_line_pins_the_certificate(
@@ -181,7 +181,7 @@ def test_a_flood_is_refused_with_a_time_to_come_again_and_costs_the_log_two_entr
                 break
         assert len(limited) == 200
         assert all(int(one.headers["retry-after"]) >= 1 for one in limited)
-        assert {one.json()["reason"] for one in limited} == {"rate-exceeded"}
+        assert {one.json()["reason"] for one in limited} == {"peer-too-fast"}
     elsewhere = httpx.Client(verify=pinned_context(certificate(made).read_bytes()), trust_env=False)
     with elsewhere:  # the positive control: another peer is heard meanwhile
         assert elsewhere.get(f"https://{address(made)}/status").status_code in (200, 429)
@@ -189,11 +189,11 @@ def test_a_flood_is_refused_with_a_time_to_come_again_and_costs_the_log_two_entr
     assert isinstance(first, int) and {one.json()["index"] for one in limited[1:]} == {None}
     made.sync()
     entry = made.log.entries[first]
-    assert entry.kind == "refused" and entry.predicate["reason"] == "rate-exceeded"
+    assert entry.kind == "refused" and entry.predicate["reason"] == "peer-too-fast"
     assert f"user {os.getuid()}" in entry.predicate["detail"]
     made.stop()  # what was only counted is said at the end at the latest
     made.start()
-    said = [one.predicate["detail"] for one in made.entries("refused", start, reason="rate-exceeded")]
+    said = [one.predicate["detail"] for one in made.entries("refused", start, reason="peer-too-fast")]
     counts = [int(text.split()[0]) for text in said if "were refused unread" in text]
     assert sum(counts) == 199 and len(said) <= 3, said
     assert made.snapshot() == before

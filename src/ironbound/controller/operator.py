@@ -87,15 +87,15 @@ class Operators:
     async def _too_many(self, scope: Scope, receive: Receive, send: Send, wait_s: int, peer: str | None) -> None:
         text = f"come again in {wait_s} s"
         if peer is None:
-            answer = _problem(429, "rate-exceeded", text, None)
+            answer = _problem(429, "peer-too-fast", text, None)
         else:
-            answer = await self._refuse(429, b"", "rate-exceeded", f"{text}, {peer}", None)
+            answer = await self._refuse(429, b"", "peer-too-fast", f"{text}, {peer}", None)
         answer.headers["retry-after"] = str(wait_s)
         await answer(scope, receive, send)
 
     async def _tell_flood(self, peer: str, count: int) -> None:
         text = f"{count} more requests of {peer} were refused unread within {WINDOW_S:.0f} s"
-        await self._refuse(429, b"", "rate-exceeded", text, None)
+        await self._refuse(429, b"", "peer-too-fast", text, None)
 
     async def _describe(self, request: Request) -> Response:
         return JSONResponse(DESCRIPTION)

@@ -13,7 +13,7 @@ REASONS: Final[Mapping[str, str]] = {
     # the request and its signatures
     "submission-malformed": "the submission is not what the operator channel takes; send a request made by `ironbound`",
     "route-unknown": "the operator channel has no such path or method; /openapi.json says what it has",
-    "rate-exceeded": "too many requests of one peer; come again when the answer's Retry-After says",
+    "peer-too-fast": "too many requests of one peer; come again when the answer's Retry-After says",
     "signature-invalid": "a signature doesn't verify under its key; sign again with the right key",
     "signature-malformed": "the signature does not have the form that its key's scheme gives it",
     "signing-key-differs": "the signature was made by another key than the enrolled one",
