@@ -1,7 +1,7 @@
 """The operator channel's certificate: made with the deployment, pinned by whoever connects.
 
 Decides that a client trusts this one certificate and no authority, wherever the controller listens. It keeps what is
-sent between operator and controller from others' eyes; it gives no power: that is the signatures' (decision 0011).
+sent between operator and controller from others' eyes; it gives no power: that is the signatures' (decision 0026).
 """
 
 from __future__ import annotations
