@@ -26,6 +26,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import NO_LIMITS
+from ironbound.core.statement import Subject
 from ironbound.core.surface import approval_body
 from ironbound.terminal import operators
 from ironbound.terminal.init import initialise
@@ -85,12 +86,12 @@ def is_alive(pid: int, start: int) -> bool:
 
 
 class Follower:
-    """The log as everybody can follow it, in a thread of its own."""
+    """The log as everybody can follow it, in a thread of its own. With a service's key it can speak as well."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, key: PrivateKey | None = None) -> None:
         self.entries: list[Entry] = []
         self._loop = asyncio.new_event_loop()
-        self._log = Log(deployment, None)
+        self._log = Log(deployment, key)
         self._log.listen(self.entries.append)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -118,6 +119,17 @@ class Follower:
 
         result: T = self._run(work())
         return result
+
+    def append(self, kind: str, module: Digest, **said: Any) -> float:
+        """Say something, as services do; milliseconds until it came back in the log, durable and witnessed."""
+
+        async def work() -> float:
+            begin = time.perf_counter()
+            await self._log.append(kind, (Subject("module", module),), said)
+            return (time.perf_counter() - begin) * 1e3
+
+        took: float = self._run(work())
+        return took
 
     def close(self) -> None:
         self._run(self._log.close())
@@ -224,6 +236,11 @@ class Stand:
         if self._follower is None:
             self._follower = Follower(self.deployment)
         return self._follower
+
+    def speak_as(self, role: str) -> None:
+        """Follow the log with a service's key, from now on: the user must be that service's."""
+        assert self._follower is None and self.deployment.uid(role) == os.getuid()
+        self._follower = Follower(self.deployment, self.deployment.key(role))
 
     def sync(self) -> int:
         """Fold everything that the log holds now; its size."""
