@@ -37,7 +37,7 @@ CALL = {"now": NOW, "args": ARGS, "args_digest": "d", "approval": "", "client": 
 LIMITS = {"every": 1, "slack": 1000, "budget": 1000, "cost": 1, "approvals": 0, "delegable": 1}
 
 
-def _kernel(grants: int) -> tuple[Authority, list[dict[str, Any]]]:
+def _kernel(grants: int, delegable: int = 0) -> tuple[Authority, list[dict[str, Any]]]:
     """A kernel into which that many grants were given by its own rules, and a call under each of some of them."""
     kernel = Authority(dict.fromkeys(("module", "profile", "launch", "grant"), 1))
     asked = {"now": NOW, "consents": 2, "not_before": NOW, "expires": NOW + 1000, "head_known": True, "head": 1 << 40}
@@ -54,7 +54,8 @@ def _kernel(grants: int) -> tuple[Authority, list[dict[str, Any]]]:
     for number in range(grants):
         agent = number % agents
         made = {"agent": f"agent{agent}", "tool": f"tool{number}", "action": "http.request", "index": number}
-        given = {"id": f"grant{number}", "where": where, "calls": 1000, "grant_expires": NOW + 10**9, **LIMITS}
+        given = {"id": f"grant{number}", "where": where, "calls": 1000, "grant_expires": NOW + 10**9}
+        given |= LIMITS | {"delegable": delegable}
         kernel.apply("grant", about | made | given)
         if number % max(1, grants // 1000) == 0:
             calls.append(made | CALL | {"launch": agent, "grant": f"grant{number}"})

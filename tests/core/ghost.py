@@ -15,6 +15,7 @@ from typing import Any
 
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.envelope import sign_envelope
+from ironbound.core.replay import delegated_id
 from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from verifier.lab import DAY, Lab, config, digest_of, probe, wasm
@@ -38,9 +39,44 @@ class Ghost:
     allowed: Counter[str] = field(default_factory=Counter)
     time: int = 0
 
+    def line(self, grant: str) -> list[str]:
+        """The grant and all that it was handed on from."""
+        found = [grant]
+        while self.grants[found[-1]]["parent"]:
+            found.append(self.grants[found[-1]]["parent"])
+        return found
+
     def lives(self, grant: str, now: int) -> bool:
-        one = self.grants[grant]
-        return grant not in self.revoked and one["left"] > 0 and now < one["until"]
+        line = [self.grants[one] for one in self.line(grant)]
+        revoked = set(self.line(grant)) & self.revoked
+        return not revoked and all(one["left"] > 0 and now < one["until"] for one in line)
+
+    def may_hand_on(self, part: dict[str, Any], now: int) -> bool:
+        now = max(now, self.time)
+        runs, child = self.launches[part["launch"]], self.launches[part["child"]]
+        if part["grant"] not in self.grants:
+            return False
+        whole = self.grants[part["grant"]]
+        line = [self.grants[one] for one in self.line(part["grant"])]
+        clash = any(
+            self.lives(name, now) and (one["agent"], one["tool"]) == (part["to"], part["tool"])
+            for name, one in self.grants.items()
+        )
+        handed = [one for name, one in self.grants.items() if one["parent"] and name not in self.revoked]
+        return (
+            runs["state"] == child["state"] == "started"
+            and not (runs["stopped"] or child["stopped"] or runs["canary"] or child["canary"])
+            and part["agent"] == runs["agent"] == whole["agent"] != part["to"] == child["agent"]
+            and (runs["module"], runs["config"]) == (whole["module"], whole["config"])
+            and not set(self.line(part["grant"])) & self.revoked
+            and all(now < one["until"] for one in line)
+            and part["path"] == whole["path"]
+            and 0 < part["calls"] <= whole["left"]
+            and now < part["until"] <= whole["until"]
+            and part["delegable"] < whole["delegable"]
+            and not clash
+            and sum(one["agent"] == part["to"] for one in handed) < 64
+        )
 
     def running(self, agent: str) -> bool:
         return any(one["agent"] == agent and one["state"] != "ended" for one in self.launches.values())
@@ -83,7 +119,8 @@ class Ghost:
         if kind == "launch-request":
             return not self.running(asked["agent"])
         clash = any(
-            self.lives(name, now) and (one["agent"], one["tool"]) == (asked["agent"], asked["body"]["tool"])
+            self.lives(name, now)
+            and (one["agent"], one["tool"], one["parent"]) == (asked["agent"], asked["body"]["tool"], None)
             for name, one in self.grants.items()
         )
         return asked["id"] not in self.revoked and now < asked["body"]["expires_ms"] and not clash
@@ -98,7 +135,8 @@ class Ghost:
         elif kind == "profile-approval":
             self.profiles.append(asked["config_sha256"])
         elif kind == "revocation":
-            if body["grant"] in self.grants and body["grant"] not in self.revoked:
+            one = self.grants.get(body["grant"])
+            if one is not None and one["parent"] is None and body["grant"] not in self.revoked:
                 self.changed[self.grants[body["grant"]]["agent"]] = index + 1
             self.revoked.add(body["grant"])
         elif kind == "stop":
@@ -114,7 +152,7 @@ class Ghost:
             self.grants[asked["id"]] = {
                 "agent": asked["agent"], "module": asked["module_sha256"], "config": asked["config_sha256"],
                 "tool": body["tool"], "path": body["where"]["path"]["equals"], "left": body["calls"],
-                "calls": body["calls"], "until": body["expires_ms"],
+                "calls": body["calls"], "until": body["expires_ms"], "parent": None, "delegable": body["delegable"],
             }  # fmt: skip
 
     def admit(self, index: int, agent: str, module: str, cage: str, expires: int, canary: bool = False) -> None:
@@ -139,6 +177,11 @@ class History:
         for module in (self.modules[0], self.modules[2]):
             self.put_whole("module-approval", self.module_fields(module))
         self.put_whole("profile-approval", {"config_sha256": self.cages[0], "body": {"profile": "p", "layers": []}})
+        about = {"module_sha256": self.modules[0], "config_sha256": self.cages[0]}
+        for agent in AGENTS:
+            self.put_whole("launch-request", {"agent": agent, **about})
+        while any(one["state"] == "admitted" for one in self.ghost.launches.values()):
+            self.start()
 
     def put_whole(self, kind: str, fields: dict[str, Any]) -> None:
         """A request without a defect, approved."""
@@ -153,8 +196,9 @@ class History:
     def step(self) -> None:
         pick = self.random.choices
         do = pick(
-            (self.ask, self.start, self.end, self.call, self.challenge, self.order, self.again, self.noise),
-            weights=(8, 5, 2, 9, 0.7, 0.4, 2, 0.5),
+            (self.ask, self.start, self.end, self.call, self.challenge, self.order, self.again, self.noise,
+             self.hand_on, self.drop),
+            weights=(8, 5, 2, 9, 0.7, 0.4, 2, 0.5, 4, 0.3),
         )[0]
         if self.random.random() < 0.015:
             self.lab.now += self.random.choice((400_000, 700_000))
@@ -163,7 +207,7 @@ class History:
         after = self.powers()
         allowed = {one for one in self.candidates() if self.ghost.may_call(*one, self.lab.now)}
         assert after == allowed, f"{do.__name__}: the kernel lets {after ^ allowed} differ from what humans signed"
-        if do in (self.end, self.order, self.noise, self.call, self.challenge):
+        if do in (self.end, self.order, self.noise, self.call, self.challenge, self.drop):
             assert after <= before, f"{do.__name__} gave power"
         self.holds_what_humans_gave()
 
@@ -174,7 +218,7 @@ class History:
             for launch in recent
             for agent in {self.ghost.launches[launch]["agent"], *AGENTS}
             for grant in self.ghost.grants
-            for tool in TOOLS
+            for tool in {*TOOLS, self.ghost.grants[grant]["tool"]}
             for path in PATHS
         ]
 
@@ -195,8 +239,11 @@ class History:
         for name, one in self.ghost.grants.items():
             left = self.lab.replay.authority.read("grant_left", name)
             assert left == one["left"] == one["calls"] - self.ghost.allowed[name] >= 0, "calls are not conserved"
+            assert self.lab.replay.authority.read("grant_line", name) == set(self.ghost.line(name))
         for agent in AGENTS:
-            held = {name for name, one in self.ghost.grants.items() if one["agent"] == agent} - self.ghost.revoked
+            mine = {name for name, one in self.ghost.grants.items() if one["agent"] == agent} - self.ghost.revoked
+            held = {name for name in mine if self.ghost.grants[name]["parent"] is None}
+            assert self.lab.replay.authority.read("agent_delegated", agent) == len(mine - held)
             assert set(self.lab.replay.holds(agent)) == held
             assert self.lab.replay.authority.read("agent_grants", agent) == len(held)
 
@@ -233,6 +280,7 @@ class History:
         return kind, about | {"body": {
             "tool": self.one_of(TOOLS), "action": "scratch.write", "where": {"path": {"equals": self.one_of(PATHS)}},
             "calls": self.random.randint(1, 4), "expires_ms": until, "credential": None, **NO_LIMITS,
+            "delegable": self.random.choice((0, 1, 2)),
         }}  # fmt: skip
 
     def ask(self) -> None:
@@ -352,8 +400,68 @@ class History:
         entry = self.lab.intent(agent, launch, grant, tool=tool, args={"path": path}, at_ms=at)
         if self.expect("call", entry, may):
             self.ghost.time = max(self.ghost.time, at)
-            self.ghost.allowed[grant] += 1
-            self.ghost.grants[grant]["left"] -= 1
+            for charged in self.ghost.line(grant):
+                self.ghost.allowed[charged] += 1
+                self.ghost.grants[charged]["left"] -= 1
+
+    # Agents: what they hand on is a part of what they hold.
+
+    def hand_on(self) -> None:
+        runs = self.ghost.launches
+        running = [one for one, launch in runs.items() if launch["state"] == "started"]
+        likely = [
+            (grant, launch, child)
+            for grant, whole in self.ghost.grants.items()
+            if whole["delegable"] and self.ghost.lives(grant, self.lab.now)
+            for launch in running
+            if runs[launch]["agent"] == whole["agent"]
+            for child in running
+            if child != launch
+        ]
+        anything = (self.one_of(self.ghost.grants), self.one_of(runs), self.one_of(runs))
+        grant, launch, child = self.one_of(likely) if likely and self.random.random() < 0.8 else anything
+        if grant is None or launch is None or child is None:
+            return
+        whole = self.ghost.grants[grant]
+        agent, to = self.ghost.launches[launch]["agent"], self.ghost.launches[child]["agent"]
+        if self.random.random() < 0.1:
+            agent = self.one_of(AGENTS)
+        path = whole["path"] if self.random.random() < 0.8 else self.one_of(PATHS)
+        part = {
+            "launch": launch, "agent": agent, "grant": grant, "child": child, "to": to, "tool": self.one_of((*TOOLS, "u", "v")),
+            "path": path, "calls": self.random.randint(1, 3), "delegable": self.random.choice((0, 0, 1)),
+            "until": whole["until"] - self.random.choice((0, 100_000, 100_000, -1)),
+        }  # fmt: skip
+        at = self.lab.now + self.lab.step_ms
+        may = self.ghost.may_hand_on(part, at)
+        entry = self.lab.say(
+            "gateway", "delegated", agent=agent, launch=launch, grant=grant, to=to, child=child, tool=part["tool"],
+            where={"path": {"equals": path}}, calls=part["calls"], expires_ms=part["until"], budget=0,
+            delegable=part["delegable"],
+        )  # fmt: skip
+        if self.expect("hand on", entry, may):
+            self.ghost.time = max(self.ghost.time, at)
+            told = self.ghost.launches[child]
+            self.ghost.grants[delegated_id(entry.predicate["id"])] = {
+                "agent": to, "module": told["module"], "config": told["config"], "tool": part["tool"], "path": path,
+                "left": part["calls"], "calls": part["calls"], "until": part["until"], "parent": grant,
+                "delegable": part["delegable"],
+            }  # fmt: skip
+
+    def drop(self) -> None:
+        grant, launch = self.one_of(self.ghost.grants), self.one_of(self.ghost.launches)
+        if grant is None or launch is None:
+            return
+        runs, one = self.ghost.launches[launch], self.ghost.grants[grant]
+        at = self.lab.now + self.lab.step_ms
+        may = runs["state"] == "started" and not runs["stopped"] and not runs["canary"]
+        may = may and runs["agent"] == one["agent"]
+        entry = self.lab.say("gateway", "dropped", agent=runs["agent"], launch=launch, grant=grant)
+        if self.expect("drop", entry, may):
+            self.ghost.time = max(self.ghost.time, at)
+            if one["parent"] is None and grant not in self.ghost.revoked:
+                self.ghost.changed[one["agent"]] = entry.index + 1
+            self.ghost.revoked.add(grant)
 
     def challenge(self) -> None:
         module, cage = self.one_of(self.modules), self.one_of(self.cages)
@@ -394,12 +502,17 @@ def sign(payload: bytes, signer: Any) -> Any:
     return sign_envelope(payload, [signer]).signatures[0]
 
 
-def run(seed: int, steps: int) -> Counter[str]:
-    """Plays `steps` random steps; how often each thing happened and was refused."""
+def played(seed: int, steps: int) -> History:
+    """A history of that many random steps."""
     history = History(seed)
     for _ in range(steps):
         history.step()
-    return history.happened
+    return history
+
+
+def run(seed: int, steps: int) -> Counter[str]:
+    """Plays `steps` random steps; how often each thing happened and was refused."""
+    return played(seed, steps).happened
 
 
 if __name__ == "__main__":

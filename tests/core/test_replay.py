@@ -344,6 +344,7 @@ def test_random_histories_agree_with_a_naive_second_opinion() -> None:
         seen += ghost.run(seed, 200)
     for what in ("launch-request", "grant", "start", "call", "end", "module-approval", "challenge"):
         assert seen[f"{what} yes"] > 3 and seen[f"{what} no"] > 3, (what, seen)
+    assert seen["hand on yes"] > 1 and seen["hand on no"] > 3 and seen["drop yes"] and seen["drop no"]
     assert seen["revocation yes"] > 3 and seen["stop yes"] > 3 and seen["order yes"] > 3
 
 
