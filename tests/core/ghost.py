@@ -428,8 +428,9 @@ class History:
             agent = self.one_of(AGENTS)
         path = whole["path"] if self.random.random() < 0.8 else self.one_of(PATHS)
         part = {
-            "launch": launch, "agent": agent, "grant": grant, "child": child, "to": to, "tool": self.one_of((*TOOLS, "u", "v")),
-            "path": path, "calls": self.random.randint(1, 3), "delegable": self.random.choice((0, 0, 1)),
+            "launch": launch, "agent": agent, "grant": grant, "child": child, "to": to,
+            "tool": self.one_of((*TOOLS, "u", "v")), "path": path,
+            "calls": self.random.randint(1, 3), "delegable": self.random.choice((0, 0, 1)),
             "until": whole["until"] - self.random.choice((0, 100_000, 100_000, -1)),
         }  # fmt: skip
         at = self.lab.now + self.lab.step_ms
