@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from ironbound.core.logic import Plain
+from ironbound.core.logic import Across, Plain
 from ironbound.verifier.proof.specification import INVARIANTS, MARKS, TAKING, Specification
 
 from .load import Kernel
@@ -59,6 +59,10 @@ class Broken(Exception):
 
 class _Reading(Plain):
     """The specification's own reading: what constraints cover does not come from the kernel's code."""
+
+    @staticmethod
+    def member(members: Any, item: Any) -> bool:
+        return item in members
 
     @staticmethod
     def covers(where: Any, args: Any) -> bool:
@@ -155,9 +159,12 @@ class Search:
             made.apply(rule, message)
         except self._kernel.authority.Refused as refused:
             raise Broken(f"{rule}: refused although allowed", then) from refused
-        marks = _copy(world.marks)
+        marks, made_of = _copy(world.marks), {}
         for name, key, value in list(spec.marks(rule, whole, message, True)):
-            marks[name][key] = value
+            for one in key.keys if isinstance(key, Across) else (key,):
+                made_of[name, one] = value(one) if isinstance(key, Across) else value
+        for (name, one), value in made_of.items():
+            marks[name][one] = value
         after = _World(made, marks, world, then.said)
         final = after.whole
         for values in self._values(after):
@@ -165,8 +172,10 @@ class Search:
                 if holds is not True:
                     raise Broken(f"{rule}: changed otherwise than: {name}", after)
         for call in self._calls(after, MOMENTS):
+            if call["now"] < made.read("clock", ""):
+                continue
             if made.check("invoke", call) is None and world.authority.check("invoke", call) is not None:
-                if spec.gained(rule, message, call) is not True:
+                if spec.gained(rule, whole, message, call) is not True:
                     raise Broken(f"{rule}: gave a power that it may not give", after)
         return after
 
@@ -177,15 +186,16 @@ class Search:
                 if formula(spec, whole, values) is not True:
                     raise Broken(f"invariant: {name}", world)
         for agent in AGENTS:
-            held = [one for one in GRANTS if whole["owner"].get(one) == agent and not whole["taken"].get(one, False)]
+            mine = [one for one in GRANTS if whole["owner"].get(one) == agent and whole["root"].get(one) == one]
+            held = [one for one in mine if not whole["taken"].get(one, False)]
             if world.authority.read("agent_grants", agent) != len(held):
                 raise Broken("an agent's grants are counted", world)
 
     def _values(self, world: _World) -> Iterator[Message]:
         """Every value of each sort; no formula is about two of one sort."""
         launches = [*_launches(world), -1]
-        ids = ("l1", "k1", *GRANTS)
-        for number in range(max(len(launches), len(ids))):
+        ids = ("l1", "k1", "c1", *GRANTS)
+        for number in range(max(len(launches), 9)):
             yield {
                 "act": tuple(QUORUM)[number % len(QUORUM)],
                 "agent": (*AGENTS, "canary-k1")[number % 3],
@@ -193,6 +203,8 @@ class Search:
                 "config": (CAGE, OTHER_CAGE)[number % 2],
                 "grant": (*GRANTS, "")[number % 3],
                 "id": ids[number % len(ids)],
+                "other": (*GRANTS, "")[number // 3 % 3],
+                "args": {"path": tuple(PATHS)[number % 2]},
                 "launch": launches[number % len(launches)],
             }
 
@@ -217,8 +229,22 @@ class Search:
                 yield "start", {
                     "now": now, "launch": launch, "agent": "canary-k1", "module": HOSTILE, "config": CAGE,
                 }  # fmt: skip
-        for call in self._calls(world, MOMENTS):
-            yield "invoke", call
+        if index < self._most:
+            for call in self._calls(world, MOMENTS):
+                yield "invoke", call
+        for launch in _launches(world):
+            for grant in GRANTS if index < self._most else ():
+                yield "drop", {"index": index, "now": 1, "launch": launch, "agent": "bee", "grant": grant}
+            for child, to in ((launch, "bee"), (launch, "ant")):
+                for wrong in ({}, {"calls": 2}, {"grant_expires": 4}, {"delegable": 1}, {"budget": 3}, {"grant": "g2"}):
+                    yield "delegate", {
+                        "now": 1, "launch": _launches(world)[0], "agent": "ant", "grant": "g1", "id": "g2",
+                        "child": child, "to": to, "module": CODE, "config": CAGE, "tool": "tool", "where": self._where,
+                        "calls": 1, "grant_expires": 2, "budget": 1, "delegable": 0, "args": {"path": "/in/a"}, **wrong,
+                    }  # fmt: skip
+        for intent in list(world.marks["owing"]):
+            for spent in (0, 1, 2):
+                yield "settle", {"now": 1, "intent": intent, "spent": spent}
 
     def _requests(self, world: _World, index: int, now: int) -> Iterator[tuple[str, Message]]:
         asked: Message = {
@@ -236,6 +262,8 @@ class Search:
             return
         for rule, about in self._scene:
             said: Message = {**asked, **about} if rule in _WRONG else {"index": index, "now": now, **about}
+            if rule == "approve-call":
+                said |= {"config": None, "module": None}
             yield rule, said | ({"where": self._where} if rule == "grant" else {})
 
     def _calls(self, world: _World, moments: tuple[int, ...]) -> Iterator[Message]:
@@ -244,16 +272,22 @@ class Search:
                 for grant in GRANTS:
                     for now in moments:
                         said: Message = {"now": now, "launch": launch, "agent": agent, "grant": grant}
-                        said |= {"tool": "tool", "action": "act", "args": {"path": "/in/a"}}
+                        said |= {"tool": "tool", "action": "act", "args": {"path": "/in/a"}, "args_digest": "d"}
+                        index = world.marks["length"].get("", 0)
+                        said |= {"index": index, "approval": "", "client": "", "client_args": {"path": "/in/a"}}
                         yield said
                         if now == moments[0]:
                             yield said | {"args": {"path": "/inner"}}
                             yield said | {"tool": "tool2"}
+                            yield said | {"approval": "c1"}
+                            yield said | {"approval": "c1", "args_digest": "e"}
+                            yield said | {"client": "g2"}
                             yield said | {"action": "act2"}
 
 
 def _grant(name: str, agent: str, until: int, calls: int) -> tuple[str, Message]:
     said = {"id": name, "agent": agent, "tool": "tool", "action": "act", "calls": calls, "grant_expires": until}
+    said |= {"every": 0, "slack": 0, "cost": 1, "approvals": calls - 1, "budget": 2, "delegable": 1}
     return "grant", said
 
 
@@ -274,6 +308,8 @@ SCENES: Final[Mapping[str, tuple[tuple[str, Message], ...]]] = {
         _grant("g1", "ant", 2, 2),
         _grant("g2", "ant", 3, 1),
         _grant("g2", "bee", 3, 1),
+        _launch("l2", "bee", 3),
+        ("approve-call", {"id": "c1", "agent": "ant", "grant": "g1", "tool": "tool", "args_digest": "d"}),
         ("revoke", {"grant": "g1", "consents": 1}),
         ("revoke", {"grant": "g2", "consents": 0}),
         ("approve-module", {"id": "m1", "canary": True}),
@@ -300,6 +336,7 @@ _UNSEEN: Final = ({"head": 0}, {"module": HOSTILE}, {"module": STRANGE}, {"confi
 _WRONG: Final[Mapping[str, tuple[Message, ...]]] = {
     "approve-module": _LATE,
     "approve-profile": _LATE,
+    "approve-call": _LATE[:4],
     "launch": (*_LATE, *_UNSEEN),
     "grant": (*_LATE, *_UNSEEN, {"grant_expires": 1}, {"calls": 0}),
 }

@@ -58,9 +58,11 @@ class _Draft:
     """A script that is being written."""
 
     kernel: Any
-    logic: Symbolic = field(default_factory=lambda: Symbolic(GIVEN))
+    quantified: bool = False
+    logic: Symbolic = field(init=False)
 
     def __post_init__(self) -> None:
+        self.logic = Symbolic(GIVEN, self.quantified)
         if set(self.kernel.FIELDS) != set(SORTS):
             odd = ", ".join(sorted(set(self.kernel.FIELDS) ^ set(SORTS)))
             raise SortError(f"the specification and the kernel differ in the fields {odd}")
@@ -74,13 +76,23 @@ class _Draft:
     def hypotheses(self, s: State) -> list[str]:
         """The invariants about a state, for every term that stands as a key so far."""
         found: dict[str, None] = {}
+        self.logic.closed = True  # what hypotheses bring in is not a reason for more of them
         terms = {sort: list(seen) for sort, seen in self.logic.seen.items()}
-        for wanted, formula in INVARIANTS.values():
+        for number, (wanted, formula) in enumerate(INVARIANTS.values()):
+            values = {one: Term(VALUES[one], f"q!{one}") for one in wanted}
+            body = self.text(formula(self.spec, s, values))
+            bound = " ".join(f"({term.text} {term.sort})" for term in values.values())
+            self.logic.definitions[f"(define-fun invariant.{number} ({bound}) Bool {body})"] = None
             for chosen in product(*(terms.get(VALUES[one], []) for one in wanted)):
-                values = {one: Term(VALUES[one], text) for one, text in zip(wanted, chosen, strict=True)}
-                found[self.text(formula(self.spec, s, values))] = None
+                found[f"(invariant.{number} {' '.join(chosen)})" if chosen else f"invariant.{number}"] = None
         found.pop("true", None)
-        return list(found)
+        args = [Term("Args", text) for text in terms.get("Args", [])]
+        for part, whole in self.logic.pairs:
+            less = self.logic.narrower(part, whole)
+            for one in args:
+                wider = self.spec.implies(self.logic.covers(part, one), self.logic.covers(whole, one))
+                found[self.text(self.spec.implies(less, wider))] = None
+        return [*found, *self.logic.meanings()]
 
     def text(self, term: Any) -> str:
         return self.logic.lift(term, TRUTH).text
@@ -112,7 +124,7 @@ def scripts(kernel: Any) -> Iterator[Script]:
 
 def _script(draft: _Draft, name: str, given: list[str], goals: Mapping[str, str]) -> Script:
     """Rule 1, and rule 2: the hypotheses `given` are about every term that stands in the goals."""
-    lines = draft.declarations("QF_UFLIA") + [f"(assert {one})" for one in given]
+    lines = draft.declarations("QF_UFLIA") + list(draft.logic.definitions) + [f"(assert {one})" for one in given]
     for title, goal in goals.items():
         lines += [f'(echo "{title}")', "(push 1)", f"(assert (not {goal}))", "(check-sat)", "(pop 1)"]
     return Script(name, tuple(goals), UNSAT, "\n".join(lines) + "\n")
@@ -127,7 +139,8 @@ def _beginning(kernel: Any) -> Script:
         name: draft.text(formula(draft.spec, first, {one: values[one] for one in wanted}))
         for name, (wanted, formula) in INVARIANTS.items()
     }
-    return _script(draft, BEGINNING, [f"(<= 1 (given.quorum {values['act'].text}))"], goals)
+    given = [f"(<= 1 (given.quorum {values['act'].text}))", *draft.logic.meanings()]
+    return _script(draft, BEGINNING, given, goals)
 
 
 def _rule(kernel: Any, rule: str) -> Script:
@@ -159,14 +172,16 @@ def _rule(kernel: Any, rule: str) -> Script:
     invoke = kernel.RULES["invoke"].guard
     before = logic.conj(*(holds for _, holds in invoke(logic, s, call)))
     then = logic.conj(*(holds for _, holds in invoke(logic, after, call)))
-    show("no power but what it may give", logic.conj(guard, then), logic.disj(before, spec.gained(rule, m, call)))
+    then = logic.conj(then, logic.at_most(spec.get(after, "time"), call["now"]))
+    gained = spec.gained(rule, s, m, call)
+    show("no power but what it may give", logic.conj(guard, then), logic.disj(before, gained))
     given = [draft.text(one) for one in assumed] + draft.hypotheses(s)
     return _script(draft, rule, given, goals)
 
 
 def _vacuity(kernel: Any, rule: str) -> Script:
     """Rule 3: the rule can happen in a state that meets every invariant."""
-    draft = _Draft(kernel)
+    draft = _Draft(kernel, quantified=True)
     logic, spec = draft.logic, draft.spec
     s, m = draft.state("s"), _Message(logic, "m", MESSAGE)
     guard = logic.conj(*(holds for _, holds in kernel.RULES[rule].guard(logic, s, m)))

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .terms import NUMBER, TRUTH, Field
+from ironbound.core.logic import Across
+
+from .terms import NUMBER, SET, TRUTH, Field
 
 #: The sorts of the kernel's fields. A field that is missing here can't be proved about, and a test says so.
 SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
@@ -45,6 +47,24 @@ SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "grant_left": (("Id",), NUMBER),
     "grant_expires": (("Id",), NUMBER),
     "tool_grant": (("Agent", "Tool"), "Id"),
+    "agent_delegated": (("Agent",), NUMBER),
+    "grant_every": (("Id",), NUMBER),
+    "grant_slack": (("Id",), NUMBER),
+    "grant_full": (("Id",), NUMBER),
+    "grant_budget": (("Id",), NUMBER),
+    "grant_cost": (("Id",), NUMBER),
+    "grant_approvals": (("Id",), NUMBER),
+    "grant_delegable": (("Id",), NUMBER),
+    "grant_parent": (("Id",), "Id"),
+    "grant_line": (("Id",), SET),
+    "call_state": (("Id",), NUMBER),
+    "call_agent": (("Id",), "Agent"),
+    "call_grant": (("Id",), "Id"),
+    "call_tool": (("Id",), "Tool"),
+    "call_args": (("Id",), "Digest"),
+    "call_expires": (("Id",), NUMBER),
+    "open_grant": ((NUMBER,), "Id"),
+    "open_cost": ((NUMBER,), NUMBER),
 }
 #: What the trust root fixes before the first message.
 GIVEN: Final = frozenset({"quorum"})
@@ -54,7 +74,9 @@ MESSAGE: Final[Mapping[str, str]] = {
     "index": NUMBER, "now": NUMBER, "id": "Id", "consents": NUMBER, "not_before": NUMBER, "expires": NUMBER,
     "head": NUMBER, "head_known": TRUTH, "agent": "Agent", "module": "Module", "config": "Config", "canary": TRUTH,
     "tool": "Tool", "action": "Action", "where": "Where", "calls": NUMBER, "grant_expires": NUMBER, "grant": "Id",
-    "launch": NUMBER, "args": "Args",
+    "launch": NUMBER, "args": "Args", "every": NUMBER, "slack": NUMBER, "cost": NUMBER, "approvals": NUMBER,
+    "budget": NUMBER, "delegable": NUMBER, "args_digest": "Digest", "approval": "Id", "client": "Id",
+    "client_args": "Args", "intent": NUMBER, "spent": NUMBER, "child": NUMBER, "to": "Agent",
 }  # fmt: skip
 
 #: What a grant says, in the order in which it is marked.
@@ -65,14 +87,22 @@ MARKS: Final[Mapping[str, Field]] = {
     "said_module": Field(("Module", TRUTH), TRUTH, False),  # (digest, as a canary): its quorum signed it
     "said_profile": Field(("Config",), TRUTH, False),
     "said_launch": Field((NUMBER, "Agent", "Module", "Config", NUMBER), TRUTH, False),  # by index; until when
-    "said_grant": Field(("Id", *_CONTENT, NUMBER, NUMBER), TRUTH, False),  # calls, until when
+    # calls, until when; ms between calls, slack, cost of a call, humans for each call, budget
+    "said_grant": Field(("Id", *_CONTENT, *(NUMBER,) * 7), TRUTH, False),
+    "said_call": Field(("Id", "Agent", "Id", "Tool", "Digest", NUMBER), TRUTH, False),  # by enough humans; until when
+    "burned": Field(("Id",), TRUTH, False),  # the approval let a call through
+    "above": Field(("Id",), SET, frozenset()),  # the grants that this one was handed on from, itself included
+    "root": Field(("Id",), "Id", ""),  # the humans' grant that it is a part of
+    "charged": Field(("Id",), NUMBER, 0),  # budget spent under this grant and its parts
+    "owing": Field((NUMBER,), "Id", ""),  # intent -> the grant that paid for it, until it is settled
+    "owed": Field((NUMBER,), NUMBER, 0),
     "taken": Field(("Id",), TRUTH, False),  # some human signed its revocation, and it was delivered
     "stopped_at": Field(("Agent",), NUMBER, 0),  # entries before the latest delivered stop of this agent
     "ordered": Field((NUMBER,), TRUTH, False),  # the monitor ordered this launch to stop
     "happened": Field(("Id",), TRUTH, False),  # a giving request of this id took effect
     "owner": Field(("Id",), "Agent", ""),  # whom the grant of this id was admitted for
     "given": Field(("Id",), TRUTH, False),
-    "spent": Field(("Id",), NUMBER, 0),  # calls let through under this grant
+    "spent": Field(("Id",), NUMBER, 0),  # calls let through under this grant and its parts
     "moved": Field(("Agent",), NUMBER, 0),  # log size just after the latest change to this agent that took effect
     "time": Field((), NUMBER, 0),  # the latest time of what took effect
     "began": Field((NUMBER,), TRUTH, False),  # the node said that this launch runs
@@ -152,6 +182,7 @@ class Specification:
                 yield ("said_launch", key, logic.disj(self.get(s, "said_launch", *key), signed))
             else:
                 key = (m["id"], *(m[one.lower()] for one in _CONTENT), m["calls"], m["grant_expires"])
+                key += tuple(m[one] for one in ("every", "slack", "cost", "approvals", "budget"))
                 yield ("said_grant", key, logic.disj(self.get(s, "said_grant", *key), signed))
             if accepted:
                 yield ("happened", m["id"], True)
@@ -160,10 +191,20 @@ class Specification:
                 if rule == "grant":
                     yield ("given", m["id"], True)
                     yield ("owner", m["id"], m["agent"])
+                    yield ("root", m["id"], m["id"])
+                    yield ("above", m["id"], logic.joined(frozenset(), m["id"]))
+        elif rule == "approve-call":
+            key = (m["id"], m["agent"], m["grant"], m["tool"], m["args_digest"], m["expires"])
+            enough = logic.at_most(self.get(s, "grant_approvals", m["grant"]), m["consents"])
+            signed = logic.conj(enough, logic.at_most(1, m["consents"]))
+            yield ("said_call", key, logic.disj(self.get(s, "said_call", *key), signed))
+            if accepted:
+                yield ("happened", m["id"], True)
         elif rule == "revoke":
             heard = logic.at_most(1, m["consents"])
             taken, owner = self.get(s, "taken", m["grant"]), self.get(s, "owner", m["grant"])
-            first = logic.conj(heard, self.get(s, "given", m["grant"]), logic.neg(taken))
+            human = logic.same(self.get(s, "root", m["grant"]), m["grant"])
+            first = logic.conj(heard, self.get(s, "given", m["grant"]), human, logic.neg(taken))
             moved = self.get(s, "moved", owner)
             yield ("moved", owner, logic.when(first, logic.plus(m["index"], 1), moved))
             yield ("taken", m["grant"], logic.disj(taken, heard))
@@ -182,7 +223,31 @@ class Specification:
         elif accepted and rule in ("exit", "refuse-launch"):
             yield ("over", m["launch"], True)
         elif accepted and rule == "invoke":
-            yield ("spent", m["grant"], logic.plus(self.get(s, "spent", m["grant"]), 1))
+            above, cost = Across(self.get(s, "above", m["grant"])), self.get(s, "grant_cost", m["grant"])
+            yield ("spent", above, lambda one: logic.plus(self.get(s, "spent", one), 1))
+            yield ("charged", above, lambda one: logic.plus(self.get(s, "charged", one), cost))
+            needed = logic.less(0, self.get(s, "grant_approvals", m["grant"]))
+            burned = self.get(s, "burned", m["approval"])
+            yield ("burned", m["approval"], logic.disj(burned, needed))
+            yield ("owing", m["index"], m["grant"])
+            yield ("owed", m["index"], cost)
+        elif accepted and rule == "settle":
+            above = Across(self.get(s, "above", self.get(s, "owing", m["intent"])))
+            back = logic.minus(self.get(s, "owed", m["intent"]), m["spent"])
+            yield ("charged", above, lambda one: logic.minus(self.get(s, "charged", one), back))
+            yield ("owing", m["intent"], "")
+            yield ("owed", m["intent"], 0)
+        elif accepted and rule == "delegate":
+            yield ("given", m["id"], True)
+            yield ("owner", m["id"], m["to"])
+            yield ("root", m["id"], self.get(s, "root", m["grant"]))
+            yield ("above", m["id"], logic.joined(self.get(s, "above", m["grant"]), m["id"]))
+        elif accepted and rule == "drop":
+            owner, taken = self.get(s, "owner", m["grant"]), self.get(s, "taken", m["grant"])
+            human = logic.same(self.get(s, "root", m["grant"]), m["grant"])
+            first = logic.conj(self.get(s, "given", m["grant"]), human, logic.neg(taken))
+            yield ("moved", owner, logic.when(first, logic.plus(m["index"], 1), self.get(s, "moved", owner)))
+            yield ("taken", m["grant"], True)
         if accepted:
             yield ("time", "", self.late(s, m))
         if rule in _NUMBERED:
@@ -193,6 +258,11 @@ class Specification:
         if rule in _NUMBERED:
             yield self.logic.at_most(self.get(s, "length"), m["index"])
             yield self.logic.at_most(0, m["index"])
+        if rule in ("grant", "delegate"):
+            yield self.logic.neg(self.logic.same(m["id"], ""))
+        if rule == "grant":
+            for one in ("every", "slack", "cost", "approvals", "budget"):
+                yield self.logic.at_most(0, m[one])
 
     # Rule 3: the promises about one message that was let through
 
@@ -200,19 +270,52 @@ class Specification:
         """A call is let through only if humans signed all of it, and none of it was taken away."""
         logic, grant, launch = self.logic, m["grant"], m["launch"]
         agent, module, config, tool, action, where = self.content(s, grant)
-        until, left = self.get(s, "grant_expires", grant), self.get(s, "grant_left", grant)
-        spent = self.get(s, "spent", grant)
-        calls = logic.plus(left, spent)
-        expires = self.get(s, "launch_expires", launch)
-        key = (agent, module, config, tool, action, where, calls, until)
-        yield "a quorum signed this grant, in exactly this form", self.get(s, "said_grant", grant, *key)
+        expires, late = self.get(s, "launch_expires", launch), self.late(s, m)
+        above, root = self.get(s, "above", grant), self.get(s, "root", grant)
+        yield "it is, or is a part of, a grant that a quorum signed in exactly this form", self.human(s, root)
+        yield "which is among those that it must keep to", logic.member(above, root)
+        yield "all of them cover the arguments, for the same action", logic.forall(
+            above,
+            lambda one: logic.conj(
+                logic.covers(self.get(s, "grant_where", one), m["args"]),
+                logic.same(self.get(s, "grant_action", one), m["action"]),
+            ),
+        )
+        yield "none of them was taken, has expired or is used up", logic.forall(
+            above,
+            lambda one: logic.conj(
+                logic.neg(self.get(s, "taken", one)),
+                logic.less(late, self.get(s, "grant_expires", one)),
+                logic.less(0, self.get(s, "grant_left", one)),
+            ),
+        )
+        cost = self.get(s, "grant_cost", grant)
+        yield "each of them can pay for it, and none is used too often", logic.forall(
+            above,
+            lambda one: logic.conj(
+                logic.at_most(cost, self.get(s, "grant_budget", one)),
+                logic.at_most(self.get(s, "grant_full", one), logic.plus(late, self.get(s, "grant_slack", one))),
+            ),
+        )
+        call, needed = m["approval"], self.get(s, "grant_approvals", grant)
+        free, until = logic.at_most(needed, 0), self.get(s, "call_expires", call)
+        said = self.get(s, "said_call", call, m["agent"], grant, m["tool"], m["args_digest"], until)
+        ready = logic.conj(said, logic.neg(self.get(s, "burned", call)), logic.less(late, until))
+        yield "as many humans as it asks for approved this very call, once", logic.disj(free, ready)
+        client = m["client"]
+        nobody, over = logic.same(client, ""), self.get(s, "above", client)
+        yield "who it acts for could do it as well", logic.disj(nobody, logic.conj(
+            self.get(s, "given", client),
+            logic.same(self.get(s, "grant_action", client), m["action"]),
+            logic.covers(self.get(s, "grant_where", client), m["client_args"]),
+            logic.agree(m["args"], m["client_args"]),
+            logic.forall(over, lambda one: logic.neg(self.get(s, "taken", one))),
+            logic.forall(over, lambda one: logic.less(late, self.get(s, "grant_expires", one))),
+        ))  # fmt: skip
         yield "to this agent", logic.same(agent, m["agent"])
         yield "for this tool", logic.same(tool, m["tool"])
         yield "for this action", logic.same(action, m["action"])
         yield "its constraints cover the arguments", logic.covers(where, m["args"])
-        yield "it has not expired", logic.less(self.late(s, m), until)
-        yield "fewer calls went through than were signed", logic.less(spent, calls)
-        yield "nobody revoked it", logic.neg(self.get(s, "taken", grant))
         yield (
             "a quorum signed this launch of this agent, with the grant's code and cage",
             self.get(s, "said_launch", launch, m["agent"], module, config, expires),
@@ -223,6 +326,14 @@ class Specification:
         yield "and not that it ended", logic.neg(self.get(s, "over", launch))
         yield "it is no canary", logic.neg(self.get(s, "hostile", launch))
         yield "nobody stopped it", logic.neg(self.halted(s, m))
+
+    def human(self, s: Any, grant: Any) -> Any:
+        """What the kernel wrote down of a grant is what its quorum signed, less what was spent."""
+        calls = self.logic.plus(self.get(s, "grant_left", grant), self.get(s, "spent", grant))
+        budget = self.logic.plus(self.get(s, "grant_budget", grant), self.get(s, "charged", grant))
+        rest = tuple(self.get(s, f"grant_{one}", grant) for one in ("every", "slack", "cost", "approvals"))
+        until = self.get(s, "grant_expires", grant)
+        return self.get(s, "said_grant", grant, *self.content(s, grant), calls, until, *rest, budget)
 
     def halted(self, s: Any, m: Message) -> Any:
         """A human stopped the agent since this launch was admitted, or the monitor ordered it. m: launch, agent."""
@@ -263,18 +374,62 @@ class Specification:
             yield "it had not ended", logic.neg(self.get(s, "over", launch))
         if rule == "invoke":
             yield from self.lawful(s, m)
+        if rule == "approve-call":
+            late = self.late(s, m)
+            yield "it never took effect before", logic.neg(self.get(s, "happened", m["id"]))
+            yield "it is valid", logic.conj(logic.at_most(m["not_before"], late), logic.less(late, m["expires"]))
+            needed = self.get(s, "grant_approvals", m["grant"])
+            enough = logic.conj(logic.at_most(1, m["consents"]), logic.at_most(needed, m["consents"]))
+            yield "as many humans as the grant asks for consent", enough
+            given, owner = self.get(s, "given", m["grant"]), self.get(s, "owner", m["grant"])
+            yield "to this agent's grant", self.implies(given, logic.same(owner, m["agent"]))
+        if rule == "settle":
+            owed = self.get(s, "owed", m["intent"])
+            yield "no more comes back than was charged", logic.conj(
+                logic.at_most(0, m["spent"]), logic.at_most(m["spent"], owed)
+            )
+        if rule == "drop":
+            given, owner = self.get(s, "given", m["grant"]), self.get(s, "owner", m["grant"])
+            yield "it is the agent's own", self.implies(given, logic.same(owner, m["agent"]))
+        if rule == "delegate":
+            grant, late = m["grant"], self.late(s, m)
+            yield "the sender holds it", logic.same(self.get(s, "owner", grant), m["agent"])
+            yield "the sender may hand it on", logic.less(0, self.get(s, "grant_delegable", grant))
+            fewer = logic.less(m["delegable"], self.get(s, "grant_delegable", grant))
+            yield "the part can be handed on less often", logic.conj(logic.at_most(0, m["delegable"]), fewer)
+            yield "nobody took it or what it came from", logic.forall(
+                self.get(s, "above", grant), lambda one: logic.neg(self.get(s, "taken", one))
+            )
+            yield "the part covers no more", self.implies(
+                logic.covers(m["where"], m["args"]), logic.covers(self.get(s, "grant_where", grant), m["args"])
+            )
+            yield "the part allows no more calls", logic.at_most(m["calls"], self.get(s, "grant_left", grant))
+            yield "the part lasts no longer", logic.at_most(m["grant_expires"], self.get(s, "grant_expires", grant))
+            yield "the part costs no more", logic.at_most(m["budget"], self.get(s, "grant_budget", grant))
+            yield "its receiver runs", logic.conj(
+                self.get(s, "began", m["child"]), logic.neg(self.get(s, "over", m["child"]))
+            )
+            yield "its id is new", logic.neg(self.get(s, "given", m["id"]))
+            yield "it has not expired", logic.less(late, m["grant_expires"])
 
     def heard(self, rule: str, s: Any, m: Message) -> Any:
         """Whether this message must be accepted, whatever the state: taking away is never refused."""
         return self.logic.at_most(1, m["consents"]) if rule in ("revoke", "stop") else rule == "order-stop"
 
-    def gained(self, rule: str, m: Message, call: Message) -> Any:
+    def gained(self, rule: str, s: Any, m: Message, call: Message) -> Any:
         """The powers that a message may add: those under the grant, or of the launch, that it is about."""
         if rule == "grant":
-            return self.logic.same(call["grant"], m["id"])
+            return self.logic.disj(self.logic.same(call["grant"], m["id"]), self.logic.same(call["client"], m["id"]))
         if rule == "start":
             return self.logic.same(call["launch"], m["launch"])
-        return False
+        if rule == "approve-call":
+            return self.logic.same(call["approval"], m["id"])
+        if rule == "delegate":  # nothing that the sender's grant would not let through
+            covered = self.logic.covers(self.get(s, "grant_where", m["grant"]), call["args"])
+            mine = self.logic.conj(self.logic.same(call["agent"], m["to"]), covered)
+            part = self.logic.conj(self.logic.same(call["grant"], m["id"]), mine)
+            return self.logic.disj(part, self.logic.same(call["client"], m["id"]))
+        return rule == "settle"  # what was charged and not spent comes back; conservation bounds it
 
     def steps(self, rule: str, s: Any, after: Any, m: Message, v: Message) -> Iterable[tuple[str, Any]]:
         """What a message that was let through may change; `v` are arbitrary values of each sort."""
@@ -289,14 +444,11 @@ class Specification:
         yield "what a grant says never changes", self.implies(known, content)
         yield "calls never come back", self.implies(known, logic.at_most(then, left))
         if rule == "invoke":
-            mine = logic.conj(logic.same(grant, m["grant"]), logic.same(self.get(s, "owner", grant), m["agent"]))
-            same = logic.same(then, left)
-            yield (
-                "a call burns one call of the caller's own grant, no other",
-                logic.disj(
-                    logic.conj(mine, logic.same(logic.plus(then, 1), left)),
-                    logic.conj(logic.neg(logic.same(grant, m["grant"])), same),
-                ),
+            paid = self.get(s, "owner", m["grant"])
+            yield "the caller pays", logic.same(paid, m["agent"])
+            charged = logic.member(self.get(s, "above", m["grant"]), grant)
+            yield "a call burns one call of its grant and of each that it is a part of, and of no other", logic.same(
+                then, logic.when(charged, logic.plus(left, -1), left)
             )
         else:
             yield "only calls burn calls", self.implies(known, logic.same(then, left))
@@ -309,11 +461,8 @@ class Specification:
         yield "used stays used", self.implies(self.get(s, "used", one), self.get(after, "used", one))
         yield "time does not go back", logic.at_most(self.get(s, "clock"), self.get(after, "clock"))
         kind = self.get(s, "module", v["module"])
-        yield (
-            "an approved module stays what it is",
-            self.implies(
-                logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
-            ),
+        yield "an approved module stays what it is", self.implies(
+            logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
         )
         for act in GIVING.values():
             same = logic.same(self.get(s, "quorum", act), self.get(after, "quorum", act))
@@ -321,7 +470,9 @@ class Specification:
 
 
 #: The rules whose message carries the index of its entry.
-_NUMBERED: Final = ("approve-module", "approve-profile", "launch", "grant", "revoke", "stop", "challenge")
+_NUMBERED: Final = (
+    "approve-module", "approve-profile", "launch", "grant", "revoke", "stop", "challenge", "invoke", "drop",
+)  # fmt: skip
 
 
 # Rule 2: the invariants
@@ -411,9 +562,73 @@ def _node_said(q: Specification, s: Any, v: Message) -> Any:
 
 def _grant_signed(q: Specification, s: Any, v: Message) -> Any:
     grant, logic = v["grant"], q.logic
-    left, spent = q.get(s, "grant_left", grant), q.get(s, "spent", grant)
-    key = (*q.content(s, grant), logic.plus(left, spent), q.get(s, "grant_expires", grant))
-    return q.implies(q.live(s, grant), q.get(s, "said_grant", grant, *key))
+    human = logic.conj(q.get(s, "given", grant), logic.same(q.get(s, "root", grant), grant))
+    return q.implies(human, q.human(s, grant))
+
+
+def _line(q: Specification, s: Any, v: Message) -> Any:
+    grant, other, logic = v["grant"], v["other"], q.logic
+    above = logic.member(q.get(s, "above", grant), other)
+    return logic.same(above, logic.member(q.get(s, "grant_line", grant), other))
+
+
+def _root(q: Specification, s: Any, v: Message) -> Any:
+    grant, logic = v["grant"], q.logic
+    root, above = q.get(s, "root", grant), q.get(s, "above", grant)
+    human = logic.same(root, grant)
+    fine = logic.conj(
+        q.get(s, "given", root),
+        logic.same(q.get(s, "root", root), root),
+        logic.member(above, root),
+        logic.member(above, grant),
+        logic.same(human, logic.same(q.get(s, "grant_parent", grant), "")),
+    )
+    unknown = logic.same(q.get(s, "grant_parent", grant), "")
+    return logic.when(q.get(s, "given", grant), fine, unknown)
+
+
+def _within(q: Specification, s: Any, v: Message) -> Any:
+    grant, other, args, logic = v["grant"], v["other"], v["args"], q.logic
+    wider = q.implies(
+        logic.covers(q.get(s, "grant_where", grant), args), logic.covers(q.get(s, "grant_where", other), args)
+    )
+    action = logic.same(q.get(s, "grant_action", grant), q.get(s, "grant_action", other))
+    above = logic.member(q.get(s, "above", grant), other)
+    alone = q.implies(logic.same(q.get(s, "root", grant), grant), logic.same(grant, other))
+    return q.implies(above, logic.conj(q.get(s, "given", grant), q.get(s, "given", other), wider, action, alone))
+
+
+def _nobody(q: Specification, s: Any, v: Message) -> Any:
+    return q.logic.neg(q.get(s, "given", ""))
+
+
+def _budget(q: Specification, s: Any, v: Message) -> Any:
+    grant, logic = v["grant"], q.logic
+    absent = logic.same(q.get(s, "grant_state", grant), _ABSENT)
+    positive = logic.conj(
+        logic.at_most(0, q.get(s, "grant_budget", grant)), logic.at_most(0, q.get(s, "grant_cost", grant))
+    )
+    return logic.conj(positive, q.implies(absent, logic.same(q.get(s, "charged", grant), 0)))
+
+
+def _open(q: Specification, s: Any, v: Message) -> Any:
+    intent, logic = v["launch"], q.logic
+    return logic.conj(
+        logic.same(q.get(s, "open_grant", intent), q.get(s, "owing", intent)),
+        logic.same(q.get(s, "open_cost", intent), q.get(s, "owed", intent)),
+    )
+
+
+def _call_signed(q: Specification, s: Any, v: Message) -> Any:
+    call, logic = v["id"], q.logic
+    state = q.get(s, "call_state", call)
+    key = tuple(q.get(s, f"call_{one}", call) for one in ("agent", "grant", "tool", "args", "expires"))
+    ready = logic.conj(q.get(s, "said_call", call, *key), q.get(s, "used", call))
+    return logic.conj(
+        q.implies(logic.neg(logic.same(state, _ABSENT)), ready),
+        logic.same(q.get(s, "burned", call), logic.same(state, 2)),
+        logic.disj(*(logic.same(state, one) for one in (0, 1, 2))),
+    )
 
 
 def _grant_counts(q: Specification, s: Any, v: Message) -> Any:
@@ -442,7 +657,7 @@ def _grant_state(q: Specification, s: Any, v: Message) -> Any:
 
 def _grant_owner(q: Specification, s: Any, v: Message) -> Any:
     owner = q.get(s, "owner", v["grant"])
-    return q.implies(q.live(s, v["grant"]), q.logic.same(owner, q.get(s, "grant_agent", v["grant"])))
+    return q.implies(q.get(s, "given", v["grant"]), q.logic.same(owner, q.get(s, "grant_agent", v["grant"])))
 
 
 def _used(q: Specification, s: Any, v: Message) -> Any:
@@ -457,6 +672,7 @@ def _tool_name(q: Specification, s: Any, v: Message) -> Any:
     grant, logic = v["grant"], q.logic
     lets = logic.conj(
         q.live(s, grant),
+        logic.same(q.get(s, "root", grant), grant),
         logic.less(q.get(s, "clock"), q.get(s, "grant_expires", grant)),
         logic.less(0, q.get(s, "grant_left", grant)),
     )
@@ -479,17 +695,25 @@ INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, A
     "a stop is in the past": (("agent",), _stop_past),
     "an order reaches its launch": (("launch",), _order_reaches),
     "a launch runs exactly if the node said so": (("launch",), _node_said),
-    "a live grant was signed by its quorum, in exactly this form": (("grant",), _grant_signed),
+    "a grant was signed by its quorum, in exactly this form": (("grant",), _grant_signed),
+    "a grant keeps to those that it was handed on from": (("grant", "other"), _line),
+    "each grant is a part of a human's": (("grant",), _root),
+    "a part covers nothing that what it is a part of doesn't": (("grant", "other", "args"), _within),
+    "no grant has no name": ((), _nobody),
+    "budget left and budget charged are conserved": (("grant",), _budget),
+    "what was charged for an intent is known": (("launch",), _open),
+    "an approval of a call was signed by enough humans, in exactly this form": (("id",), _call_signed),
     "calls left and calls spent are conserved": (("grant",), _grant_counts),
     "a live grant is for approved code in an approved cage": (("grant",), _grant_approved),
     "a grant is live exactly if it was given and not taken": (("grant",), _grant_state),
     "a live grant belongs to whom it was given": (("grant",), _grant_owner),
     "what took effect is used": (("id",), _used),
     "the kernel knows every change": (("agent",), _moved),
-    "a tool's name stands for the one grant that lets something through": (("grant",), _tool_name),
+    "a tool's name stands for the one humans' grant that lets something through": (("grant",), _tool_name),
 }
 
 #: The sorts of the values that invariants and steps are about.
 VALUES: Final[Mapping[str, str]] = {
     "act": "Act", "agent": "Agent", "module": "Module", "config": "Config", "grant": "Id", "id": "Id", "launch": NUMBER,
+    "other": "Id", "args": "Args",
 }  # fmt: skip
