@@ -25,6 +25,7 @@ PACKAGES = (
     "ledger",
     "monitor",
     "node",
+    "proof",
     "terminal",
     "verifier",
     "wire",
