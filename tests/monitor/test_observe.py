@@ -22,7 +22,7 @@ from specimen import ALLOW_ALL, STRANGE_FILE, expectation, file_digests, sample,
 from ironbound.core.posture import Difference, compare_postures, unseen
 from ironbound.core.seccomp import filter_digest, worker_filter
 from ironbound.monitor.observe import OBSERVER_CAPABILITIES, Baseline, ProcessGone, observe, start_time
-from ironbound.monitor.processes import children_of, find_strays, process_table
+from ironbound.monitor.processes import read_process
 
 ROOT = os.geteuid() == 0
 VISIBLE = ROOT
@@ -191,7 +191,7 @@ def test_a_zombie_gives_no_sample() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(ProcessGone):
             observe(process.pid, start, Baseline.of_self(), filters=False)
-        assert process.pid not in {one.pid for one in process_table()}
+        assert read_process(process.pid) is None
 
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
@@ -208,25 +208,6 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
             assert observed["exe"] == hashlib.sha256(program.read_bytes()).hexdigest()
             process.kill()
     assert digests[0] != digests[1]
-
-
-def test_a_child_without_an_entry_is_a_stray() -> None:
-    own = os.getpid(), start_time(os.getpid())
-    with specimen("plain") as pid:
-        named = pid, start_time(pid)
-        assert pid in {one.pid for one in children_of(os.getpid())}
-        assert named in {(one.pid, one.start) for one in find_strays(set(), own, None)}
-        assert named not in {(one.pid, one.start) for one in find_strays({named}, own, None)}
-        reused = {(pid, named[1] - 1)}
-        assert named in {(one.pid, one.start) for one in find_strays(reused, own, None)}
-
-
-@pytest.mark.root
-def test_an_orphan_with_a_sandbox_uid_is_a_stray() -> None:
-    with specimen("plain") as pid:
-        uids = range(specimens.UID, specimens.UID + 1)
-        assert pid in {one.pid for one in find_strays(set(), None, uids)}
-        assert pid not in {one.pid for one in find_strays(set(), None, range(1, 2))}
 
 
 @pytest.mark.root

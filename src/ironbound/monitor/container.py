@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ironbound.core.cage import CONTAINER_VERSION
 from ironbound.core.canonical import Digest, Value
 from ironbound.core.limits import RLIMIT_NUMBERS, native_rlimits
 
+from .mounts import mounts_of
 from .observe import (
     CAPABILITY_LINES,
     Baseline,
@@ -45,10 +45,8 @@ MAX_PROCESSES: Final = 4096
 MAX_FOREIGN: Final = 16
 _ENDING: Final = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENODEV)
 """What reading a process gives that ends meanwhile; EINVAL is its mount table's, ENODEV its cgroup's."""
-_FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _TMPFS: Final = ("size=", "nr_inodes=")
 _UNLIMITED: Final = 1 << 60
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _SAME: Final = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
                 "Seccomp_filters")  # fmt: skip
 
@@ -178,34 +176,25 @@ def _rootfs(root: str, approved: Approved) -> Digest | None:
 
 def _mounts(root: str, approved: Approved) -> tuple[Value, Value]:
     """Every mount as `point kind flags`, and apart from them the hidden and read-only places below /proc."""
-    try:
-        text = read_proc(f"{root}/mountinfo")
-    except PermissionError:
+    if (listed := mounts_of(root)) is None:
         return None, None
     mounts: list[str] = []
     masks: list[str] = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        words, behind = before.split(" "), after.split(" ")
-        source, point = _plain(words[3]), _plain(words[4])
-        flags = {one for one in words[5].split(",") if one in _FLAGS}
-        kind = behind[0]
-        if point.startswith("/proc/"):
-            hidden = source == "/null" or kind == "tmpfs"
-            masks.append(point if hidden or "ro" in flags else f"{point} writable")
+    for one in listed:
+        kind, flags = one.kind, set(one.flags)
+        if one.point.startswith("/proc/"):
+            hidden = one.source == "/null" or kind == "tmpfs"
+            masks.append(one.point if hidden or "ro" in flags else f"{one.point} writable")
             continue
-        if point == "/" and not approved.nested:
-            kind = f"image:{approved.rootfs}" if source.endswith(f"/{approved.rootfs}") else f"{kind}:{source}"
-        elif source != "/":
-            kind = f"{kind}:{source}"
+        if one.point == "/" and not approved.nested:
+            is_image = one.source.endswith(f"/{approved.rootfs}")
+            kind = f"image:{approved.rootfs}" if is_image else f"{kind}:{one.source}"
+        elif one.source != "/":
+            kind = f"{kind}:{one.source}"
         elif kind == "tmpfs":
-            flags |= {one for one in behind[2].split(",") if one.startswith(_TMPFS)}
-        mounts.append(f"{point} {kind} {','.join(sorted(flags)) or '-'}")
+            flags |= {option for option in one.options if option.startswith(_TMPFS)}
+        mounts.append(f"{one.point} {kind} {','.join(sorted(flags)) or '-'}")
     return [*sorted(mounts)], [*sorted(set(masks))]
-
-
-def _plain(text: str) -> str:
-    return _ESCAPED.sub(lambda one: chr(int(one[1], 8)), text)
 
 
 def processors_of(mask: str) -> int:

@@ -14,8 +14,9 @@ from typing import Final
 
 from ironbound.core.canonical import Value
 from ironbound.core.enclosure import ENCLOSURE_VERSION, SYSTEM
-from ironbound.monitor.container import cgroup_of, processors_of
 
+from .container import cgroup_of, processors_of
+from .mounts import mounts_of
 from .observe import (
     CAPABILITY_LINES,
     Baseline,
@@ -32,7 +33,6 @@ from .observe import (
     tracer_of,
 )
 
-_FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _ANONYMOUS: Final = "anon_inode:"
 """QEMU's own event loop: events, signals, timers, and the kernel's side of a guest."""
 
@@ -99,22 +99,18 @@ def _processes(pid: int) -> int:
 
 def _mounts(root: str) -> Value:
     """Every mount as `point kind flags`; what is the host's own is told by its place, whatever file system it has."""
-    try:
-        text = read_proc(f"{root}/mountinfo")
-    except PermissionError:
+    if (listed := mounts_of(root)) is None:
         return None
     found: list[Value] = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        words, kind = before.split(" "), after.split(" ")[0]
-        source, point = words[3], words[4]
-        flags = ",".join(sorted(flag for flag in words[5].split(",") if flag in _FLAGS)) or "-"
-        if point.startswith("/dev/"):
-            kind, flags = ("device", "-") if source == point.removeprefix("/dev") else (f"{kind}:{source}", flags)
-        elif point[1:] in SYSTEM and source.endswith(point):
+    for one in listed:
+        kind, flags = one.kind, ",".join(sorted(one.flags)) or "-"
+        if one.point.startswith("/dev/"):
+            is_own = one.source == one.point.removeprefix("/dev")
+            kind, flags = ("device", "-") if is_own else (f"{kind}:{one.source}", flags)
+        elif one.point[1:] in SYSTEM and one.source.endswith(one.point):
             kind = "host"
-        elif source != "/":
-            kind = f"{kind}:{source}"
-        found.append(f"{point} {kind} {flags}")
+        elif one.source != "/":
+            kind = f"{kind}:{one.source}"
+        found.append(f"{one.point} {kind} {flags}")
     found.sort(key=str)
     return found

@@ -21,7 +21,7 @@ from ironbound.core.canonical import Digest
 from ironbound.core.posture import NOT_SEEN, Difference
 from ironbound.wire.images import ImageRefused, Images
 
-from .observe import Baseline, cached_digest, digest_of, read_proc
+from .observe import Baseline, cached_digest, digest_of, executable_mappings
 
 _CHANGES: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 """Modified, attributes, written and closed, moved from and to, created, deleted, itself deleted or moved."""
@@ -133,9 +133,5 @@ def _changed(path: str, digest: Digest | None, lies: Digest | None) -> Differenc
 
 def _mapped_files(pid: int) -> list[str]:
     """The names of the files that a process maps executable; memory files have no place on disk."""
-    names = set()
-    for line in read_proc(f"/proc/{pid}/maps").splitlines():
-        words = line.split(None, 5)
-        if "x" in words[1] and len(words) == 6 and words[5].startswith("/") and not words[5].startswith("/memfd:"):
-            names.add(words[5])
-    return sorted(names)
+    places = {one.path for one in executable_mappings(f"/proc/{pid}") if one.path.startswith("/")}
+    return sorted(place for place in places if not place.startswith("/memfd:"))

@@ -343,34 +343,35 @@ def exe_digest(root: str, baseline: Baseline) -> Digest | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mapping:
-    """An executable mapping of a file, as /proc/PID/maps names it."""
+class Mapping:
+    """An executable mapping, as /proc/PID/maps names it; without a file its inode is 0."""
 
     bounds: str
     device: str
     inode: int
     path: str
+    writable: bool
+
+
+def executable_mappings(root: str) -> list[Mapping]:
+    """What the process with this /proc folder may execute. Raises OSError."""
+    found = []
+    for line in read_proc(f"{root}/maps").splitlines():
+        words = line.split(None, 5)
+        if "x" in words[1]:
+            path = words[5] if len(words) == 6 else ""
+            found.append(Mapping(words[0], words[3], int(words[4]), path, "w" in words[1]))
+    return found
 
 
 def executable_files(root: str, baseline: Baseline) -> tuple[Value, Value]:
     """The sorted digests of all files mapped executable, and the count of mappings both writable and
     executable."""
     try:
-        text = read_proc(f"{root}/maps")
+        mappings = executable_mappings(root)
     except PermissionError:
         return None, None
-    files: dict[tuple[str, int], _Mapping] = {}
-    writable_executable = 0
-    for line in text.splitlines():
-        words = line.split(None, 5)
-        if "x" not in words[1]:
-            continue
-        if "w" in words[1]:
-            writable_executable += 1
-        if words[4] != "0":
-            path = words[5] if len(words) == 6 else ""
-            found = _Mapping(words[0], words[3], int(words[4]), path)
-            files.setdefault((found.device, found.inode), found)
+    files = {(one.device, one.inode): one for one in reversed(mappings) if one.inode}
     digests: set[str] = set()
     unreadable = False
     for mapping in files.values():
@@ -381,10 +382,10 @@ def executable_files(root: str, baseline: Baseline) -> tuple[Value, Value]:
             digests.add(digest)
     sorted_digests: list[Value] = list(digests)
     sorted_digests.sort(key=str)
-    return None if unreadable else sorted_digests, writable_executable
+    return None if unreadable else sorted_digests, sum(one.writable for one in mappings)
 
 
-def _mapped_digest(root: str, mapping: _Mapping, baseline: Baseline) -> Digest | None:
+def _mapped_digest(root: str, mapping: Mapping, baseline: Baseline) -> Digest | None:
     link = f"{root}/map_files/{mapping.bounds}"
     digest = cached_digest(link, baseline) or digest_of(link, baseline)
     if digest is not None:

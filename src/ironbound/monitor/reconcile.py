@@ -18,15 +18,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ironbound.core.posture import NAMESPACES
 
-from .observe import ProcessGone, read_proc, start_time
-from .processes import Process, read_process
+from .container import CGROUPS
+from .observe import read_proc
+from .processes import Process, is_alive, read_process
 
-CGROUPS: Final = Path("/sys/fs/cgroup")
 #: Control group hierarchies and folders that are looked at, at most.
 MAX_GROUPS: Final = 4096
 #: Sweeps after which everything is read anew although no event told of a change.
@@ -91,7 +90,7 @@ class Reconciler:
             self._table.clear()
             self._ended.clear()
         self._read()
-        zygote = self.zygote if self.zygote is not None and _is_alive(self.zygote) else None
+        zygote = self.zygote if self.zygote is not None and is_alive(*self.zygote) else None
         roots = {one.pid for one in families} | ({zygote[0]} if zygote is not None else set())
         groups = self._grouped()
         self._find_members(families, coming, groups)
@@ -222,10 +221,3 @@ def _descendants(table: Iterable[Process], ancestors: Set[int]) -> set[int]:
                 found.add(child)
                 waiting.append(child)
     return found
-
-
-def _is_alive(process: tuple[int, int]) -> bool:
-    try:
-        return start_time(process[0]) == process[1]
-    except ProcessGone:
-        return False

@@ -20,7 +20,8 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .observe import ProcessGone, read_proc, start_time
+from .observe import ProcessGone, read_proc, require_start
+from .processes import is_alive
 
 #: Seconds that the node has to obey an order, from the moment at which the drift was seen.
 GRACE_S: Final = 0.15
@@ -65,8 +66,7 @@ class Stopper:
             except ProcessLookupError:
                 raise ProcessGone(f"process {pid} has ended") from None
             try:
-                if start_time(pid) != pid_start:
-                    raise ProcessGone(f"process {pid} is another one by now")
+                require_start(pid, pid_start)
                 held = Held(pid, pid_start, descriptor, False)
             except BaseException:
                 os.close(descriptor)
@@ -92,10 +92,7 @@ class Stopper:
         zygote = self.zygote
         if zygote is None or int(lines["PPid"]) != zygote[0] or uids[0] != os.getuid():
             return False
-        try:
-            return start_time(zygote[0]) == zygote[1] and pid != os.getpid()
-        except ProcessGone:
-            return False
+        return is_alive(*zygote) and pid != os.getpid()
 
     def _is_grouped(self, pid: int) -> bool:
         try:
