@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from bench.floor import HashAndVerify, percentile
 from ironbound.core.authority import Authority
 from ironbound.core.constraint import covers_rendered, parse_where
+from ironbound.core.statement import QUORUMS
 from verifier.lab import honest
 
 GRANTS = (10, 1_000, 100_000)
@@ -39,7 +40,7 @@ LIMITS = {"every": 1, "slack": 1000, "budget": 1000, "cost": 1, "approvals": 0, 
 
 def _kernel(grants: int, delegable: int = 0) -> tuple[Authority, list[dict[str, Any]]]:
     """A kernel into which that many grants were given by its own rules, and a call under each of some of them."""
-    kernel = Authority(dict.fromkeys(("module", "profile", "launch", "grant"), 1))
+    kernel = Authority(dict.fromkeys(QUORUMS, 1))
     asked = {"now": NOW, "consents": 2, "not_before": NOW, "expires": NOW + 1000, "head_known": True, "head": 1 << 40}
     kernel.apply("approve-module", asked | {"id": "m", "module": "m", "canary": False})
     kernel.apply("approve-profile", asked | {"id": "p", "config": "c"})

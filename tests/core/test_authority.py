@@ -31,6 +31,7 @@ from ironbound.core.authority import (
 from ironbound.core.constraint import parse_where
 from ironbound.core.logic import Across, Plain
 from ironbound.core.reasons import REASONS
+from ironbound.core.statement import QUORUMS
 
 NOW = 1_000_000
 WHERE = parse_where({"path": {"one_of": ["a", "b"]}})
@@ -52,6 +53,7 @@ LEGITIMATE: dict[str, dict[str, Any]] = {
     | {"tool": "t", "action": "a", "where": WHERE, "calls": 1, "grant_expires": NOW + 500,
        "every": 0, "slack": 0, "budget": 0, "cost": 0, "approvals": 0, "delegable": 0},
     "approve-call": GIVING | {"agent": "worker", "grant": "g", "tool": "t", "args_digest": "d"},
+    "set-quota": GIVING | {"every": 10, "slack": 20},
     "revoke": {"index": 50, "now": NOW, "consents": 1, "grant": "g"},
     "stop": {"index": 50, "now": NOW, "consents": 1, "agent": "clerk"},
     "challenge": {"index": 50, "now": NOW, "id": "n", "agent": "canary:n", "module": "k", "config": "c", "expires": 1},
@@ -74,7 +76,7 @@ Setting = tuple[str, Any, Any]
 
 def world() -> Authority:
     """A state in which every legitimate message may happen."""
-    made = Authority(dict.fromkeys(("module", "profile", "launch", "grant"), 2))
+    made = Authority(dict.fromkeys(QUORUMS, 2))
     state: dict[str, dict[Any, Any]] = {
         "clock": {"": NOW - 10},
         "module": {"m": AGENT_MODULE, "k": CANARY_MODULE, "n": AGENT_MODULE},
@@ -110,6 +112,8 @@ def world() -> Authority:
         "call_tool": {"call": "t"},
         "call_args": {"call": "d"},
         "call_expires": {"call": NOW + 300},
+        "quota_every": {"worker": 20, "": 30},
+        "quota_slack": {"worker": 20, "": 30},
         "open_grant": {40: "g"},
         "open_cost": {40: 7},
     }
@@ -177,6 +181,7 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("grant-of-another-agent", {"agent": OTHER}, []),
         ("approval-lacks-humans", {}, [("grant_approvals", "g", 3)]),
     ],
+    "set-quota": [*_GIVING, ("head-stale", {"head": 39}, [])],
     "revoke": [("quorum-not-met", {"consents": 0}, [])],
     "stop": [("quorum-not-met", {"consents": 0}, [])],
     "challenge": [
@@ -214,6 +219,8 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("calls-exhausted", {}, [("grant_left", "root", 0)]),
         ("rate-exceeded", {}, [("grant_full", "g", NOW + 201)]),
         ("rate-exceeded", {}, [("grant_full", "root", NOW + 201)]),
+        ("quota-exceeded", {}, [("quota_full", "worker", NOW + 21)]),
+        ("quota-exceeded", {}, [("quota_full", "", NOW + 31)]),
         ("budget-exhausted", {}, [("grant_budget", "g", 6)]),
         ("budget-exhausted", {}, [("grant_budget", "root", 6)]),
         ("arguments-not-covered", {}, [("grant_where", "g", ELSE)]),
@@ -326,7 +333,7 @@ def test_writes_name_only_fields_of_the_state_and_a_field_of_each_once(rule: str
     assert len(set(written)) == len(written)
 
 
-@pytest.mark.parametrize("act", ["approve-module", "approve-profile", "launch", "grant"])
+@pytest.mark.parametrize("act", ["approve-module", "approve-profile", "launch", "grant", "set-quota"])
 def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> None:
     made = world()
     made._state["quorum"].clear()
@@ -335,14 +342,20 @@ def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> No
 
 @pytest.mark.parametrize(
     ("rule", "act"),
-    [("approve-module", "module"), ("approve-profile", "profile"), ("launch", "launch"), ("grant", "grant")],
+    [
+        ("approve-module", "module"),
+        ("approve-profile", "profile"),
+        ("launch", "launch"),
+        ("grant", "grant"),
+        ("set-quota", "reconfigure"),
+    ],
 )
 def test_each_rule_asks_for_the_quorum_of_its_own_act(rule: str, act: str) -> None:
     made = world()
     made._state["quorum"][act] = 3
     assert made.check(rule, LEGITIMATE[rule]) == "quorum-not-met"
     assert made.check(rule, LEGITIMATE[rule] | {"consents": 3}) is None
-    others = [one for one in ("module", "profile", "launch", "grant") if one != act]
+    others = [one for one in QUORUMS if one != act]
     made._state["quorum"] |= dict.fromkeys(others, 64) | {act: 2}
     assert made.check(rule, LEGITIMATE[rule]) is None
 
@@ -362,6 +375,7 @@ def test_bounds_hold_to_the_last_millisecond_call_and_grant() -> None:
     assert made.check("invoke", invoke | {"now": NOW + 299}) is None
     made._state["grant_approvals"].clear()
     made._state["grant_cost"].clear()
+    made._state["quota_every"].clear()
     assert made.check("invoke", invoke | {"now": NOW + 499}) is None
     for left in (2, 1, 0):
         made.apply("invoke", invoke)

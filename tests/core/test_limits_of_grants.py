@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ironbound.core.authority import MAX_DELEGATED_PER_AGENT, MAX_DELEGATION, REVOKED, Authority, Refused
 from ironbound.core.constraint import Where, parse_where
 from ironbound.core.replay import _limits
+from ironbound.core.statement import QUORUMS
 
 NOW = 1_000_000
 FAR = NOW + 80_000_000
@@ -30,7 +31,7 @@ class World:
     """Four running agents, of which `ann` holds what humans grant."""
 
     kernel: Authority = field(
-        default_factory=lambda: Authority(dict.fromkeys(("module", "profile", "launch", "grant"), 1))
+        default_factory=lambda: Authority(dict.fromkeys(QUORUMS, 1))
     )
     now: int = NOW
     index: int = 100
@@ -81,6 +82,12 @@ class World:
         except Refused as refusal:
             return refusal.reason
         return None
+
+    def quota(self, agent: str, calls: int | None, window: int | None, consents: int = 2) -> None:
+        self.index += 1
+        rate = None if calls is None or window is None else {"calls": calls, "window_ms": window}
+        about = {"index": self.index, "id": f"quota {self.index}", "agent": agent, "consents": consents}
+        self.kernel.apply("set-quota", ASKED | about | _limits(rate, None))
 
     def revoke(self, grant: str) -> None:
         self.index += 1
@@ -149,6 +156,69 @@ def test_a_gateway_that_dates_its_word_back_gains_no_token() -> None:
     assert world.call("root") is None
     assert world.call("root", now=0) == "rate-exceeded"
     assert world.call("root", now=NOW + 999) == "rate-exceeded"
+
+
+# Quotas
+
+
+def test_a_quota_bounds_an_agent_whatever_grants_it_has() -> None:
+    world = World()
+    for name in ("one", "two", "three"):
+        world.grant(name, calls=100)
+    world.quota("ann", 2, 2000)
+    assert [world.call(one) for one in ("one", "two", "three")] == [None, None, "quota-exceeded"]
+    world.grant("more", calls=100)
+    assert world.call("more") == "quota-exceeded", "a grant is no way around a quota"
+    world.now += 1000
+    assert [world.call(one) for one in ("more", "one")] == [None, "quota-exceeded"]
+
+
+def test_the_quota_of_all_agents_together_bounds_what_they_hand_on_to_each_other() -> None:
+    world = World()
+    world.grant(calls=100)
+    world.quota("", 3, 3000)
+    parts = [world.hand_on("root", f"part {to}", to) for to in ("ben", "cat", "dan")]
+    assert [world.call(one) for one in (*parts, "root")] == [None, None, None, "quota-exceeded"]
+
+
+def test_a_quota_of_one_agent_is_not_another_s() -> None:
+    world = World()
+    for agent in ("ann", "ben"):
+        world.grant(agent, agent, calls=100)
+    world.quota("ann", 1, 1000)
+    assert [world.call(one) for one in ("ann", "ann", "ben", "ben")] == [None, "quota-exceeded", None, None]
+
+
+def test_only_its_quorum_changes_a_quota_and_nothing_gives_a_call_back() -> None:
+    world = World()
+    world.grant(calls=100, budget={"unit": "u", "total": 100, "call": 5})
+    world.quota("ann", 1, 1000)
+    assert world.call("root") is None
+    intent = world.index
+    with pytest.raises(Refused, match="quorum-not-met"):
+        world.quota("ann", 100, 1000, consents=0)
+    world.kernel.apply("settle", {"now": world.now, "intent": intent, "spent": 0})
+    world.kernel.apply("stop", {"index": 1 << 30, "now": world.now, "consents": 1, "agent": "ben"})
+    world.grant("again", calls=100)
+    assert world.call("root") == world.call("again") == "quota-exceeded"
+    world.quota("ann", None, None)
+    assert [world.call("again") for _ in range(5)] == [None] * 5
+
+
+@given(st.integers(1, 4), st.integers(1, 40), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=40))
+def test_no_choice_of_grants_lets_more_through_than_one_grant_with_that_rate(
+    calls: int, window: int, tries: list[tuple[int, int]]
+) -> None:
+    """A quota over four grants is exactly a rate on one grant."""
+    many, one = World(), World()
+    for name in "abcd":
+        many.grant(name, calls=1000)
+    one.grant(calls=1000, rate={"calls": calls, "window_ms": window})
+    many.quota("ann", calls, window)
+    for wait, which in tries:
+        many.now += wait
+        one.now += wait
+        assert (many.call("abcd"[which]) is None) == (one.call("root") is None)
 
 
 # Budgets

@@ -15,7 +15,14 @@ import ironbound
 
 PACKAGE = Path(ironbound.__file__).parent
 HERE = Path(__file__).resolve().parent
-SUITE = ("test_authority.py", "test_limits_of_grants.py", "test_delegation.py", "test_request.py", "test_replay.py")
+SUITE = (
+    "test_authority.py",
+    "test_limits_of_grants.py",
+    "test_delegation.py",
+    "test_quotas.py",
+    "test_request.py",
+    "test_replay.py",
+)
 
 #: file, what stands there, what a careless hand could have written instead.
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -131,6 +138,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "a rate fills up beyond its bucket": (
         "authority", "L.when(L.less(before, now), now, before)", "before",
+    ),
+    "a quota of all together is not asked for": (
+        "authority", ', _within_quota(L, s, "", now)', "",
+    ),
+    "a quota is not charged": (
+        "authority", '        yield ("quota_full", whose, full("quota", whose))\n', "        pass\n",
+    ),
+    "the quota that is replaced is not shown": (
+        "replay", 'if body["before"] != self.books.quotas.get(message["agent"]):', "if False:",
     ),
     "more comes back than was charged": (
         "authority", 'L.at_most(0, m["spent"]), ', "",

@@ -45,7 +45,7 @@ NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
     "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256",
-    "approval", "client", "spent", "wants", "rate", "budget",
+    "approval", "client", "spent", "wants", "rate", "budget", "before", "after",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
 OPEN = {"expected", "got"}
@@ -69,6 +69,7 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     call = lab.request("call-approval", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage,
                        body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
     lab.admit(call, [])
+    lab.ask("quota", agent="clerk", body={"before": None, "after": {"calls": 1, "window_ms": 1}})
     lab.say("node", "launch-refused", launch=scene.launch, agent="clerk", stage="imports", reason="sandbox-refused",
             text="unknown import", module_sha256=scene.module, config_sha256=None)  # fmt: skip
     for data in lab.entries:
@@ -87,6 +88,8 @@ EXAMPLES["action-intent"]["client"] = {"grant": "0" * 32, "args": {}}
 EXAMPLES["grant"]["body"] |= {
     "rate": {"calls": 1, "window_ms": 1}, "budget": {"unit": "tokens", "total": 1, "call": 1},
 }  # fmt: skip
+EXAMPLES["quota"]["body"]["before"] = {"calls": 2, "window_ms": 1}
+NESTED["quota"].extend([("body", "before"), ("body", "after")])
 NESTED["grant"].extend([("body", "rate"), ("body", "budget")])
 EXAMPLES["trust-root"]["tpm"] = {"root": "software", "public": "AAAA", "qualified_name": "000b" + "0" * 64}
 

@@ -23,7 +23,7 @@ from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
-from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
 from ironbound.core.tpm import measured, qualifying
@@ -169,7 +169,7 @@ class Lab:
             "environment": self.environment,
             "created_ms": self.now,
             "operators": [{"name": name, "keys": [public(one)]} for name, one in self.humans.items()],
-            "quorum": {"module": 2, "profile": 2, "launch": 2, "grant": 2},
+            "quorum": dict.fromkeys(QUORUMS, 2),
             "services": {role: public(one) for role, one in self.services.items()},
             "log": {"origin": ORIGIN, "vkey": self.log.verifier().vkey},
             "witness_policy": self.policy,

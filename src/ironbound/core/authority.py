@@ -14,7 +14,9 @@ Rule 4: taking away (`revoke`, `stop`, `order-stop`) has no precondition but one
         monitor's, signature; it is never refused and it is final. What an agent delegates hinders no human's request.
 Rule 5: a call that needs approval uses up one that was signed for this very agent, grant, tool and arguments.
 Rule 6: who names a client's grant must be covered by it too, and spends nothing of it.
-Rule 7: a refusal changes nothing.
+Rule 7: every call is charged to its agent's quota and to the quota of all agents together, whatever grants there are;
+        only humans set a quota (`set-quota`), and an agent's launches, grants and parts don't change it.
+Rule 8: a refusal changes nothing.
 
 It does not check signatures, parse or read a clock: `replay` does that and hands over plain messages.
 A message's fields are named in each rule; times are Unix milliseconds; ids are opaque.
@@ -98,6 +100,9 @@ FIELDS: Final[Mapping[str, Any]] = {
     "call_tool": "",
     "call_args": "",  # SHA-256 of the arguments as the log shows them
     "call_expires": 0,
+    "quota_every": 0,  # agent ("": all together) -> ms until a call of its quota comes back; 0 is no limit
+    "quota_slack": 0,
+    "quota_full": 0,
     "open_grant": "",  # intent -> the grant that it was charged to, until its outcome
     "open_cost": 0,
 }
@@ -329,6 +334,21 @@ def _made(L: Any, m: Message, agent: Any) -> Iterable[Write]:
     yield ("tool_grant", (agent, m["tool"]), m["id"])
 
 
+def _guard_set_quota(L: Any, s: Any, m: Message) -> Guard:
+    """m: agent ("" for all of them together), every, slack; both 0 for no quota."""
+    yield from _giving(L, s, m, "reconfigure")
+    yield from _unchanged(L, s, m)
+
+
+def _write_set_quota(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("used", m["id"], True)
+    yield ("quota_every", m["agent"], m["every"])
+    yield ("quota_slack", m["agent"], m["slack"])
+    yield ("quota_full", m["agent"], 0)
+    yield _changed(L, m)
+
+
 def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
     """Taking away: one human is enough, whatever the state."""
     yield "quorum-not-met", L.at_most(1, m["consents"])
@@ -406,11 +426,16 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
             lambda one: L.at_most(_get(L, s, "grant_full", one), L.plus(now, _get(L, s, "grant_slack", one))),
         ),
     )
+    yield "quota-exceeded", L.conj(_within_quota(L, s, m["agent"], now), _within_quota(L, s, "", now))
     cost = _get(L, s, "grant_cost", grant)
     yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, _get(L, s, "grant_budget", one)))
     yield "arguments-not-covered", L.covers(_get(L, s, "grant_where", grant), m["args"])
     yield from _approved(L, s, m)
     yield from _for_client(L, s, m)
+
+
+def _within_quota(L: Any, s: Any, agent: Any, now: Any) -> Any:
+    return L.at_most(_get(L, s, "quota_full", agent), L.plus(now, _get(L, s, "quota_slack", agent)))
 
 
 def _approved(L: Any, s: Any, m: Message) -> Guard:
@@ -458,12 +483,14 @@ def _write_invoke(L: Any, s: Any, m: Message) -> Iterable[Write]:
     grant, line, now = m["grant"], Across(_line(L, s, m["grant"])), _now(L, s, m)
     cost = _get(L, s, "grant_cost", grant)
 
-    def full(one: Any) -> Any:
-        before = _get(L, s, "grant_full", one)
-        return L.plus(L.when(L.less(before, now), now, before), _get(L, s, "grant_every", one))
+    def full(of: str, one: Any) -> Any:
+        before = _get(L, s, f"{of}_full", one)
+        return L.plus(L.when(L.less(before, now), now, before), _get(L, s, f"{of}_every", one))
 
     yield ("grant_left", line, lambda one: L.plus(_get(L, s, "grant_left", one), -1))
-    yield ("grant_full", line, full)
+    yield ("grant_full", line, lambda one: full("grant", one))
+    for whose in (m["agent"], ""):
+        yield ("quota_full", whose, full("quota", whose))
     yield ("grant_budget", line, lambda one: L.minus(_get(L, s, "grant_budget", one), cost))
     state = _get(L, s, "call_state", m["approval"])
     needed = L.less(0, _get(L, s, "grant_approvals", grant))
@@ -576,6 +603,7 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("launch", "operator", _guard_launch, _write_launch),
         Rule("grant", "operator", _guard_grant, _write_grant),
         Rule("approve-call", "operator", _guard_approve_call, _write_approve_call),
+        Rule("set-quota", "operator", _guard_set_quota, _write_set_quota),
         Rule("revoke", "operator", _guard_consent, _write_revoke),
         Rule("stop", "operator", _guard_consent, _write_stop),
         Rule("challenge", "monitor", _guard_challenge, _write_challenge),
@@ -597,7 +625,7 @@ class Authority:
     __slots__ = ("_state",)
 
     def __init__(self, quorum: Mapping[str, int]) -> None:
-        """quorum: act (module, profile, launch, grant) → how many humans it takes, at least 1."""
+        """quorum: act (module, profile, launch, grant, reconfigure) → how many humans it takes, at least 1."""
         self._state: State = {field: {} for field in FIELDS}
         self._state["quorum"].update(quorum)
 

@@ -79,6 +79,7 @@ REASONS: Final[Mapping[str, str]] = {
     "action-differs": "the grant is for another action",
     "calls-exhausted": "the grant's calls are used up",
     "rate-exceeded": "the grant's rate is used up for now; call again later",
+    "quota-exceeded": "the quota of the agent, or of all agents together, is used up for now; call again later",
     "budget-exhausted": "what a call may cost at most is more than is left of the grant's budget",
     "arguments-not-covered": "the grant's constraints don't allow these arguments",
     "approval-needed": "the grant wants an operator's approval of this very call; call again once it is given",

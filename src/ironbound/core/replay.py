@@ -126,6 +126,7 @@ class Books:
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     signed: dict[int, tuple[Signatory, ...]] = field(default_factory=dict)
     approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
 
@@ -323,6 +324,10 @@ class Replay:
             if (body["kind"] == "canary") != (body["probe"] is not None):
                 raise Refused("body-malformed")
             message["canary"] = body["kind"] == "canary"
+        elif statement.kind == "quota":
+            message |= {"agent": asked["agent"] or "", **_limits(body["after"], None)}
+            if body["before"] != self.books.quotas.get(message["agent"]):
+                raise Refused("head-stale" if self._seen_less(message) else "capability-differs")
         elif statement.kind == "revocation":
             message["grant"] = body["grant"]
         return _RULE_OF[statement.kind], message
@@ -376,6 +381,8 @@ class Replay:
                 body["delegable"],
             )
             self.books.grants_of.setdefault(asked["agent"], {})[asked["id"]] = None
+        elif kind == "quota":
+            self.books.quotas[message["agent"]] = body["after"]
         elif kind == "call-approval":
             self.books.approved_calls.setdefault((body["grant"], message["args_digest"]), []).append(asked["id"])
 
@@ -583,6 +590,7 @@ _RULE_OF: Final[Mapping[str, str]] = {
     "launch-request": "launch",
     "grant": "grant",
     "call-approval": "approve-call",
+    "quota": "set-quota",
     "revocation": "revoke",
     "stop": "stop",
 }

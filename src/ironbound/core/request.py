@@ -32,6 +32,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "launch-request": "launch an agent",
     "grant": "grant a capability",
     "call-approval": "approve one call",
+    "quota": "set a quota",
     "revocation": "revoke a capability",
     "stop": "stop an agent",
 }
@@ -95,7 +96,9 @@ def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
 
 
 def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
-    """What a request is about: the module and the configuration that it names."""
+    """What a request is about: the module and the configuration that it names; for a quota, whose it is and what."""
+    if kind == "quota":
+        return (Subject("quota", sha256_hex(canonical({"agent": predicate["agent"], "body": predicate["body"]}))),)
     named = (("module", predicate["module_sha256"]), ("profile", predicate["config_sha256"]))
     found = tuple(Subject(role, digest) for role, digest in named if digest is not None)
     if not found:
@@ -164,7 +167,7 @@ def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Enve
     predicate = statement.predicate
     if predicate["deployment"] != trust.deployment:
         raise Refused("other-deployment")
-    if (statement.kind in ABOUT_AGENTS) != (predicate["agent"] is not None):
+    if statement.kind != "quota" and (statement.kind in ABOUT_AGENTS) != (predicate["agent"] is not None):
         raise Refused("body-malformed")
     try:
         expected = _subjects(statement.kind, predicate)

@@ -26,6 +26,9 @@ MAX_TEXT: Final = 4096
 Kind = NewType("Kind", str)
 Shape = Callable[[Value, str], None]
 
+#: The acts for which the trust root names how many humans they take.
+QUORUMS: Final = ("module", "profile", "launch", "grant", "reconfigure")
+
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -192,6 +195,7 @@ _operator_key = tagged(
 _head = record(size=index, root=text(64))
 #: A TPM's quote: TPMS_ATTEST and TPMT_SIGNATURE in base64, and the PCR's value before it was extended.
 _quote = record(attest=text(2048), signature=text(2048), before=digest)
+_rate = record(calls=integer(1, 1 << 20), window_ms=integer(1, 1 << 40))
 _roles = ("controller", "node", "gateway", "monitor")
 
 
@@ -228,7 +232,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         environment=name,
         created_ms=moment,
         operators=each(record(name=name, keys=each(_operator_key, 8, 1)), 64, 1),
-        quorum=record(module=integer(1, 64), profile=integer(1, 64), launch=integer(1, 64), grant=integer(1, 64)),
+        quorum=record(**dict.fromkeys(QUORUMS, integer(1, 64))),
         services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),
         witness_policy=text(8192),
@@ -254,12 +258,13 @@ SHAPES: Final[Mapping[str, Shape]] = {
         calls=integer(1, 1 << 40),
         expires_ms=moment,
         credential=maybe(name),
-        rate=maybe(record(calls=integer(1, 1 << 20), window_ms=integer(1, 1 << 40))),
+        rate=maybe(_rate),
         budget=maybe(record(unit=name, total=integer(1, 1 << 50), call=integer(1, 1 << 50))),
         approvals=integer(0, 64),
         delegable=integer(0, 4),
     ),
     "call-approval": _asked(grant=identifier, tool=tool, args=document),
+    "quota": _asked(before=maybe(_rate), after=maybe(_rate)),
     "revocation": _asked(grant=identifier),
     "stop": _asked(),
     "approval": record(
@@ -440,6 +445,7 @@ ACTS: Final[Mapping[str, str | None]] = {
     "launch-request": "launch",
     "grant": "grant",
     "call-approval": "grant",
+    "quota": "reconfigure",
     "revocation": None,
     "stop": None,
 }

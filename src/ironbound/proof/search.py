@@ -29,14 +29,14 @@ GRANTS: Final = ("g1", "g2")
 CODE, HOSTILE, STRANGE = "code", "hostile", "strange"
 CAGE, OTHER_CAGE = "cage", "other-cage"
 MOMENTS: Final = (1, 2)
-QUORUM: Final = {"module": 2, "profile": 2, "launch": 2, "grant": 2}
+QUORUM: Final = dict.fromkeys(("module", "profile", "launch", "grant", "reconfigure"), 2)
 #: The constraints that grants carry, and the paths that they allow, by hand.
 WHERE: Final = {"path": {"prefix": {"value": "/in", "separator": "/"}}}
 PATHS: Final = {"/in/a": True, "/inner": False}
 #: How many requests a history of each scene has after the first three: for the command line, CI, and the nightly run.
-QUICK: Final = {"power": 3, "lives": 1}
-USUAL: Final = {"power": 4, "lives": 2}
-DEEP: Final = {"power": 6, "lives": 3}
+QUICK: Final = {"power": 3, "lives": 1, "quotas": 4}
+USUAL: Final = {"power": 4, "lives": 2, "quotas": 4}
+DEEP: Final = {"power": 6, "lives": 3, "quotas": 5}
 
 Message = dict[str, Any]
 
@@ -198,7 +198,7 @@ class Search:
         for number in range(max(len(launches), 9)):
             yield {
                 "act": tuple(QUORUM)[number % len(QUORUM)],
-                "agent": (*AGENTS, "canary-k1")[number % 3],
+                "agent": (*AGENTS, "canary-k1", "")[number % 4],
                 "module": (CODE, HOSTILE, STRANGE)[number % 3],
                 "config": (CAGE, OTHER_CAGE)[number % 2],
                 "grant": (*GRANTS, "")[number % 3],
@@ -299,6 +299,10 @@ def _challenge(agent: str, module: str) -> tuple[str, Message]:
     return "challenge", {"id": "k1", "agent": agent, "module": module, "config": CAGE, "expires": 3}
 
 
+def _quota(name: str, agent: str, every: int, slack: int) -> tuple[str, Message]:
+    return "set-quota", {"id": name, "agent": agent, "every": every, "slack": slack}
+
+
 #: The scenes: which requests there are, and whether the monitor orders stops. Each is exhausted by itself; all of
 #: them in one world would be the same bugs in a thousand times as many states.
 SCENES: Final[Mapping[str, tuple[tuple[str, Message], ...]]] = {
@@ -328,6 +332,13 @@ SCENES: Final[Mapping[str, tuple[tuple[str, Message], ...]]] = {
         ("order-stop", {"launch": 3}),
         ("revoke", {"grant": "g1", "consents": 1}),
     ),
+    "quotas": (
+        _launch("l1", "ant", 3),
+        ("grant", _grant("g1", "ant", 3, 2)[1] | {"approvals": 0}),
+        _quota("q1", "ant", 1, 0),
+        _quota("q2", "", 1, 0),
+        _quota("q3", "bee", 1, 0),
+    ),
 }
 
 #: What makes a lawful request unlawful, one thing at a time.
@@ -337,6 +348,7 @@ _WRONG: Final[Mapping[str, tuple[Message, ...]]] = {
     "approve-module": _LATE,
     "approve-profile": _LATE,
     "approve-call": _LATE[:4],
+    "set-quota": (*_LATE, {"head": 0}),
     "launch": (*_LATE, *_UNSEEN),
     "grant": (*_LATE, *_UNSEEN, {"grant_expires": 1}, {"calls": 0}),
 }

@@ -111,6 +111,19 @@ MUTANTS: Final = tuple(
          'AGENT_MODULE)\n    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-'
          'used"',
          '    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-used"'),
+        # quotas
+        ("a quota takes the quorum of a grant", _A, '_giving(L, s, m, "reconfigure")', '_giving(L, s, m, "grant")'),
+        ("a quota is not asked", _A,
+         'L.conj(_within_quota(L, s, m["agent"], now), _within_quota(L, s, "", now))', "True"),
+        ("a quota has a call too many", _A, 'L.plus(now, _get(L, s, "quota_slack", agent))',
+         'L.plus(L.plus(now, _get(L, s, "quota_slack", agent)), _get(L, s, "quota_every", agent))'),
+        ("nobody asks for the quota of all together", _A, ', _within_quota(L, s, "", now)', "", 2),
+        ("only the agent's quota is charged", _A, 'for whose in (m["agent"], ""):\n        yield ("quota_full"',
+         'for whose in (m["agent"],):\n        yield ("quota_full"', 2),
+        ("a quota comes back by a launch", _A, '    yield from _admit(L, s, m, False)\n',
+         '    yield from _admit(L, s, m, False)\n    yield ("quota_full", m["agent"], 0)\n', 2),
+        ("a quota has no pace", _A, 'yield ("quota_every", m["agent"], m["every"])',
+         'yield ("quota_every", m["agent"], 0)'),
         # taking away
         ("a stop needs a running launch", _A,
          'Rule("stop", "operator", _guard_consent', 'Rule("stop", "operator", _guard_exit', 3),

@@ -17,7 +17,7 @@ from ironbound.core.envelope import SigningKey, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.scheme import OperatorKey, key_entry
-from ironbound.core.statement import Subject, encode_statement
+from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
 from ironbound.core.webauthn import Passkey
 from ironbound.ledger.settings import LedgerRefused
@@ -244,7 +244,7 @@ def _trust_root(
         "environment": environment,
         "created_ms": now_ms(),
         "operators": [{"name": one.name, "keys": [key_entry(one.public)]} for one in people],
-        "quorum": dict.fromkeys(("module", "profile", "launch", "grant"), quorum),
+        "quorum": dict.fromkeys(QUORUMS, quorum),
         "services": {role: key_entry(services[role].public) for role in VOICED},
         "log": {"origin": origin, "vkey": log.vkey},
         "witness_policy": (

@@ -88,6 +88,7 @@ def status(replay: Replay) -> dict[str, Any]:
         "running": [one["agent"] for one in launches if one["state"] == "running"],
         "launches": len(launches),
         "grants_live": sum(1 for one in grants(replay) if one["state"] == "live"),
+        "quotas": {name or "all together": rate for name, rate in replay.books.quotas.items() if rate is not None},
         "modules": len(replay.books.modules),
         "profiles": [one.name for one in replay.books.profiles.values()],
         "open_intents": len(replay.books.open_intents),

@@ -1,4 +1,4 @@
-"""`ironbound run`, `stop`, `grant` and `revoke`: an agent's life and powers, as operators sign them."""
+"""`ironbound run`, `stop`, `grant`, `quota` and `revoke`: an agent's life and powers, as operators sign them."""
 
 from __future__ import annotations
 
@@ -90,6 +90,25 @@ def _grant(arguments: argparse.Namespace) -> int:
     return tell(arguments, results, f"grant {results[0].get('id', '')} to {arguments.agent}")
 
 
+def _quota(arguments: argparse.Namespace) -> int:
+    if (arguments.agent is None) == (not arguments.all):
+        usage("whose quota?", "name an agent, or --all for all of them together")
+    deployment = deployment_of(arguments)
+    replay = operators.replayed(deployment)
+    before = replay.books.quotas.get(arguments.agent or "")
+    if before == arguments.rate:
+        raise Stop("that is the quota already", "`ironbound status` shows the quotas")
+    payload = operators.build(
+        replay,
+        "quota",
+        agent=arguments.agent,
+        body={"before": before, "after": arguments.rate},
+        ticket=arguments.ticket,
+    )
+    whose = arguments.agent or "all agents together"
+    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"quota of {whose} set")
+
+
 def _revoke(arguments: argparse.Namespace) -> int:
     deployment = deployment_of(arguments)
     replay = operators.replayed(deployment)
@@ -143,6 +162,18 @@ COMMANDS: Final = (
             option("--budget", type=budget, metavar="ALL/EACH:UNIT", help="what calls may cost, as 9000/500:bytes"),
             option("--approvals", type=count, default=0, metavar="N", help="operators that each call needs"),
             option("--delegable", type=count, default=0, metavar="N", help="how often agents may hand it on"),
+        ),
+    ),
+    Command(
+        "quota",
+        _quota,
+        "Set a quota: how many calls an agent can make, whatever its grants.",
+        "ironbound quota triage --rate 500/1h --sign ada --sign bo",
+        (
+            *SIGNED,
+            option("agent", nargs="?", metavar="AGENT"),
+            option("--all", action="store_true", help="all agents of the deployment together"),
+            option("--rate", type=rate, metavar="N/LENGTH", help="N calls at once, then N in that time; else none"),
         ),
     ),
     Command(

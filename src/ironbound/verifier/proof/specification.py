@@ -63,6 +63,9 @@ SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "call_tool": (("Id",), "Tool"),
     "call_args": (("Id",), "Digest"),
     "call_expires": (("Id",), NUMBER),
+    "quota_every": (("Agent",), NUMBER),
+    "quota_slack": (("Agent",), NUMBER),
+    "quota_full": (("Agent",), NUMBER),
     "open_grant": ((NUMBER,), "Id"),
     "open_cost": ((NUMBER,), NUMBER),
 }
@@ -96,6 +99,10 @@ MARKS: Final[Mapping[str, Field]] = {
     "charged": Field(("Id",), NUMBER, 0),  # budget spent under this grant and its parts
     "owing": Field((NUMBER,), "Id", ""),  # intent -> the grant that paid for it, until it is settled
     "owed": Field((NUMBER,), NUMBER, 0),
+    # the quota of an agent, or of all together (no name), as the latest request says that took effect, and its bucket
+    "pace": Field(("Agent",), NUMBER, 0),
+    "lead": Field(("Agent",), NUMBER, 0),
+    "next": Field(("Agent",), NUMBER, 0),
     "taken": Field(("Id",), TRUTH, False),  # some human signed its revocation, and it was delivered
     "stopped_at": Field(("Agent",), NUMBER, 0),  # entries before the latest delivered stop of this agent
     "ordered": Field((NUMBER,), TRUTH, False),  # the monitor ordered this launch to stop
@@ -114,6 +121,7 @@ MARKS: Final[Mapping[str, Field]] = {
 #: The requests that give power, with the act whose quorum they take.
 GIVING: Final[Mapping[str, str]] = {
     "approve-module": "module", "approve-profile": "profile", "launch": "launch", "grant": "grant",
+    "set-quota": "reconfigure",
 }  # fmt: skip
 #: The requests that take power away: one human's, or the monitor's, is always heard.
 TAKING: Final = ("revoke", "stop", "order-stop")
@@ -180,13 +188,17 @@ class Specification:
             elif rule == "launch":
                 key = (m["index"], m["agent"], m["module"], m["config"], m["expires"])
                 yield ("said_launch", key, logic.disj(self.get(s, "said_launch", *key), signed))
-            else:
+            elif rule == "grant":
                 key = (m["id"], *(m[one.lower()] for one in _CONTENT), m["calls"], m["grant_expires"])
                 key += tuple(m[one] for one in ("every", "slack", "cost", "approvals", "budget"))
                 yield ("said_grant", key, logic.disj(self.get(s, "said_grant", *key), signed))
             if accepted:
                 yield ("happened", m["id"], True)
-                if rule in ("launch", "grant"):
+                if rule == "set-quota":
+                    yield ("pace", m["agent"], m["every"])
+                    yield ("lead", m["agent"], m["slack"])
+                    yield ("next", m["agent"], 0)
+                if rule in ("launch", "grant", "set-quota"):
                     yield ("moved", m["agent"], logic.plus(m["index"], 1))
                 if rule == "grant":
                     yield ("given", m["id"], True)
@@ -231,6 +243,10 @@ class Specification:
             yield ("burned", m["approval"], logic.disj(burned, needed))
             yield ("owing", m["index"], m["grant"])
             yield ("owed", m["index"], cost)
+            for whose in (m["agent"], ""):
+                late, due = self.late(s, m), self.get(s, "next", whose)
+                begins = logic.when(logic.less(due, late), late, due)
+                yield ("next", whose, logic.plus(begins, self.get(s, "pace", whose)))
         elif accepted and rule == "settle":
             above = Across(self.get(s, "above", self.get(s, "owing", m["intent"])))
             back = logic.minus(self.get(s, "owed", m["intent"]), m["spent"])
@@ -260,6 +276,9 @@ class Specification:
             yield self.logic.at_most(0, m["index"])
         if rule in ("grant", "delegate"):
             yield self.logic.neg(self.logic.same(m["id"], ""))
+        if rule == "set-quota":
+            yield self.logic.at_most(0, m["every"])
+            yield self.logic.at_most(0, m["slack"])
         if rule == "grant":
             for one in ("every", "slack", "cost", "approvals", "budget"):
                 yield self.logic.at_most(0, m[one])
@@ -297,6 +316,9 @@ class Specification:
                 logic.at_most(self.get(s, "grant_full", one), logic.plus(late, self.get(s, "grant_slack", one))),
             ),
         )
+        for whose, name in ((m["agent"], "its agent"), ("", "all agents together")):
+            within = logic.plus(late, self.get(s, "lead", whose))
+            yield f"it is within the quota of {name}", logic.at_most(self.get(s, "next", whose), within)
         call, needed = m["approval"], self.get(s, "grant_approvals", grant)
         free, until = logic.at_most(needed, 0), self.get(s, "call_expires", call)
         said = self.get(s, "said_call", call, m["agent"], grant, m["tool"], m["args_digest"], until)
@@ -352,8 +374,9 @@ class Specification:
             yield "it is still valid", logic.less(late, m["expires"])
             yield "it was valid for a day at most", logic.at_most(m["expires"], logic.plus(m["not_before"], DAY_MS))
             yield "its signer saw this log", m["head_known"]
-        if rule in ("launch", "grant"):
+        if rule in ("launch", "grant", "set-quota"):
             yield "its signer saw every earlier change", logic.at_most(self.get(s, "moved", m["agent"]), m["head"])
+        if rule in ("launch", "grant"):
             yield "a quorum signed the code, as an agent's", self.get(s, "said_module", m["module"], False)
             yield "a quorum signed the cage", self.get(s, "said_profile", m["config"])
         if rule == "grant":
@@ -422,6 +445,8 @@ class Specification:
             return self.logic.disj(self.logic.same(call["grant"], m["id"]), self.logic.same(call["client"], m["id"]))
         if rule == "start":
             return self.logic.same(call["launch"], m["launch"])
+        if rule == "set-quota":
+            return self.logic.disj(self.logic.same(m["agent"], call["agent"]), self.logic.same(m["agent"], ""))
         if rule == "approve-call":
             return self.logic.same(call["approval"], m["id"])
         if rule == "delegate":  # nothing that the sender's grant would not let through
@@ -471,7 +496,8 @@ class Specification:
 
 #: The rules whose message carries the index of its entry.
 _NUMBERED: Final = (
-    "approve-module", "approve-profile", "launch", "grant", "revoke", "stop", "challenge", "invoke", "drop",
+    "approve-module", "approve-profile", "launch", "grant", "set-quota", "revoke", "stop", "challenge", "invoke",
+    "drop",
 )  # fmt: skip
 
 
@@ -619,6 +645,15 @@ def _open(q: Specification, s: Any, v: Message) -> Any:
     )
 
 
+def _quota(q: Specification, s: Any, v: Message) -> Any:
+    agent, logic = v["agent"], q.logic
+    return logic.conj(
+        logic.same(q.get(s, "quota_every", agent), q.get(s, "pace", agent)),
+        logic.same(q.get(s, "quota_slack", agent), q.get(s, "lead", agent)),
+        logic.same(q.get(s, "quota_full", agent), q.get(s, "next", agent)),
+    )
+
+
 def _call_signed(q: Specification, s: Any, v: Message) -> Any:
     call, logic = v["id"], q.logic
     state = q.get(s, "call_state", call)
@@ -702,6 +737,7 @@ INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, A
     "no grant has no name": ((), _nobody),
     "budget left and budget charged are conserved": (("grant",), _budget),
     "what was charged for an intent is known": (("launch",), _open),
+    "a quota is what its quorum set, less the calls since": (("agent",), _quota),
     "an approval of a call was signed by enough humans, in exactly this form": (("id",), _call_signed),
     "calls left and calls spent are conserved": (("grant",), _grant_counts),
     "a live grant is for approved code in an approved cage": (("grant",), _grant_approved),
