@@ -141,8 +141,15 @@ class Stand:
 
             with open(self.logs / f"{role}.log", "a") as log:
                 self.processes[role] = subprocess.Popen(
-                    [sys.executable, self.script, role, str(self.witness_port), str(self.read_port), self.uids,
-                     "http" if self.over_http else "unix"],
+                    [
+                        sys.executable,
+                        self.script,
+                        role,
+                        str(self.witness_port),
+                        str(self.read_port),
+                        self.uids,
+                        "http" if self.over_http else "unix",
+                    ],
                     cwd=self.directory,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -215,9 +215,7 @@ def test_core_imports_only_what_this_list_allows(checkout: Path) -> None:
     assert strangers == {}
 
 
-@pytest.mark.parametrize(
-    "line", ["import os", "from time import time", "def f():\n  import random", "x = open('f')"]
-)
+@pytest.mark.parametrize("line", ["import os", "from time import time", "def f():\n  import random", "x = open('f')"])
 def test_an_import_that_the_list_does_not_allow_is_seen(line: str) -> None:
     assert imported(line) - CORE_IMPORTS
 

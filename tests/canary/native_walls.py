@@ -115,22 +115,32 @@ WALLS: Mapping[str, Without] = {
     "uevent-helper": present("/sys/kernel/uevent_helper"),
     "sysrq-trigger": present("/proc/sysrq-trigger"),
     "sysctl-write": present(
-        "/proc/sys/kernel/hostname", "/proc/sys/kernel/panic", "/proc/sys/vm/overcommit_memory",
-        "/proc/sys/kernel/randomize_va_space", "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/kernel/panic",
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/kernel/randomize_va_space",
+        "/proc/sys/net/ipv4/ip_forward",
     ),  # fmt: skip
     "kernel-memory": present("/proc/kcore", "/proc/kmem", "/dev/mem", "/dev/kmem", "/dev/port"),
     "kernel-log": Without(calls=("syslog",), root=True, present=("/dev/kmsg", "/proc/kmsg")),
     "kernel-addresses": root(),
     "sysfs-write": present(
-        "/sys/power/state", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/module/kernel/parameters/panic",
-        "/sys/firmware/efi/efivars/", "/sys/kernel/debug/", "/sys/fs/bpf/",
+        "/sys/power/state",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+        "/sys/module/kernel/parameters/panic",
+        "/sys/firmware/efi/efivars/",
+        "/sys/kernel/debug/",
+        "/sys/fs/bpf/",
     ),  # fmt: skip
     "cgroup-release-agent": present(
         "/sys/fs/cgroup/release_agent", "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/rdma/release_agent"
     ),
     "cgroup-limits": present(
-        "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cgroup.procs",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/pids.max",
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/pids.max",
+        "/sys/fs/cgroup/cgroup.procs",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/pids/pids.max",
         "/sys/fs/cgroup/devices/devices.allow",
     ),  # fmt: skip
     "cgroup-create": present("/sys/fs/cgroup/", "/sys/fs/cgroup/memory/"),
@@ -195,13 +205,24 @@ WALLS: Mapping[str, Without] = {
     "network-abstract": Without(calls=("socket", "connect"), network=True),
     "host-socket": Without(
         calls=("socket", "connect"),
-        present=("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/crio/crio.sock",
-                 "/run/podman/podman.sock", "/run/dbus/system_bus_socket", "/run/systemd/private"),
+        present=(
+            "/run/docker.sock",
+            "/var/run/docker.sock",
+            "/run/containerd/containerd.sock",
+            "/run/crio/crio.sock",
+            "/run/podman/podman.sock",
+            "/run/dbus/system_bus_socket",
+            "/run/systemd/private",
+        ),
     ),  # fmt: skip
     "ledger-socket": Without(
         calls=("socket", "connect"),
-        present=("/run/ironbound/ledger/socket", "/var/lib/ironbound/run/ledger/socket",
-                 "/run/ironbound/gateway/socket", "/run/ironbound/controller/socket"),
+        present=(
+            "/run/ironbound/ledger/socket",
+            "/var/lib/ironbound/run/ledger/socket",
+            "/run/ironbound/gateway/socket",
+            "/run/ironbound/controller/socket",
+        ),
     ),  # fmt: skip
     "file-outside-tmp": Without(read_only=True, root=True, landlock=True, present=("/etc/", "/proc/", "/dev/")),
     "file-symlink": Without(read_only=True, root=True),

@@ -196,8 +196,18 @@ class History:
     def step(self) -> None:
         pick = self.random.choices
         do = pick(
-            (self.ask, self.start, self.end, self.call, self.challenge, self.order, self.again, self.noise,
-             self.hand_on, self.drop),
+            (
+                self.ask,
+                self.start,
+                self.end,
+                self.call,
+                self.challenge,
+                self.order,
+                self.again,
+                self.noise,
+                self.hand_on,
+                self.drop,
+            ),
             weights=(8, 5, 2, 9, 0.7, 0.4, 2, 0.5, 4, 0.3),
         )[0]
         if self.random.random() < 0.015:
@@ -358,9 +368,7 @@ class History:
         if wrong:
             fields[wrong] = "other" if wrong == "agent" else digest_of("other")
         now = max(self.lab.now + self.lab.step_ms, self.ghost.time)
-        may = (
-            wrong is None and launch["state"] == "admitted" and not launch["stopped"] and now < launch["expires"]
-        )
+        may = wrong is None and launch["state"] == "admitted" and not launch["stopped"] and now < launch["expires"]
         entry = self.lab.say("node", "started", launch=index, runtime="wasmtime",
                               runtime_sha256=digest_of("r"), envelope={}, pid=9, pid_start=1,
                              boot_id="b", uid=1, posture={}, probes=[], quote=None, **fields)  # fmt: skip

@@ -326,9 +326,7 @@ def test_every_condition_of_every_guard_has_a_case(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_writes_name_only_fields_of_the_state_and_a_field_of_each_once(rule: str) -> None:
     writes = RULES[rule].writes(Plain, world()._state, LEGITIMATE[rule])
-    written = [
-        (field, one) for field, key, _ in writes for one in (key.keys if isinstance(key, Across) else (key,))
-    ]
+    written = [(field, one) for field, key, _ in writes for one in (key.keys if isinstance(key, Across) else (key,))]
     assert {field for field, _ in written} <= FIELDS.keys()
     assert len(set(written)) == len(written)
 

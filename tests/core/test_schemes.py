@@ -334,9 +334,7 @@ def test_wycheproof_s_ed25519_attacks_fail_inside_an_ssh_signature(
     ("suite", "valid", "invalid"),
     [("ed25519_test.json", 80, 60), ("ecdsa_secp256r1_sha256_test.json", 170, 300)],
 )
-def test_wycheproof_s_attacks_fail_inside_an_assertion(
-    shared_data: Path, suite: str, valid: int, invalid: int
-) -> None:
+def test_wycheproof_s_attacks_fail_inside_an_assertion(shared_data: Path, suite: str, valid: int, invalid: int) -> None:
     seen = {"valid": 0, "invalid": 0}
     for group, case in _cases(shared_data, suite):
         public = Passkey(bytes.fromhex(group["publicKeyDer"]), b"c", "localhost", "http://localhost", False)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ironbound.canary.probes import load_probes
+from ironbound.canary.probes import biting
 from ironbound.core import statement
 from ironbound.core.cage import INSIDE
-from ironbound.core.canary import Probe, applies, parse_probe
-from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, matches, walls
+from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, walls
 from ironbound.core.profile import LIMITS, RUNTIMES, SETTINGS, keys_of
 from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES, predicate_type
@@ -138,16 +137,6 @@ def runtimes() -> Iterable[str]:
     for name, family in RUNTIMES.items():
         refused = "; ".join(f"`{key}`: {what}" for key, what in REFUSALS[name]) or "nothing more"
         yield f"| [`{name}`](#{name}) | {family} | {ABOUT[name]} | {refused} | {'; '.join(INSIDE[name])} |\n"
-
-
-def biting(wall: Wall, runtime: str) -> list[Probe]:
-    """The rows of probes.json that a wall's canaries mean."""
-    family = RUNTIMES[runtime]
-    return [
-        probe
-        for probe in (parse_probe(one.document) for one in (*load_probes("wasm"), *load_probes("native")))
-        if applies(probe.family, family) and any(matches(pattern, probe.name) for pattern in wall.canaries)
-    ]
 
 
 def evidence(wall: Wall) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import doc_tables
 import pytest
 
-from ironbound.canary.probes import load_probes
+from ironbound.canary.probes import biting, load_probes
 from ironbound.core import enclosure
 from ironbound.core.cage import INSIDE, expected_cage
 from ironbound.core.canary import applies
 from ironbound.core.canonical import Digest, canonical, parse_canonical, sha256_hex
-from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, matches, walls
+from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, code, matches, walls
 from ironbound.core.microvm import MIN_MEMORY
 from ironbound.core.native import Manifest
 from ironbound.core.posture import NAMESPACES
@@ -141,7 +141,13 @@ def test_each_canary_is_of_the_right_family_and_each_shipped_one_stands_in_some_
 def test_no_row_is_without_evidence(runtime: str, wall: Any) -> None:
     assert wall.enforcer
     assert wall.seen or wall.inside or wall.canaries or wall.otherwise
-    assert bool(doc_tables.biting(wall, runtime)) is bool(wall.canaries)
+    assert bool(biting(wall, runtime)) is bool(wall.canaries)
+
+
+@pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))
+def test_each_row_names_the_files_that_enforce_it(runtime: str, wall: Any) -> None:
+    files = code(runtime, wall.name)
+    assert files and [file for file in files if not (ROOT / "src" / "ironbound" / file).is_file()] == []
 
 
 def test_a_name_that_ends_in_a_star_means_a_whole_word() -> None:

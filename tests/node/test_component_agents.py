@@ -110,7 +110,7 @@ def test_each_limit_ends_a_component_as_it_ends_a_module(handle: str, code: str,
 
 @in_bench
 async def test_memories_instances_and_start_functions_of_a_component_are_limited(bench: Bench) -> None:
-    two = '(core module $other (memory 1)) (core instance (instantiate $other))'
+    two = "(core module $other (memory 1)) (core instance (instantiate $other))"
     ended = await bench.live(component(answers(0), more=two), ROOMY)
     assert ended.reason == "limit" and "memory count too high at 2" in ended.text
     ended = await bench.live(component(answers(0), more="(core module $e) (core instance (instantiate $e))"), config())

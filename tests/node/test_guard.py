@@ -337,7 +337,7 @@ def test_released_it_becomes_the_agent_with_the_descriptors_0_to_4_and_the_plans
 
 
 def test_what_the_agent_writes_to_its_standard_error_arrives_and_the_channel_carries_both_ways() -> None:
-    with start(plan("/bin/sh", "-c", "read line; echo \"got $line\"; echo trouble >&2")) as guard:
+    with start(plan("/bin/sh", "-c", 'read line; echo "got $line"; echo trouble >&2')) as guard:
         guard.word()
         guard.release()
         guard.channel.sendall(b"hello\n")

@@ -41,7 +41,7 @@ def probe(walls: set[str], user: str) -> dict[str, tuple[str, str]]:
     try:
         os.set_inheritable(write, True)
         # Descriptor 6 is where walls.py answers, 4 is a file and 5 a pipe, as the probes expect them.
-        script = f"exec 4</dev/null 5>/dev/null 6>&{write}; exec \"$@\""
+        script = f'exec 4</dev/null 5>/dev/null 6>&{write}; exec "$@"'
         done = subprocess.run(
             ["/bin/sh", "-c", script, "sh", *command] if write < 10 else ["/bin/bash", "-c", script, "sh", *command],
             pass_fds=(write,), capture_output=True, timeout=30, cwd="/", env={}, check=False,

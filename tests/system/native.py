@@ -21,6 +21,7 @@ PROFILES = Path(ironbound.__file__).parent / "data" / "profiles"
 PROBE = Path(ironbound.__file__).parent / "canary" / "native" / "probe"
 ROOT = os.getuid() == 0
 
+
 def has(name: str) -> bool:
     """Whether the host has the runtime."""
     return shutil.which(BINARIES[name], path=SEARCH) is not None

@@ -25,11 +25,15 @@ def request(number: int, method: str, params: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"
 
 
-_HELLO = request(
-    0,
-    "initialize",
-    {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "puppet", "version": "1"}},
-) + json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode() + b"\n"
+_HELLO = (
+    request(
+        0,
+        "initialize",
+        {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "puppet", "version": "1"}},
+    )
+    + json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode()
+    + b"\n"
+)
 
 
 def _data(at: int, data: bytes) -> str:

@@ -141,9 +141,7 @@ class Follower:
 class Stand:
     """One deployment in a folder, its operators' keys, its running services."""
 
-    def __init__(
-        self, root: Path, people: tuple[str, ...] = PEOPLE, quorum: int = QUORUM, **options: Any
-    ) -> None:
+    def __init__(self, root: Path, people: tuple[str, ...] = PEOPLE, quorum: int = QUORUM, **options: Any) -> None:
         self.root = root
         self.phrases = {name: f"phrase of {name}" for name in people}
         self.deployment = initialise(
@@ -345,7 +343,8 @@ class Stand:
             "where": {},
             "calls": 10,
             "expires_ms": time.time_ns() // 1_000_000 + 600_000,
-            "credential": None, **NO_LIMITS,
+            "credential": None,
+            **NO_LIMITS,
         } | body
         payload = self.build("grant", agent=agent, module=launch.module, config=launch.config, body=whole)
         return str(self.submit(payload)["id"])

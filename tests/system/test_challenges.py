@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from puppet import WAIT, puppet
@@ -42,6 +43,13 @@ def verified(stand: Stand, tmp_path: Path) -> Report:
     export(stand.deployment, out)
     with open(out, "rb") as file:
         return verify_bundle(file, stand.deployment.trust.pin)
+
+
+def explain(stand: Stand, *files: Path) -> Any:
+    """What `ironbound explain --json` says of a profile in a deployment."""
+    done = stand.command("explain", "--json", *map(str, files))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -97,6 +105,10 @@ def test_on_demand_they_run_on_profiles_in_use_or_on_all_or_on_one(fresh: Callab
             frozenset({"name", "runtime", "profile", "verdict", "refusal", "entry"})
         }
         assert {(row["runtime"], row["verdict"]) for row in rows} == {("wasmtime", "REFUSED")}
+    explained = {one["setting"]: one for one in explain(stand, STRICT)["rows"]}
+    bites = {one["name"]: one["last"] for row in explained.values() for one in row["canaries"]}
+    assert {name for name, last in bites.items() if last is not None} == set(QUICK)
+    assert all(bites[name]["verdict"] == "REFUSED" for name in QUICK)
     done = stand.command("canary", "run", "--profile", "none")
     assert done.returncode == 1 and "no approved profile none" in done.stderr
 

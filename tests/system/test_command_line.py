@@ -12,6 +12,7 @@ from puppet import WAIT, puppet
 from stand import PEOPLE, STRICT, Stand, folder
 
 from ironbound.core.canonical import sha256_hex
+from ironbound.core.profile import keys_of
 from ironbound.core.surface import surface_digest
 from ironbound.terminal.main import USAGE
 
@@ -21,7 +22,7 @@ COMMANDS = [
     ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
     ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
-    ("verify",), ("demo",), ("operator", "key"),
+    ("verify",), ("demo",), ("operator", "key"), ("explain",),
 ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_the_whole_life_of_an_agent_from_the_command_line(stand: Stand, tmp_path
     assert json.loads(done.stdout)["humans"] == list(TWO)
     done = stand.command("run", str(module), "--as", "cli", "--profile", "strict", "--ticket", "T-1", names=TWO)
     assert done.returncode == 0, done.stderr
-    assert "launch of cli admitted" in done.stdout and "ticket       \"T-1\"" in done.stderr
+    assert "launch of cli admitted" in done.stdout and 'ticket       "T-1"' in done.stderr
     entry = stand.await_entry("started", agent="cli")
     agents = json.loads(stand.command("agents", "--json").stdout)
     assert agents[-1]["agent"] == "cli" and agents[-1]["state"] == "running" and agents[-1]["humans"] == list(TWO)
@@ -108,14 +109,14 @@ def test_two_operators_on_two_machines_sign_one_after_the_other(stand: Stand, tm
     ("text", "words"),
     [
         ("[agent\n", ("line 1",)),
-        ("profile = \"x\"\n[agent.runtime]\nmax_memmory = 12\n", ("max_memmory", "max_memory")),
-        ("profile = \"x\"\n[agent.runtime]\nmax_memory = -1\n", ("max_memory", "-1")),
-        ("profile = \"x\"\n[agent.runtime]\nmax_fuel = 0\n", ("max_fuel",)),
-        ("profile = \"x\"\n[agent.runtime]\nmax_stack = \"512\"\n", ("max_stack",)),
-        ("profile = \"x\"\n[agent.runtime]\nmax_stack = true\n", ("max_stack",)),
-        ("profile = \"x\"\n[agent.runtime]\nstrict_security = false\n", ("strict_security", "there is no other mode")),
-        ("profile = \"x\"\n[agent.runtime]\ndisallowed_imports = []\n", ("disallowed_imports",)),
-        ("profile = \"x\"\n[agent.network]\nallow = [\"*\"]\n", ("network",)),
+        ('profile = "x"\n[agent.runtime]\nmax_memmory = 12\n', ("max_memmory", "max_memory")),
+        ('profile = "x"\n[agent.runtime]\nmax_memory = -1\n', ("max_memory", "-1")),
+        ('profile = "x"\n[agent.runtime]\nmax_fuel = 0\n', ("max_fuel",)),
+        ('profile = "x"\n[agent.runtime]\nmax_stack = "512"\n', ("max_stack",)),
+        ('profile = "x"\n[agent.runtime]\nmax_stack = true\n', ("max_stack",)),
+        ('profile = "x"\n[agent.runtime]\nstrict_security = false\n', ("strict_security", "there is no other mode")),
+        ('profile = "x"\n[agent.runtime]\ndisallowed_imports = []\n', ("disallowed_imports",)),
+        ('profile = "x"\n[agent.network]\nallow = ["*"]\n', ("network",)),
     ],
 )
 def test_a_profile_with_a_mistake_is_refused_with_cause_and_hint(
@@ -162,6 +163,25 @@ def test_a_mistake_on_the_command_line_is_told_with_its_exit_code(
     assert stand.snapshot() == before
 
 
+def test_a_profile_is_explained_line_by_line_with_the_layer_that_set_each(stand: Stand, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text("[agent.runtime]\nmax_memory = 48\n")
+    done = stand.command("explain", str(STRICT), str(site), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    rows = {one["setting"]: one for one in said["rows"]}
+    assert set(keys_of("wasmtime")) <= set(rows) and said["approved"] is None
+    assert (rows["runtime.max_memory"]["value"], rows["runtime.max_memory"]["layer"]) == (48, "site.toml")
+    assert rows["runtime.max_fuel"]["layer"] == "strict.toml"
+    assert "only mode" in rows["runtime.strict_security"]["means"]
+    assert all(one["enforcer"] and one["code"] for one in rows.values())
+    alone = stand.command("explain", str(STRICT), where=False)
+    assert alone.returncode == 0 and "-d DIR" in alone.stderr and "runtime.max_memory = " in alone.stdout
+    site.write_text("[agent.runtime]\nstrict_security = false\n")
+    refused = stand.command("explain", str(STRICT), str(site))
+    assert refused.returncode == 1 and "there is no other mode" in refused.stderr
+
+
 def test_a_wrong_passphrase_and_an_unknown_operator_are_told(stand: Stand) -> None:
     stand.phrases["ada"], kept = "wrong", stand.phrases["ada"]
     try:
@@ -193,9 +213,9 @@ def test_what_is_no_deployment_is_told(stand: Stand, tmp_path: Path) -> None:
 def test_the_surface_of_a_file_is_shown_and_its_json_is_the_document_that_is_approved(
     stand: Stand, tmp_path: Path
 ) -> None:
-    reaching = '''(module (import "agent" "\\1b[2J" (func)) (memory (export "memory") 1)
+    reaching = """(module (import "agent" "\\1b[2J" (func)) (memory (export "memory") 1)
         (func (export "alloc") (param i32) (result i32) i32.const 0)
-        (func (export "handle") (param i32 i32) (result i64) call 0 i64.const 0))'''
+        (func (export "handle") (param i32 i32) (result i64) call 0 i64.const 0))"""
     files = {"idle": IDLE, "reaching": bytes(wasmtime.wat2wasm(reaching)), "nested": bytes(wasmtime.wat2wasm(SMUGGLER))}
     for name, data in files.items():
         path = tmp_path / f"{name}.wasm"

@@ -235,4 +235,3 @@ def test_an_empty_group_that_nobody_removed_is_counted_in_the_heartbeat(scene: S
         scene.stand.await_entry("heartbeat", calm.index, leftovers=1)
     finally:
         left.rmdir()
-

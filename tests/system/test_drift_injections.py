@@ -411,4 +411,3 @@ def test_heartbeats_follow_each_other_and_begin_anew_with_the_monitor(drifting: 
     said = drifting.entries("service-started", start, role="monitor")[-1].predicate["host"]
     assert first.predicate["mode"] == ("events" if said["process_events"] else "sampled")
     assert said["process_events"] or not ROOT
-

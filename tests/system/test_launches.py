@@ -128,9 +128,11 @@ def test_fifty_launches_leave_no_descriptor_and_no_zombie_behind(stand: Stand) -
     for number in range(50):
         once(number)
     assert not stand.entries("drift", start)
-    until("no descriptor more than before", lambda: all(
-        after <= before[role] + 1 for role, after in open_descriptors().items()
-    ), 10.0)
+    until(
+        "no descriptor more than before",
+        lambda: all(after <= before[role] + 1 for role, after in open_descriptors().items()),
+        10.0,
+    )
     assert not children(stand.zygote(), zombies=True)
     for role in ("node", "gateway", "monitor", "controller"):
         assert all(one == stand.zygote() for one in children(stand.pid(role), zombies=True)), role

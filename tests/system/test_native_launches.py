@@ -74,7 +74,7 @@ def test_its_exit_status_and_its_last_words_are_in_the_log(stand: Stand, rootfs:
 
 
 def test_its_time_is_up_when_the_profile_says_so(stand: Stand, rootfs: Digest, runtime: str) -> None:
-    config = profile(stand, runtime, '[agent.runtime]\nmax_wall_clock = 1\n')
+    config = profile(stand, runtime, "[agent.runtime]\nmax_wall_clock = 1\n")
     entry = stand.started(f"late-{runtime}", shell(stand, rootfs, "sleep 600 & sleep 600"), config)
     ended = stand.await_entry("exited", entry.index, started=entry.index).predicate
     assert ended["reason"] == "wall-clock"

@@ -254,7 +254,8 @@ def test_a_request_that_is_too_large_to_stand_in_the_log_with_its_approvals_is_r
             "where": {"name": {"one_of": [f"{number:03}" + "x" * 1000 for number in range(alternatives)]}},
             "calls": 1,
             "expires_ms": now() + 600_000,
-            "credential": None, **NO_LIMITS,
+            "credential": None,
+            **NO_LIMITS,
         }
         payload = stand.build("grant", agent=agent, module=launch.module, config=launch.config, body=body)
         return stand.sign(payload)

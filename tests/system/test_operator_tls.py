@@ -121,9 +121,7 @@ def test_only_the_controller_can_read_the_certificates_key(made: Stand) -> None:
 
 @pytest.mark.parametrize("text", ["8443", "localhost:8443", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:8443",
                                   "[127.0.0.1]:8443", "127.0.0.1:+8443", "http://127.0.0.1:8443", ""])  # fmt: skip
-def test_an_address_that_is_none_is_refused_when_the_deployment_is_read(
-    made: Stand, tmp_path: Path, text: str
-) -> None:
+def test_an_address_that_is_none_is_refused_when_the_deployment_is_read(made: Stand, tmp_path: Path, text: str) -> None:
     for name in ("deployment.json", "trust-root.json"):
         (tmp_path / name).write_bytes((made.root / name).read_bytes())
     assert load(tmp_path).listen == made.deployment.listen

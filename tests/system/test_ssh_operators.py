@@ -145,9 +145,7 @@ def test_ssh_keygen_accepts_a_signature_that_nobody_touched_and_we_refuse_it(
     assert caught.value.code == reason
 
 
-def test_a_touch_is_enough_where_the_trust_root_says_so(
-    security_key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_touch_is_enough_where_the_trust_root_says_so(security_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SK_FLAGS", "1")
     key = signer(security_key, None, "touch:")
     assert verify_scheme(key.public, key.sign(MESSAGE), MESSAGE).strength is Strength.HARDWARE_TOUCHED
@@ -181,9 +179,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     yield folder(tmp_path, "d")
 
 
-def test_a_deployment_whose_operators_sign_with_ssh_keys(
-    security_key: Path, place: Path, tmp_path: Path
-) -> None:
+def test_a_deployment_whose_operators_sign_with_ssh_keys(security_key: Path, place: Path, tmp_path: Path) -> None:
     """ada by a security key, bo by an SSH key, cy by a key file of ours; di has a passkey, which can't sign here."""
     bo = made(tmp_path / "bo")
     (tmp_path / "di.json").write_text(json.dumps(PasskeyDevice("di").registration()), "utf-8")

@@ -248,9 +248,7 @@ class Lab:
         request = self.request(kind, **fields)
         return self.admit(request, [self.approval(request, "bob")])
 
-    def approve_module(
-        self, data: bytes, probe_name: str | None = None, family: str = "wasm", **changes: Any
-    ) -> str:
+    def approve_module(self, data: bytes, probe_name: str | None = None, family: str = "wasm", **changes: Any) -> str:
         self.artifacts[sha256_hex(data)] = data
         body = approval_body(data, None if probe_name is None else probe(probe_name, family)) | changes
         self.expect(self.ask("module-approval", module_sha256=sha256_hex(data), body=body))
@@ -273,7 +271,8 @@ class Lab:
             "where": {"path": {"prefix": {"value": "out", "separator": "/"}}},
             "calls": 100,
             "expires_ms": self.now + DAY,
-            "credential": None, **NO_LIMITS,
+            "credential": None,
+            **NO_LIMITS,
         }
         return self.ask("grant", agent=agent, module_sha256=module, config_sha256=cage, body=body, **fields)
 

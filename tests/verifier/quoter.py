@@ -43,7 +43,7 @@ class Quoter:
         numbers = self.key.public_key().public_numbers()
         point = sized(numbers.x.to_bytes(32, "big")) + sized(numbers.y.to_bytes(32, "big"))
         head = bytes.fromhex("0023000b") + attributes.to_bytes(4, "big")
-        return head + bytes.fromhex("00000010" "0018000b" "0003" "0010") + point
+        return head + bytes.fromhex("000000100018000b00030010") + point
 
     @property
     def enrolment(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class Quoter:
             "counts": self.resets.to_bytes(4, "big") + bytes(4),
             "safe": b"\x01",
             "firmware": bytes(8),
-            "selection": bytes.fromhex("00000001" "000b" "03" "004000"),
+            "selection": bytes.fromhex("00000001000b03004000"),
             "digest": sized(sha256(self.pcr).digest()),
             "end": b"",
         }

@@ -199,7 +199,8 @@ def test_a_grant_that_the_humans_signatures_do_not_carry_refutes_c1(scene: Hones
         "where": {"path": {"equals": "a"}},
         "calls": 1,
         "expires_ms": scene.lab.now + DAY,
-        "credential": None, **NO_LIMITS,
+        "credential": None,
+        **NO_LIMITS,
     }
     forge(scene.lab, agent="clerk", module_sha256=scene.module, config_sha256=scene.cage, body=body)
     assert refuted(scene.lab) == {"C1": {"request-not-authorised"}}
@@ -230,9 +231,7 @@ def test_a_word_that_was_void_cannot_be_said_again_by_the_ledger(scene: Honest) 
 def test_a_replayed_request_refutes_c1(scene: Honest) -> None:
     lab = scene.lab
     module = wasm("another")
-    request = lab.request(
-        "module-approval", module_sha256=digest_of("x"), body=approval_body(b"{")
-    )
+    request = lab.request("module-approval", module_sha256=digest_of("x"), body=approval_body(b"{"))
     approvals = [lab.approval(request, "bob")]
     lab.expect(lab.admit(request, approvals))
     assert lab.falling() == {} and module
@@ -624,9 +623,7 @@ def test_without_the_channel_canary_c2_is_not_proven() -> None:
 
 def test_a_gateway_that_says_admitted_refutes_d3(scene: Honest) -> None:
     lab = scene.lab
-    request = lab.request(
-        "module-approval", module_sha256=digest_of("x"), body=approval_body(b"{")
-    )
+    request = lab.request("module-approval", module_sha256=digest_of("x"), body=approval_body(b"{"))
     approvals = [lab.approval(request, "bob").as_value()]
     lab.say("gateway", "admitted", request=request.as_value(), approvals=approvals)
     assert refuted(lab) == {"D3": {"voice-not-entitled"}}

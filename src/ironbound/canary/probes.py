@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from ironbound.core.canary import parse_probe
+from ironbound.core.canary import Probe, applies, parse_probe
 from ironbound.core.canonical import FormatError, parse_json
+from ironbound.core.enforcement import Wall, matches
+from ironbound.core.profile import RUNTIMES
 
 _MAX_TABLE = 256 * 1024
 _FOLDERS = {"wasm": "modules", "native": "native"}
@@ -38,3 +40,13 @@ def load_probes(family: str) -> tuple[Shipped, ...]:
         if probe.family == family:
             shipped.append(Shipped(probe.name, row, (folder / _FOLDERS[family] / probe.module).read_bytes()))
     return tuple(shipped)
+
+
+def biting(wall: Wall, runtime: str) -> list[Probe]:
+    """The shipped probes that try a wall of a runtime, in the table's order."""
+    shipped = (parse_probe(one.document) for family in _FOLDERS for one in load_probes(family))
+    return [
+        probe
+        for probe in shipped
+        if applies(probe.family, RUNTIMES[runtime]) and any(matches(pattern, probe.name) for pattern in wall.canaries)
+    ]

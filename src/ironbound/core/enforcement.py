@@ -300,11 +300,80 @@ def _machine(runtime: str) -> tuple[Wall, ...]:
     )  # fmt: skip
 
 
+_CALLED: Final = ("core/container.py", "node/native/container.py")
+_GUARD: Final = ("node/native/guard/guard.c", "node/native/guard/walls.h")
+_STORE: Final = ("node/sandbox/engine.py",)
+_LOCKDOWN: Final = ("node/sandbox/lockdown.py", "node/sandbox/worker.py")
+_MACHINE: Final = ("node/microvm/VMM.py",)
+_CODE: Final[Mapping[str, tuple[str, ...]]] = {
+    "runtime.type": ("core/profile.py", "node/runtime.py"),
+    "runtime.strict_security": ("core/profile.py",),
+    "channel.max_message": ("gateway/mcp.py",),
+    "channel.max_messages_per_second": ("gateway/mcp.py",),
+    "scratch.max_bytes": ("gateway/providers/scratch.py",),
+    "scratch.max_files": ("gateway/providers/scratch.py",),
+    "powers of operators": ("gateway/mcp.py", "core/authority.py"),
+}
+"""What enforces a row in every runtime, and below it what does so in a family."""
+
+_CODE_WASM: Final[Mapping[str, tuple[str, ...]]] = {
+    "runtime.disallowed_imports": (*_STORE, "core/wasm.py"),
+    "runtime.max_module_size": _STORE,
+    "runtime.max_wall_clock": (*_STORE, "node/sandbox/launcher.py"),
+    **dict.fromkeys(
+        (f"runtime.max_{name}" for name in ("memory", "fuel", "stack", "instances", "tables", "table_elements")), _STORE
+    ),
+    "the configuration consumed": ("node/sandbox/memfd.py", "node/sandbox/worker.py"),
+    "the system call filter": ("core/seccomp.py", *_LOCKDOWN),
+    "the code that runs": ("core/wasm.py", *_LOCKDOWN),
+    **dict.fromkeys(
+        ("no network", "no capabilities", "no new privileges", "a user of its own", "Landlock", "files of the host",
+         "namespaces", "kernel interfaces and devices", "descriptors", "other processes"), _LOCKDOWN
+    ),
+}  # fmt: skip
+_CODE_NATIVE: Final[Mapping[str, tuple[str, ...]]] = {
+    "runtime.max_wall_clock": ("node/native/cell.py",),
+    "the configuration consumed": ("node/sandbox/memfd.py", *_GUARD),
+    "the system call filter": ("core/seccomp.py", *_GUARD),
+    "the code that runs": ("wire/images.py", *_GUARD),
+    **dict.fromkeys(
+        ("no new privileges", "no capabilities", "descriptors", "runtime.max_processes", "runtime.max_open_files",
+         "a user of its own"), (*_CALLED, *_GUARD)
+    ),
+    "Landlock": _GUARD,
+    **dict.fromkeys(
+        ("runtime.max_memory", "runtime.max_cpu", "no network", "files of the host", "namespaces",
+         "kernel interfaces and devices", "other processes"), _CALLED
+    ),
+}  # fmt: skip
+_CODE_MICROVM: Final[Mapping[str, tuple[str, ...]]] = {
+    "runtime.max_wall_clock": ("node/microvm/machine.py",),
+    "the configuration consumed": ("core/initrd.py", *_GUARD),
+    "the system call filter": ("core/seccomp.py", *_GUARD),
+    "the code that runs": ("core/initrd.py", *_GUARD),
+    **dict.fromkeys(("runtime.max_processes", "runtime.max_open_files"), _GUARD),
+    **dict.fromkeys(
+        ("no new privileges", "no capabilities", "a user of its own", "Landlock", "descriptors"), (*_MACHINE, *_GUARD)
+    ),
+    **dict.fromkeys(
+        ("runtime.max_memory", "runtime.max_cpu", "no network", "files of the host", "namespaces",
+         "kernel interfaces and devices", "other processes"), _MACHINE
+    ),
+}  # fmt: skip
+
+
 def walls(runtime: str) -> tuple[Wall, ...]:
     """The rows of a runtime: its settings in the profile's order, then what is always on. KeyError for no runtime."""
     rows = {NATIVE: _container, MICROVM: _machine}.get(RUNTIMES[runtime], lambda _: _WASM)(runtime)
     by_name = {one.name: one for one in rows}
     return tuple(by_name[name] for name in (*keys_of(runtime), *ALWAYS))
+
+
+def code(runtime: str, name: str) -> tuple[str, ...]:
+    """The source files, below the package, that hold an agent to one row. KeyError if there is no such row."""
+    family = {NATIVE: _CODE_NATIVE, MICROVM: _CODE_MICROVM}.get(RUNTIMES[runtime], _CODE_WASM)
+    files = _CODE[name] if name in _CODE else family[name]
+    return tuple(file.replace("VMM", runtime.removesuffix("-microvm")) for file in files)
 
 
 def matches(pattern: str, name: str) -> bool:

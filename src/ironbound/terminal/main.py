@@ -13,7 +13,7 @@ from ironbound.core.profile import ProfileRefused
 from ironbound.wire.deployment import DeploymentError
 
 from .arguments import make_parser
-from .commands import agents, approving, deployments, evidence, images, reading, signing, surface
+from .commands import agents, approving, deployments, evidence, explaining, images, reading, signing, surface
 from .voice import FAILED, OK, Stop, complain, say
 
 USAGE: Final = """\
@@ -27,6 +27,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve module FILE            approve an agent's code, by digest
   ironbound approve canaries               approve the hostile agents that test the sandbox
   ironbound approve call INDEX             approve one call that was denied for want of it
+  ironbound explain FILE...                what each line of a profile does, and what enforces it
   ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image
   ironbound image list                     the images here, each checked
   ironbound image kernel                   the kernel that virtual machines boot
@@ -61,6 +62,7 @@ COMMANDS: Final = (
     *deployments.COMMANDS,
     *reading.COMMANDS,
     *approving.COMMANDS,
+    *explaining.COMMANDS,
     *images.COMMANDS,
     *surface.COMMANDS,
     *agents.COMMANDS,

@@ -293,27 +293,36 @@ class Specification:
         above, root = self.get(s, "above", grant), self.get(s, "root", grant)
         yield "it is, or is a part of, a grant that a quorum signed in exactly this form", self.human(s, root)
         yield "which is among those that it must keep to", logic.member(above, root)
-        yield "all of them cover the arguments, for the same action", logic.forall(
-            above,
-            lambda one: logic.conj(
-                logic.covers(self.get(s, "grant_where", one), m["args"]),
-                logic.same(self.get(s, "grant_action", one), m["action"]),
+        yield (
+            "all of them cover the arguments, for the same action",
+            logic.forall(
+                above,
+                lambda one: logic.conj(
+                    logic.covers(self.get(s, "grant_where", one), m["args"]),
+                    logic.same(self.get(s, "grant_action", one), m["action"]),
+                ),
             ),
         )
-        yield "none of them was taken, has expired or is used up", logic.forall(
-            above,
-            lambda one: logic.conj(
-                logic.neg(self.get(s, "taken", one)),
-                logic.less(late, self.get(s, "grant_expires", one)),
-                logic.less(0, self.get(s, "grant_left", one)),
+        yield (
+            "none of them was taken, has expired or is used up",
+            logic.forall(
+                above,
+                lambda one: logic.conj(
+                    logic.neg(self.get(s, "taken", one)),
+                    logic.less(late, self.get(s, "grant_expires", one)),
+                    logic.less(0, self.get(s, "grant_left", one)),
+                ),
             ),
         )
         cost = self.get(s, "grant_cost", grant)
-        yield "each of them can pay for it, and none is used too often", logic.forall(
-            above,
-            lambda one: logic.conj(
-                logic.at_most(cost, self.get(s, "grant_budget", one)),
-                logic.at_most(self.get(s, "grant_full", one), logic.plus(late, self.get(s, "grant_slack", one))),
+        yield (
+            "each of them can pay for it, and none is used too often",
+            logic.forall(
+                above,
+                lambda one: logic.conj(
+                    logic.at_most(cost, self.get(s, "grant_budget", one)),
+                    logic.at_most(self.get(s, "grant_full", one), logic.plus(late, self.get(s, "grant_slack", one))),
+                ),
             ),
         )
         for whose, name in ((m["agent"], "its agent"), ("", "all agents together")):
@@ -408,8 +417,9 @@ class Specification:
             yield "to this agent's grant", self.implies(given, logic.same(owner, m["agent"]))
         if rule == "settle":
             owed = self.get(s, "owed", m["intent"])
-            yield "no more comes back than was charged", logic.conj(
-                logic.at_most(0, m["spent"]), logic.at_most(m["spent"], owed)
+            yield (
+                "no more comes back than was charged",
+                logic.conj(logic.at_most(0, m["spent"]), logic.at_most(m["spent"], owed)),
             )
         if rule == "drop":
             given, owner = self.get(s, "given", m["grant"]), self.get(s, "owner", m["grant"])
@@ -420,17 +430,22 @@ class Specification:
             yield "the sender may hand it on", logic.less(0, self.get(s, "grant_delegable", grant))
             fewer = logic.less(m["delegable"], self.get(s, "grant_delegable", grant))
             yield "the part can be handed on less often", logic.conj(logic.at_most(0, m["delegable"]), fewer)
-            yield "nobody took it or what it came from", logic.forall(
-                self.get(s, "above", grant), lambda one: logic.neg(self.get(s, "taken", one))
+            yield (
+                "nobody took it or what it came from",
+                logic.forall(self.get(s, "above", grant), lambda one: logic.neg(self.get(s, "taken", one))),
             )
-            yield "the part covers no more", self.implies(
-                logic.covers(m["where"], m["args"]), logic.covers(self.get(s, "grant_where", grant), m["args"])
+            yield (
+                "the part covers no more",
+                self.implies(
+                    logic.covers(m["where"], m["args"]), logic.covers(self.get(s, "grant_where", grant), m["args"])
+                ),
             )
             yield "the part allows no more calls", logic.at_most(m["calls"], self.get(s, "grant_left", grant))
             yield "the part lasts no longer", logic.at_most(m["grant_expires"], self.get(s, "grant_expires", grant))
             yield "the part costs no more", logic.at_most(m["budget"], self.get(s, "grant_budget", grant))
-            yield "its receiver runs", logic.conj(
-                self.get(s, "began", m["child"]), logic.neg(self.get(s, "over", m["child"]))
+            yield (
+                "its receiver runs",
+                logic.conj(self.get(s, "began", m["child"]), logic.neg(self.get(s, "over", m["child"]))),
             )
             yield "its id is new", logic.neg(self.get(s, "given", m["id"]))
             yield "it has not expired", logic.less(late, m["grant_expires"])
@@ -472,8 +487,9 @@ class Specification:
             paid = self.get(s, "owner", m["grant"])
             yield "the caller pays", logic.same(paid, m["agent"])
             charged = logic.member(self.get(s, "above", m["grant"]), grant)
-            yield "a call burns one call of its grant and of each that it is a part of, and of no other", logic.same(
-                then, logic.when(charged, logic.plus(left, -1), left)
+            yield (
+                "a call burns one call of its grant and of each that it is a part of, and of no other",
+                logic.same(then, logic.when(charged, logic.plus(left, -1), left)),
             )
         else:
             yield "only calls burn calls", self.implies(known, logic.same(then, left))
@@ -486,8 +502,11 @@ class Specification:
         yield "used stays used", self.implies(self.get(s, "used", one), self.get(after, "used", one))
         yield "time does not go back", logic.at_most(self.get(s, "clock"), self.get(after, "clock"))
         kind = self.get(s, "module", v["module"])
-        yield "an approved module stays what it is", self.implies(
-            logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
+        yield (
+            "an approved module stays what it is",
+            self.implies(
+                logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
+            ),
         )
         for act in GIVING.values():
             same = logic.same(self.get(s, "quorum", act), self.get(after, "quorum", act))
