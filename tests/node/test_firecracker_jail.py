@@ -256,7 +256,9 @@ def test_a_program_that_changed_since_the_node_started_is_not_called(host: Host,
     runtime = host("working")
     with open(getattr(runtime, name), "a") as file:
         file.write("# changed\n")
-    assert "changed since the node started" in refused(runtime).text
+    failure = refused(runtime)
+    assert (failure.stage, failure.reason) == ("runtime", "runtime-differs")
+    assert "changed since the node started" in failure.text
 
 
 @pytest.mark.root

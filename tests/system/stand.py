@@ -172,7 +172,7 @@ class Stand:
     def _is_up(self, began: int) -> bool:
         assert self.up is not None
         said = (self.root / "up.log").read_bytes()[began:].decode()
-        assert self.up.poll() is None, said + self.journals()
+        assert self.up.poll() is None, f"ended: {self.up.poll()}\n{said}{self.journals()}"
         return all(f"{role}: ready" in said for role in ROLES)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:

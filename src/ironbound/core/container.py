@@ -148,6 +148,9 @@ def arguments(config: Mapping[str, Any], place: Place) -> bytes:
 
 SETPRIV: Final = ("/usr/bin/setpriv", "--pdeathsig", "KILL")
 """Before bubblewrap: it dies with the node, and as root it becomes the sandbox's user."""
+TASKSET: Final = ("/usr/bin/taskset", "--cpu-list")
+STARTERS: Final = (SETPRIV[0], TASKSET[0])
+"""The programs that start bubblewrap."""
 HYBRID: Final = (
     "/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'umount /sys/fs/cgroup/unified && exec "$0" "$@"',
 )  # fmt: skip
@@ -162,7 +165,7 @@ def command(config: Mapping[str, Any], binary: str, place: Place, cores: str) ->
     """
     runtime = config["runtime"]["type"]
     if runtime == "bubblewrap":
-        return [*SETPRIV, *_ids(place), "/usr/bin/taskset", "--cpu-list", cores, binary, "--args", "6",
+        return [*SETPRIV, *_ids(place), *TASKSET, cores, binary, "--args", "6",
                 "--json-status-fd", "7", "--", f"/{GUARD_PATH}"]  # fmt: skip
     folder, state = place.cell, f"{place.cell}/state"
     run = ["run", "--detach", "--bundle", folder, "--pid-file", f"{folder}/pid"]

@@ -22,7 +22,7 @@ from ironbound.wire.service import announce, boot_id, installed_release, ready, 
 
 from .launches import Host, Launches
 from .microvm.firecracker import Firecracker
-from .microvm.kernel import KernelDiffers, KernelMissing
+from .microvm.kernel import KernelMissing, MeasurementDiffers
 from .microvm.qemu import Qemu
 from .native.container import BINARIES, Container
 from .processes import become_subreaper
@@ -114,7 +114,7 @@ async def machines(deployment: Deployment) -> tuple[dict[str, Runtime], dict[str
         without[QEMU] = str(error)
     try:
         have[FIRECRACKER] = await asyncio.to_thread(Firecracker, deployment, images)
-    except (OSError, FormatError, KernelMissing, KernelDiffers) as error:
+    except (OSError, FormatError, KernelMissing, MeasurementDiffers) as error:
         without[FIRECRACKER] = str(error)
     return have, without
 

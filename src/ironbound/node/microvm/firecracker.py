@@ -44,7 +44,7 @@ from ironbound.wire.images import DIRECTORY, ImageRefused, Images, shipped_guard
 
 from . import ramdisk
 from .api import ApiRefused, configure
-from .kernel import KERNEL, Kernel, KernelDiffers
+from .kernel import KERNEL, Kernel, MeasurementDiffers
 from .machine import READY_SECONDS, Lines, Machine
 from .qemu import init_bytes
 
@@ -226,10 +226,12 @@ class Firecracker:
         console, its_console = socket.socketpair()
         try:
             machine = await self._start(jail, argv, asked, initrd, order.channel, (console, its_console), seconds)
-        except (OSError, ValueError, ApiRefused) as error:
+        except (OSError, ValueError, ApiRefused, MeasurementDiffers) as error:
             text = f"{self.name}: {error}: {_said(console)}"
             console.close()
             await asyncio.to_thread(sweep, jail)
+            if isinstance(error, MeasurementDiffers):
+                raise HoldFailed("runtime", "runtime-differs", str(error)) from error
             raise HoldFailed("spawn", "sandbox-unavailable", text[:MAX_SAID]) from error
         finally:
             os.close(initrd)
@@ -278,7 +280,7 @@ class Firecracker:
                 return ramdisk.build(folder, entries, own)
         except (ImageRefused, DeploymentError, FormatError) as error:
             raise HoldFailed("image", "image-differs", str(error)) from error
-        except KernelDiffers as error:
+        except MeasurementDiffers as error:
             raise HoldFailed("runtime", "runtime-differs", str(error)) from error
         except OSError as error:
             raise HoldFailed("spawn", "sandbox-unavailable", str(error)) from error
@@ -288,7 +290,7 @@ class Firecracker:
         channel: socket.socket, consoles: tuple[socket.socket, socket.socket], seconds: float,
     ) -> Machine:  # fmt: skip
         """The machine with its connections. Closes `consoles` but for ours where it fails. Raises OSError, ValueError,
-        ApiRefused."""
+        ApiRefused, MeasurementDiffers."""
         console, its_console = consoles
         pid, arrived = 0, dict[str, socket.socket]()
         with _opened(jail) as place:
@@ -297,7 +299,7 @@ class Firecracker:
                     await asyncio.to_thread(self._fill, place, initrd)
                     pid = await self._jailed(place, argv, its_console)
                 if await asyncio.to_thread(_digest_of, str(place.root / Path(jail.binary).name)) != self.digest:
-                    raise ValueError("the binary in the jail is not the one that was measured")
+                    raise MeasurementDiffers("the binary in the jail is not the one that was measured")
                 await configure(place.path(firecracker.API_SOCKET), asked)
                 await _arrivals(place.listeners, pid, arrived)
                 lines = Lines(arrived["control"], arrived["status"], console)
@@ -322,10 +324,10 @@ class Firecracker:
         place.listen()
 
     async def _jailed(self, place: _Jail, argv: tuple[str, ...], console: socket.socket) -> int:
-        """Firecracker's pid once the jailer has handed over to it. Raises OSError, ValueError."""
+        """Firecracker's pid once the jailer has handed over to it. Raises OSError, ValueError, MeasurementDiffers."""
         for path, digest in ((self._binary, self.digest), (self._jailer, self._jailer_sha256)):
             if await asyncio.to_thread(_digest_of, path) != digest:
-                raise ValueError(f"{path} changed since the node started")
+                raise MeasurementDiffers(f"{path} changed since the node started")
         with open("/dev/null", "rb") as null:
             helper = spawn(argv, {0: null.fileno(), 1: console.fileno(), 2: console.fileno()})
         async with _waiting(helper) as pidfd, asyncio.timeout(JAILER_S):

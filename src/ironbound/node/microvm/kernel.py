@@ -33,8 +33,8 @@ class KernelMissing(Exception):
     """There is no kernel for virtual machines here; the message says what to do."""
 
 
-class KernelDiffers(Exception):
-    """A file of the kernel is not what was measured."""
+class MeasurementDiffers(Exception):
+    """A file that a machine is made of is not what was measured."""
 
 
 def module_names() -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _read(path: Path, limit: int) -> bytes:
     with open(path, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise KernelDiffers(f"{path}: expected at most {limit} bytes")
+        raise MeasurementDiffers(f"{path}: expected at most {limit} bytes")
     return data
 
 
@@ -114,11 +114,14 @@ class Kernel:
         return _read(self._folder / name, MAX_KERNEL if name == KERNEL else MAX_MODULE)
 
     def read(self) -> tuple[bytes, tuple[bytes, ...]]:
-        """The kernel and its modules in the order of loading. KernelDiffers, OSError (Rule 1)."""
-        files = [self._file(name) for name in self.digests]
+        """The kernel and its modules in the order of loading. MeasurementDiffers (Rule 1)."""
+        try:
+            files = [self._file(name) for name in self.digests]
+        except OSError as error:
+            raise MeasurementDiffers(f"{error.filename}: {error.strerror}, since the node started") from error
         for (name, digest), data in zip(self.digests.items(), files, strict=True):
             if _digest(data) != digest:
-                raise KernelDiffers(f"{name} changed since the node started")
+                raise MeasurementDiffers(f"{name} changed since the node started")
         return files[0], tuple(files[1:])
 
 

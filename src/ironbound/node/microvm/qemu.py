@@ -35,7 +35,7 @@ from ironbound.wire.images import ImageRefused, Images
 
 from . import group, ramdisk, trial
 from .enclosed import START_S, start_enclosed
-from .kernel import Kernel, KernelDiffers
+from .kernel import Kernel, MeasurementDiffers
 from .machine import Lines, Machine
 from .wall import BINARY_FD
 
@@ -128,7 +128,7 @@ class Qemu:
             mine, channel = socket.socketpair()
             with mine, channel:
                 machine = await self._start(trial.CONFIG, prepared, channel, uid, gid, "")
-        except (OSError, ValueError, KernelDiffers, FormatError) as error:
+        except (OSError, ValueError, MeasurementDiffers, FormatError) as error:
             return str(error)
         try:
             word = await machine.ready()
@@ -192,6 +192,8 @@ class Qemu:
         prepared = await asyncio.to_thread(self._prepare, config, order, manifest.rootfs, said)
         try:
             machine = await self._start(config, prepared, order.channel, order.uid, order.gid, str(order.launch))
+        except MeasurementDiffers as error:
+            raise HoldFailed("runtime", "runtime-differs", str(error)) from error
         except (OSError, ValueError, FormatError) as error:
             raise HoldFailed("spawn", "sandbox-unavailable", f"{self.name}: {error}"[:MAX_SAID]) from error
         kernel, *kernel_modules = self._kernel.digests.items()
@@ -236,7 +238,7 @@ class Qemu:
                 return self._seal(config, *ramdisk.build(folder, entries, own))
         except (ImageRefused, DeploymentError, FormatError) as error:
             raise HoldFailed("image", "image-differs", str(error)) from error
-        except KernelDiffers as error:
+        except MeasurementDiffers as error:
             raise HoldFailed("runtime", "runtime-differs", str(error)) from error
         except OSError as error:
             raise HoldFailed("spawn", "sandbox-unavailable", str(error)) from error
@@ -249,7 +251,7 @@ class Qemu:
             kernel, _ = self._kernel.read()
             firmware = self._read_firmware()
             if sha256_hex(firmware) != self._firmware_sha256:
-                raise KernelDiffers(f"{self._firmware} changed since the node started")
+                raise MeasurementDiffers(f"{self._firmware} changed since the node started")
             settings = microvm.qemu_settings(config, self._accelerator)
             for name, data in (("settings", settings), ("kernel", kernel), ("firmware", firmware)):
                 files[name] = sealed_memfd(name, data)
@@ -266,7 +268,8 @@ class Qemu:
     async def _start(
         self, config: Mapping[str, Any], prepared: _Prepared, channel: socket.socket, uid: int, gid: int, name: str
     ) -> Machine:
-        """The machine, on its way up. Closes what was prepared. Raises OSError, ValueError, FormatError."""
+        """The machine, on its way up. Closes what was prepared. Raises OSError, ValueError, FormatError,
+        MeasurementDiffers."""
         handed = dict(prepared.files)
         pairs: dict[str, tuple[socket.socket, socket.socket]] = {}
         path = self._group(name)
@@ -274,7 +277,7 @@ class Qemu:
         try:
             binary, digest = await asyncio.to_thread(self._measured_binary)
             if digest != self.digest:
-                raise ValueError(f"{self._binary} changed since the node started")
+                raise MeasurementDiffers(f"{self._binary} changed since the node started")
             pairs = {line: socket.socketpair() for line in ("control", "status", "console")}
             groups = group.create(path, microvm.group_limits(config)) if path else []
             order: dict[str, Value] = {

@@ -5,7 +5,7 @@ Decides how a runtime is called and when a container counts as held; what the ca
 
 Rule 1: what a launch consumes is sealed in memory files before the runtime starts: configuration, manifest, plan, and
         the runtime's own arguments. What lies on disk (runtime, image) is compared with its digest just before.
-Rule 2: a runtime's binary that changed since the node started is not called.
+Rule 2: a runtime's binary that changed since the node started is not called, nor a program that starts it.
 Rule 3: a container ends by SIGKILL to its first process, whose pid namespace ends with it, and by the cgroup's being
         emptied.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError, parse_json, sha256_hex
-from ironbound.core.container import HYBRID, MASKED, READ_ONLY, Place, arguments, command, envelope
+from ironbound.core.container import HYBRID, MASKED, READ_ONLY, STARTERS, Place, arguments, command, envelope
 from ironbound.core.native import parse_manifest, plan
 from ironbound.core.profile import parse_configuration
 from ironbound.node.processes import children, describe, kill, readable, reap, spawn
@@ -49,9 +49,33 @@ def guard_bytes() -> bytes:
     return (Path(__file__).parent / "guard" / "guard").read_bytes()
 
 
-def _file_digest(path: str) -> Digest:
-    with open(path, "rb") as file:
-        return Digest(hashlib.file_digest(file, "sha256").hexdigest())
+class Program:
+    """A program of the host as it was when the node started. OSError where there is none."""
+
+    __slots__ = ("_key", "digest", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._key, self.digest = self._look(), self._hash()
+
+    def _look(self) -> tuple[int, ...]:
+        status = os.stat(self.path)
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def _hash(self) -> Digest:
+        with open(self.path, "rb") as file:
+            return Digest(hashlib.file_digest(file, "sha256").hexdigest())
+
+    def check(self) -> None:
+        """Raises HoldFailed if it is another by now."""
+        try:
+            key = self._look()
+            same = key == self._key or self._hash() == self.digest
+        except OSError as error:
+            raise HoldFailed("runtime", "runtime-differs", f"{self.path}: {error.strerror}") from error
+        if not same:
+            raise HoldFailed("runtime", "runtime-differs", f"{self.path} changed since the node started")
+        self._key = key
 
 
 class Container:
@@ -63,13 +87,14 @@ class Container:
             raise FileNotFoundError(f"{name}: no {BINARIES[name]} in {SEARCH}")
         self.name = name
         self._binary = os.path.realpath(binary)
-        self.digest = _file_digest(self._binary)
-        self._stat = self._key()
+        self._hybrid = os.path.ismount("/sys/fs/cgroup/unified")
+        before = STARTERS if name == "bubblewrap" else (HYBRID[0], HYBRID[2]) if name == "crun" and self._hybrid else ()
+        self._programs = [Program(one) for one in (self._binary, *before)]
+        self.digest = self._programs[0].digest
         self._deployment = deployment
         self._images = images
         self._guard = sha256_hex(guard_bytes())
         self._masks = [path for path in sorted((*MASKED, *READ_ONLY)) if os.path.exists(path)]
-        self._hybrid = os.path.ismount("/sys/fs/cgroup/unified")
 
     def facts(self) -> Mapping[str, Any]:
         """What the node says of this runtime when it starts: binary, digest, version, guard, and hidden paths."""
@@ -88,10 +113,6 @@ class Container:
 
     def _own_masks(self) -> list[str]:
         return list(self._masks) if self.name in ("runc", "crun") else []
-
-    def _key(self) -> tuple[int, ...]:
-        status = os.stat(self._binary)
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def unenforced(self, config: Mapping[str, Any]) -> str | None:
         """The setting that this host can't enforce, and why."""
@@ -146,9 +167,8 @@ class Container:
 
     def _measure(self, rootfs: Digest) -> None:
         """Rules 1 and 2: the runtime is the one measured, the image the one approved, its guard the one shipped."""
-        if self._key() != self._stat and _file_digest(self._binary) != self.digest:
-            raise HoldFailed("runtime", "runtime-differs", f"{self._binary} changed since the node started")
-        self._stat = self._key()
+        for program in self._programs:
+            program.check()
         try:
             guard = self._images.verify(rootfs)
         except ImageRefused as error:

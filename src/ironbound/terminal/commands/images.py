@@ -177,7 +177,7 @@ def _kernel(arguments: argparse.Namespace) -> int:
     try:
         kernel, modules = kernels.installed() if arguments.vmlinuz is None else (arguments.vmlinuz, arguments.modules)
         digests = kernels.place(deployment.root, kernel, modules)
-    except (kernels.KernelMissing, kernels.KernelDiffers, OSError) as error:
+    except (kernels.KernelMissing, kernels.MeasurementDiffers, OSError) as error:
         raise Stop(str(error), "name one with --vmlinuz FILE --modules DIR") from error
     if arguments.json:
         emit({"kernel": str(kernel), "sha256": digests})
