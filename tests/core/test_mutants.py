@@ -201,8 +201,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "request", "if keyid not in trust.humans:", "if keyid not in trust.keys:",
     ),
     "signatures are not checked": (
-        "request", "verify_envelope(envelope, {keyid: trust.keys[keyid]})[keyid]",
-        "Signatory(trust.humans[keyid], keyid, Strength.SOFTWARE, None)",
+        "request", "verify_envelope(envelope, keys)[device]",
+        "Signatory(trust.humans[device], device, Strength.SOFTWARE, None)",
     ),
     "another deployment's request": (
         "request",

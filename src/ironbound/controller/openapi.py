@@ -106,9 +106,10 @@ DESCRIPTION: Final[dict[str, Any]] = {
                                 "maxLength": MAX_SIGNATURE * 4 // 3 // 4 * 4,
                             },
                         ),
-                        "description": "Each human signs an envelope of their own.",
+                        "description": "Each human signs an envelope of their own: by a key, or by a device's key and "
+                        "an identity.",
                         "minItems": 1,
-                        "maxItems": 1,
+                        "maxItems": 2,
                     },
                 ),
                 "description": "A DSSE envelope around an in-toto Statement v1.",

@@ -32,6 +32,7 @@ MAX_DECIMAL = 2**63 - 1
 """Greatest number that `parse_decimal` returns: sizes and times fit a signed 64-bit integer."""
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_TO_URL, _FROM_URL = str.maketrans("+/", "-_"), str.maketrans("-_", "+/")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 # A string matches as far as it goes, closed or not, so that the scan stays linear; the decoder judges it.
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -255,6 +256,19 @@ def b64decode(text: str) -> bytes:
         raise FormatError("base64", "not standard base64") from None
     if b64encode(data) != text:
         raise FormatError("base64", "not the one spelling of these bytes")
+    return data
+
+
+def base64url(data: bytes) -> str:
+    """base64url without padding (RFC 4648 §5), as browsers and JOSE spell it."""
+    return b64encode(data).translate(_TO_URL).rstrip("=")
+
+
+def base64url_decode(text: str) -> bytes:
+    """The bytes that unpadded base64url spells; FormatError for every other spelling."""
+    data = b64decode(text.translate(_FROM_URL) + "=" * (-len(text) % 4))
+    if base64url(data) != text:
+        raise FormatError("base64", "not the one base64url spelling of these bytes")
     return data
 
 

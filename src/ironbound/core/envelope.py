@@ -29,7 +29,7 @@ from .canonical import (
     sha256_hex,
 )
 from .keys import KeyId, SignatureInvalid
-from .scheme import OperatorKey, verify_scheme
+from .scheme import OperatorKey, VerifyingKey, verify_scheme
 from .strength import Assurance
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -153,7 +153,7 @@ def sign_envelope(payload: bytes, keys: Sequence[SigningKey]) -> Envelope:
     return Envelope(payload, tuple(Signature(key.public.keyid, key.sign(message)) for key in keys))
 
 
-def verify_envelope(envelope: Envelope, keys: Mapping[KeyId, OperatorKey]) -> dict[KeyId, Assurance]:
+def verify_envelope(envelope: Envelope, keys: Mapping[KeyId, VerifyingKey]) -> dict[KeyId, Assurance]:
     """The keys that signed, with what each proves. Raises SignerUnknown or SignatureInvalid if any does not count."""
     message = pae(PAYLOAD_TYPE, envelope.payload)
     proven = {}

@@ -20,8 +20,10 @@ from .authority import LIVE, Authority, Refused
 from .canonical import Digest, FormatError, Value, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
+from .jose import IssuerKey, issuer_key
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
+from .oidc import IssuerKeys
 from .request import Consent, Signatory, verify_consent
 from .statement import VOICES, parse_statement
 from .trust import TrustRoot, parse_trust_root
@@ -112,7 +114,7 @@ class Books:
 
     `started` holds what the node said of the launches that run now, by the index of that entry; `challenges` what the
     monitor asked, by the index of the challenge, and `answered` which of them have a result; `signed` who stands behind
-    what was admitted, by its index.
+    what was admitted, by its index; `issuers` the identity providers' keys, as controller and monitor said them last.
     """
 
     launches: dict[int, Launch] = field(default_factory=dict)
@@ -129,6 +131,7 @@ class Books:
     quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
+    issuers: dict[str, IssuerKeys] = field(default_factory=dict)
 
 
 class Replay:
@@ -181,7 +184,7 @@ class Replay:
 
     def consider(self, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
         """Would this request be admitted as the next entry? The consent if so, else Refused. Changes nothing."""
-        consent = verify_consent(self.trust, request, approvals, self._latest(now_ms))
+        consent = verify_consent(self.trust, request, approvals, self._latest(now_ms), self.books.issuers)
         rule, message = self._asked(consent, self.size, now_ms)
         reason = self._authority.check(rule, message)
         if reason is not None:
@@ -262,7 +265,7 @@ class Replay:
     def _admitted(self, index: int, said: Mapping[str, Any]) -> Consent:
         request = envelope_from_value(said["request"])
         approvals = [envelope_from_value(one) for one in said["approvals"]]
-        consent = verify_consent(self.trust, request, approvals, self._latest(said["at_ms"]))
+        consent = verify_consent(self.trust, request, approvals, self._latest(said["at_ms"]), self.books.issuers)
         rule, message = self._asked(consent, index, said["at_ms"])
         self._authority.apply(rule, message)
         self._remember(consent, message)
@@ -543,6 +546,22 @@ class Replay:
             raise Refused("challenge-answered")
         self.books.answered.add(launch.index)
 
+    def _issuer_keys(self, index: int, said: Mapping[str, Any]) -> None:
+        issuer, keys = said["issuer"], self._keys_of(said)
+        self.books.issuers[issuer] = replace(self.books.issuers.get(issuer, IssuerKeys()), said=keys)
+
+    def _issuer_keys_seen(self, index: int, said: Mapping[str, Any]) -> None:
+        issuer, keys = said["issuer"], self._keys_of(said)
+        self.books.issuers[issuer] = replace(self.books.issuers.get(issuer, IssuerKeys()), seen=keys)
+
+    def _keys_of(self, said: Mapping[str, Any]) -> dict[str, IssuerKey]:
+        if said["issuer"] not in self.trust.issuers:
+            raise Refused("issuer-unknown")
+        keys = {one["kid"]: issuer_key(one) for one in said["keys"]}
+        if len(keys) != len(said["keys"]):
+            raise Refused("body-malformed")
+        return keys
+
     def _nothing(self, index: int, said: Mapping[str, Any]) -> None:
         """Said for the record; changes nothing."""
 
@@ -614,6 +633,8 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "stop-order": Replay._stop_order,
     "end-witnessed": Replay._end_witnessed,
     "heartbeat": Replay._nothing,
+    "issuer-keys": Replay._issuer_keys,
+    "issuer-keys-seen": Replay._issuer_keys_seen,
 }
 
 __all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay", "delegated_id"]

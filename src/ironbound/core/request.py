@@ -6,6 +6,8 @@ happen at all, the kernel decides (`authority`). Source: 3-formats, "What an ope
 Rule 1: an approval binds the SHA-256 of the request's payload, never its id.
 Rule 2: consent counts humans, not keys; the initiator is not an approver.
 Rule 3: what a signer saw is a pure function of what was signed, and its digest is part of it.
+Rule 4: one human signs by one key. Only an identity stands beside another key, which has to be a device's of the same
+human; alone it is nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from .authority import Refused
 from .canonical import Digest, FormatError, b64encode, canonical, sha256_hex
 from .envelope import Envelope, verify_envelope
 from .keys import KeyId, SignatureInvalid
+from .oidc import Identity, IssuerKeys, PresentIdentity
+from .scheme import VerifyingKey, is_device
 from .statement import ABOUT_AGENTS, ACTS, Statement, Subject, encode_statement, parse_statement
 from .strength import Strength
 from .trust import Human, TrustRoot
@@ -26,6 +30,7 @@ MAX_APPROVALS: Final = 16
 #: What a grant says that has calls and an end, and no other limit; nobody can hand it on.
 NO_LIMITS: Final[Mapping[str, Any]] = {"rate": None, "budget": None, "approvals": 0, "delegable": 0}
 
+_NOBODY: Final[Mapping[str, IssuerKeys]] = {}
 _TITLES: Final[Mapping[str, str]] = {
     "module-approval": "approve a module",
     "profile-approval": "approve a profile",
@@ -40,12 +45,16 @@ _TITLES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Signatory:
-    """A human who signed, with which key, how strongly, and what the key's counter said (None: it has none)."""
+    """A human who signed, with which key, how strongly, and what the key's counter said (None: it has none).
+
+    `identity`: the one that their provider vouched for beside it, if any.
+    """
 
     human: Human
     keyid: KeyId
     strength: Strength
     counter: int | None
+    identity: KeyId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +141,32 @@ def encode_approval(request: Envelope, *, deployment: str, approval_id: str, exp
     )
 
 
-def _one_human(trust: TrustRoot, envelope: Envelope) -> Signatory:
-    """The human who signed, by exactly one valid signature of a key on the roster."""
-    if len(envelope.signatures) != 1:
+def _one_human(trust: TrustRoot, envelope: Envelope, issuers: Mapping[str, IssuerKeys], now_ms: int) -> Signatory:
+    """The human who signed: by exactly one key on the roster, and by an identity beside it if they have one."""
+    keys: dict[KeyId, VerifyingKey] = {}
+    device = identity = None
+    for keyid in (one.keyid for one in envelope.signatures):
+        if keyid not in trust.humans:
+            raise Refused("signer-unknown")
+        key = trust.keys[keyid]
+        keys[keyid] = key
+        if isinstance(key, Identity):
+            identity, keys[keyid] = keyid, PresentIdentity(key, issuers.get(key.issuer, IssuerKeys()), now_ms)
+        else:
+            device = keyid
+    if len(keys) != 1 + (identity is not None):
+        raise Refused("identity-alone" if len(keys) == 1 else "signature-count")
+    if device is None:
         raise Refused("signature-count")
-    keyid: KeyId = envelope.signatures[0].keyid
-    if keyid not in trust.humans:
-        raise Refused("signer-unknown")
+    if identity is not None and trust.humans[identity] != trust.humans[device]:
+        raise Refused("identity-of-another-human")
+    if identity is not None and not is_device(trust.keys[device]):
+        raise Refused("identity-alone")
     try:
-        proven = verify_envelope(envelope, {keyid: trust.keys[keyid]})[keyid]
+        proven = verify_envelope(envelope, keys)[device]
     except SignatureInvalid as error:
         raise Refused(error.code) from error
-    return Signatory(trust.humans[keyid], keyid, proven.strength, proven.counter)
+    return Signatory(trust.humans[device], device, proven.strength, proven.counter, identity)
 
 
 def _statement(envelope: Envelope, reason: str) -> Statement:
@@ -153,14 +176,21 @@ def _statement(envelope: Envelope, reason: str) -> Statement:
         raise Refused(reason) from error
 
 
-def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
+def verify_consent(
+    trust: TrustRoot,
+    request: Envelope,
+    approvals: Sequence[Envelope],
+    now_ms: int,
+    issuers: Mapping[str, IssuerKeys] = _NOBODY,
+) -> Consent:
     """Who consents to this request. Raises Refused with the first reason why something is wrong.
 
     (1) one human on the roster signed the request  (2) it is a request, for this deployment, about its
     subject  (3) its text is the one shown  (4) each approval is one other human's  (5) and binds this
     content, for this deployment, unexpired.
+    `issuers`: the identity providers' keys at this moment of the log.
     """
-    initiator = _one_human(trust, request)  # (1)
+    initiator = _one_human(trust, request, issuers, now_ms)  # (1)
     statement = _statement(request, "not-a-request")  # (2)
     if statement.kind not in ACTS:
         raise Refused("not-a-request")
@@ -179,7 +209,7 @@ def verify_consent(trust: TrustRoot, request: Envelope, approvals: Sequence[Enve
         raise Refused("shown-differs")
     signatories = [initiator]
     for envelope in approvals:
-        signatory = _one_human(trust, envelope)  # (4)
+        signatory = _one_human(trust, envelope, issuers, now_ms)  # (4)
         approval = _statement(envelope, "not-an-approval")
         if approval.kind != "approval":
             raise Refused("not-an-approval")

@@ -190,6 +190,14 @@ _operator_key = tagged(
         origin=text(270),
         synced=boolean,
     ),
+    oidc=record(scheme=choice("oidc"), issuer=text(255), client=text(255), subject=text(255), acr=text(255)),
+)
+#: An identity provider's public key, with the members of its JWK; `core.jose` reads it.
+_issuer_key = tagged(
+    "alg",
+    RS256=record(alg=choice("RS256"), kid=text(200), n=text(1400)),
+    ES256=record(alg=choice("ES256"), kid=text(200), x=text(43), y=text(43)),
+    EdDSA=record(alg=choice("EdDSA"), kid=text(200), x=text(43)),
 )
 #: A checkpoint of this log, by its size and its root in base64.
 _head = record(size=index, root=text(64))
@@ -277,6 +285,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
     ),
     "admitted": _said(request=document, approvals=each(document, 16)),
     "refused": _said(submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)),
+    "issuer-keys": _said(issuer=text(255), keys=each(_issuer_key, 32)),
+    "issuer-keys-seen": _said(issuer=text(255), keys=each(_issuer_key, 32)),
     "started": _said(
         launch=index,
         agent=agent,
@@ -420,7 +430,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 #: Which kinds each service may say in the log. The ledger itself has no voice.
 VOICES: Final[Mapping[str, frozenset[str]]] = {
-    "controller": frozenset({"service-started", "admitted", "refused"}),
+    "controller": frozenset({"service-started", "admitted", "refused", "issuer-keys"}),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
     "gateway": frozenset(
         {"service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"}
@@ -434,6 +444,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
             "end-witnessed",
             "heartbeat",
             "canary-challenge",
+            "issuer-keys-seen",
         }
     ),
 }

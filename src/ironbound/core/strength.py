@@ -22,6 +22,8 @@ class Strength(StrEnum):
     """A security key that somebody touched."""
     SOFTWARE = "sw-pass"
     """A key that can be copied: a file under a passphrase, or a passkey that is kept in step between devices."""
+    PROVIDER = "idp"
+    """An identity provider's word that somebody logged in. It stands beside a device key's and never alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,21 @@ whether it is the right one. Version 1 is the log's entry 0.
 Rule 1: a key belongs to exactly one human, one service, the log or one witness.
 Rule 2: the root is signed by at least as many of its own humans as its highest quorum.
 Rule 3: no checkpoint is enough without a witness.
+Rule 4: a human with an identity has a device key too, since the identity alone never counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NewType
 
 from .canonical import Digest, FormatError
 from .envelope import Envelope, parse_envelope, verify_envelope
 from .keys import KeyId, PublicKey, SignatureInvalid
+from .oidc import Identity
 from .policy import Policy, parse_policy
-from .scheme import OperatorKey, parse_key, public_key
+from .scheme import OperatorKey, is_device, parse_key, public_key
 from .statement import parse_statement
 from .tpm import AttestationKey, enrolled_key
 
@@ -59,6 +61,11 @@ class TrustRoot:
     tpm: AttestationKey | None
 
     @property
+    def issuers(self) -> frozenset[str]:
+        """The identity providers of this roster."""
+        return frozenset(key.issuer for key in self.keys.values() if isinstance(key, Identity))
+
+    @property
     def pin(self) -> Pin:
         """What to hand to an auditor by another road."""
         return Pin(self.deployment, self.digest, self.log_vkey)
@@ -84,6 +91,11 @@ def parse_pin(line: str) -> Pin:
     return Pin(parts[0], Digest(parts[1]), parts[2])
 
 
+def _check_identity(name: str, keys: Sequence[OperatorKey]) -> None:
+    if any(isinstance(key, Identity) for key in keys) and not any(map(is_device, keys)):
+        raise FormatError("trust-root-identity", f"{name} has an identity, and no passkey or security key beside it")
+
+
 def parse_trust_root(data: bytes) -> TrustRoot:
     """The trust root in an envelope's bytes. FormatError or SignatureInvalid if it is not sound."""
     envelope = parse_envelope(data)
@@ -103,6 +115,7 @@ def parse_trust_root(data: bytes) -> TrustRoot:
                 raise FormatError("trust-root-roster", f"one key listed twice: {key.keyid}")
             humans[key.keyid] = Human(operator["name"])
             keys[key.keyid] = key
+        _check_identity(operator["name"], [keys[keyid] for keyid, human in humans.items() if human == operator["name"]])
     operator_keys = dict(keys)
     services: dict[str, PublicKey] = {}
     voices: dict[KeyId, str] = {}

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from .canonical import FormatError, b64decode, b64encode, canonical, parse_canonical, parse_json, sha256_hex
+from .canonical import base64url as base64url
 from .keys import KeyId, PublicKey, SignatureInvalid, verify_signature
 from .strength import Assurance, Strength
 
@@ -97,11 +98,6 @@ def cose_key(spki: bytes) -> bytes:
 def challenge_of(message: bytes) -> bytes:
     """The 32 bytes that an authenticator is asked to sign for a message: its SHA-256."""
     return sha256(message).digest()
-
-
-def base64url(data: bytes) -> str:
-    """base64url without padding (RFC 4648 §5), as browsers spell it."""
-    return b64encode(data).translate(str.maketrans("+/", "-_")).rstrip("=")
 
 
 def encode_assertion(authenticator_data: bytes, client_data: bytes, signature: bytes) -> bytes:

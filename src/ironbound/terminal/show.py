@@ -25,8 +25,8 @@ def clock(at_ms: int) -> str:
 
 
 def signed(signatories: Sequence[Signatory]) -> dict[str, str]:
-    """Who signed, and how strongly."""
-    return {str(one.human): one.strength.value for one in signatories}
+    """Who signed, and how strongly; `+idp` where an identity provider vouched for them too."""
+    return {str(one.human): one.strength + ("" if one.identity is None else "+idp") for one in signatories}
 
 
 def _by(people: Mapping[str, str]) -> str:

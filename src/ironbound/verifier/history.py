@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ironbound.core.coverage import Usage
 from ironbound.core.replay import Entry, Launch, Replay
+from ironbound.core.strength import Strength
 
 #: Why an entry is void because of who said it, or how; these concern D3 alone.
 VOICE_REASONS: Final = frozenset(
@@ -148,7 +149,9 @@ class History:
         initiator = str(entry.consent.initiator)
         self.initiators[initiator] = self.initiators.get(initiator, 0) + 1
         for signatory in entry.consent.signatories:
-            self.strengths[signatory.strength] = self.strengths.get(signatory.strength, 0) + 1
+            proofs = [signatory.strength] if signatory.identity is None else [signatory.strength, Strength.PROVIDER]
+            for strength in proofs:
+                self.strengths[strength] = self.strengths.get(strength, 0) + 1
         if statement.kind == "module-approval":
             kind = statement.predicate["body"]["kind"]
             surface = statement.predicate["body"]["surface_sha256"]

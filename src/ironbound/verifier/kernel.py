@@ -12,7 +12,16 @@ from typing import Final
 from ironbound.core.canonical import Digest, sha256_hex
 
 #: What decides who may do what, from an entry's bytes to the state after it; all in `ironbound.core`.
-KERNEL_SOURCES: Final = ("authority.py", "constraint.py", "logic.py", "replay.py", "request.py", "trust.py")
+KERNEL_SOURCES: Final = (
+    "authority.py",
+    "constraint.py",
+    "jose.py",
+    "logic.py",
+    "oidc.py",
+    "replay.py",
+    "request.py",
+    "trust.py",
+)
 
 
 def kernel_digest() -> Digest:
