@@ -17,6 +17,7 @@ from ironbound.core.authority import (
     ENDED,
     FIELDS,
     LIVE,
+    MAX_BREAK_GLASS_MS,
     MAX_DELEGATED_PER_AGENT,
     MAX_GRANTS_PER_AGENT,
     MAX_REQUEST_LIFE_MS,
@@ -45,17 +46,28 @@ GIVING = {
     "head": 40, "head_known": True, "agent": "clerk", "module": "m", "config": "c",
 }  # fmt: skip
 START = {"launch": 10, "agent": "clerk", "module": "m", "config": "c", "now": NOW}
+GRANT = GIVING | {
+    "tool": "t", "action": "a", "where": WHERE, "calls": 1, "grant_expires": NOW + 500,
+    "every": 0, "slack": 0, "budget": 0, "cost": 0, "approvals": 0, "delegable": 0,
+}  # fmt: skip
 LEGITIMATE: dict[str, dict[str, Any]] = {
     "approve-module": GIVING | {"module": "new", "canary": False},
     "approve-profile": GIVING | {"config": "new"},
     "launch": dict(GIVING),
-    "grant": GIVING
-    | {"tool": "t", "action": "a", "where": WHERE, "calls": 1, "grant_expires": NOW + 500,
-       "every": 0, "slack": 0, "budget": 0, "cost": 0, "approvals": 0, "delegable": 0},
+    "grant": GRANT,
+    "break-glass": GRANT | {"grant_expires": NOW + MAX_BREAK_GLASS_MS},
+    "reconfigure": GIVING | {
+        "version": 4, "consents_after": 3, "quorum_module": 1, "quorum_profile": 2, "quorum_launch": 2,
+        "quorum_grant": 3, "quorum_reconfigure": 3, "quorum_break_glass": 2,
+    },
+    "flag-key": GIVING | {"key": "stolen", "since": 50},
+    "review": GIVING | {"grant": "g"},
     "approve-call": GIVING | {"agent": "worker", "grant": "g", "tool": "t", "args_digest": "d"},
     "set-quota": GIVING | {"every": 10, "slack": 20},
     "revoke": {"index": 50, "now": NOW, "consents": 1, "grant": "g"},
     "stop": {"index": 50, "now": NOW, "consents": 1, "agent": "clerk"},
+    "withdraw-module": {"index": 50, "now": NOW, "consents": 1, "module": "m"},
+    "withdraw-profile": {"index": 50, "now": NOW, "consents": 1, "config": "c"},
     "challenge": {"index": 50, "now": NOW, "id": "n", "agent": "canary:n", "module": "k", "config": "c", "expires": 1},
     "order-stop": {"now": NOW, "launch": 20},
     "start": START,
@@ -76,8 +88,9 @@ Setting = tuple[str, Any, Any]
 
 def world() -> Authority:
     """A state in which every legitimate message may happen."""
-    made = Authority(dict.fromkeys(QUORUMS, 2))
+    made = Authority(dict.fromkeys((*QUORUMS, "break-glass"), 2))
     state: dict[str, dict[Any, Any]] = {
+        "version": {"": 3},
         "clock": {"": NOW - 10},
         "module": {"m": AGENT_MODULE, "k": CANARY_MODULE, "n": AGENT_MODULE},
         "profile": {"c": True},
@@ -148,6 +161,19 @@ _HOLDING: list[tuple[str, dict[str, Any], list[Setting]]] = [
     ("grant-expired", {}, [("grant_expires", "g", NOW)]),
     ("grant-expired", {}, [("grant_expires", "root", NOW)]),
 ]
+_GRANT: list[tuple[str, dict[str, Any], list[Setting]]] = [
+    *_GIVING,
+    ("head-stale", {"head": 39}, []),
+    ("module-not-approved", {"module": "k"}, []),
+    ("profile-not-approved", {"config": "never"}, []),
+    ("grant-id-used", {"id": "g"}, []),
+    ("grant-id-used", {}, [("grant_state", "r", REVOKED)]),
+    ("grant-without-calls", {"calls": 0}, []),
+    ("grant-without-calls", {"calls": -1}, []),
+    ("grant-expired", {"grant_expires": NOW}, []),
+    ("tool-name-taken", {"agent": "worker"}, []),
+    ("too-many-grants", {}, [("agent_grants", "clerk", MAX_GRANTS_PER_AGENT)]),
+]
 #: For each rule: a reason, what to change in the message, what to change in the state. One condition fails, no other.
 MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
     "approve-module": [*_GIVING, ("module-already-approved", {"module": "k"}, [])],
@@ -161,19 +187,17 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("agent-already-running", {"agent": "worker"}, []),
         ("agent-already-running", {}, [("agent_launch", "clerk", 10)]),
     ],
-    "grant": [
+    "grant": _GRANT,
+    "break-glass": [*_GRANT, ("break-glass-too-long", {"grant_expires": NOW + MAX_BREAK_GLASS_MS + 1}, [])],
+    "reconfigure": [
         *_GIVING,
-        ("head-stale", {"head": 39}, []),
-        ("module-not-approved", {"module": "k"}, []),
-        ("profile-not-approved", {"config": "never"}, []),
-        ("grant-id-used", {"id": "g"}, []),
-        ("grant-id-used", {}, [("grant_state", "r", REVOKED)]),
-        ("grant-without-calls", {"calls": 0}, []),
-        ("grant-without-calls", {"calls": -1}, []),
-        ("grant-expired", {"grant_expires": NOW}, []),
-        ("tool-name-taken", {"agent": "worker"}, []),
-        ("too-many-grants", {}, [("agent_grants", "clerk", MAX_GRANTS_PER_AGENT)]),
+        ("new-quorum-not-met", {"consents_after": 2}, []),
+        ("trust-root-version", {"version": 3}, []),
+        ("trust-root-version", {"version": 5}, []),
+        ("trust-root-version", {}, [("version", "", 2)]),
     ],
+    "flag-key": [*_GIVING, ("flag-in-the-future", {"since": 51}, [])],
+    "review": [*_GIVING, ("no-such-grant", {"grant": "none"}, [])],
     "approve-call": [
         ("quorum-not-met", {"consents": 0}, [("grant_approvals", "g", 0)]),
         *_GIVING[1:],
@@ -184,6 +208,8 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
     "set-quota": [*_GIVING, ("head-stale", {"head": 39}, [])],
     "revoke": [("quorum-not-met", {"consents": 0}, [])],
     "stop": [("quorum-not-met", {"consents": 0}, [])],
+    "withdraw-module": [("quorum-not-met", {"consents": 0}, [])],
+    "withdraw-profile": [("quorum-not-met", {"consents": 0}, [])],
     "challenge": [
         ("request-replayed", {}, [("used", "n", True)]),
         ("module-not-a-canary", {"module": "m"}, []),
@@ -331,7 +357,13 @@ def test_writes_name_only_fields_of_the_state_and_a_field_of_each_once(rule: str
     assert len(set(written)) == len(written)
 
 
-@pytest.mark.parametrize("act", ["approve-module", "approve-profile", "launch", "grant", "set-quota"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        "approve-module", "approve-profile", "launch", "grant", "set-quota", "break-glass", "reconfigure", "flag-key",
+        "review",
+    ],
+)  # fmt: skip
 def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> None:
     made = world()
     made._state["quorum"].clear()
@@ -341,19 +373,17 @@ def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> No
 @pytest.mark.parametrize(
     ("rule", "act"),
     [
-        ("approve-module", "module"),
-        ("approve-profile", "profile"),
-        ("launch", "launch"),
-        ("grant", "grant"),
-        ("set-quota", "reconfigure"),
+        ("approve-module", "module"), ("approve-profile", "profile"), ("launch", "launch"), ("grant", "grant"),
+        ("break-glass", "break-glass"), ("reconfigure", "reconfigure"), ("flag-key", "reconfigure"),
+        ("review", "grant"), ("set-quota", "reconfigure"),
     ],
-)
+)  # fmt: skip
 def test_each_rule_asks_for_the_quorum_of_its_own_act(rule: str, act: str) -> None:
     made = world()
     made._state["quorum"][act] = 3
     assert made.check(rule, LEGITIMATE[rule]) == "quorum-not-met"
     assert made.check(rule, LEGITIMATE[rule] | {"consents": 3}) is None
-    others = [one for one in QUORUMS if one != act]
+    others = [one for one in (*QUORUMS, "break-glass") if one != act]
     made._state["quorum"] |= dict.fromkeys(others, 64) | {act: 2}
     assert made.check(rule, LEGITIMATE[rule]) is None
 

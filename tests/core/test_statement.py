@@ -26,14 +26,14 @@ from ironbound.core.statement import (
     parse_statement,
     predicate_type,
 )
-from verifier.lab import Honest, digest_of, honest
+from verifier.lab import Honest, Lab, digest_of, honest
 
 SUBJECT = (Subject("it", digest_of("it")),)  # type: ignore[arg-type]
 #: The records inside predicates that are closed too, as paths from the predicate.
 NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
     "trust-root": [
         ("operators", 0), ("operators", 0, "keys", 0), ("quorum",), ("services",), ("services", "node"), ("log",),
-        ("separation",), ("bounds",), ("tpm",),
+        ("separation",), ("bounds",), ("tpm",), ("break_glass",), ("break_glass", "holders", 0),
     ],
     "started": [("probes", 0), ("quote",)],
     "canary-challenge": [("checkpoint",)],
@@ -48,7 +48,7 @@ NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
     "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256",
-    "approval", "client", "spent", "wants", "rate", "budget", "before", "after",
+    "approval", "client", "spent", "wants", "rate", "budget", "before", "after", "break_glass",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
 OPEN = {"expected", "got"}
@@ -73,6 +73,10 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
                        body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
     lab.admit(call, [])
     lab.ask("quota", agent="clerk", body={"before": None, "after": {"calls": 1, "window_ms": 1}})
+    lab.reform(lab.next_root())
+    lab.flag("cy", 1, "bob")
+    review = {"grant": scene.grant, "request_sha256": digest_of("r"), "finding": "misused", "text": ""}
+    lab.admit(lab.request("review", body=review), [])
     lab.say("node", "launch-refused", launch=scene.launch, agent="clerk", stage="imports", reason="sandbox-refused",
             text="unknown import", module_sha256=scene.module, config_sha256=None)  # fmt: skip
     listed = [ProviderKey(alg, alg).public.entry() for alg in ("RS256", "ES256", "EdDSA")]
@@ -87,7 +91,8 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield inner.kind, inner.predicate
 
 
-EXAMPLES: dict[str, dict[str, Any]] = dict(_predicates(honest()))
+HOLDERS = [Lab().holder(name) for name in ("ada", "eli", "fay")]
+EXAMPLES: dict[str, dict[str, Any]] = dict(_predicates(honest(break_glass={"quorum": 2, "holders": HOLDERS})))
 for _kind in ("started", "canary-result"):
     EXAMPLES[_kind]["quote"] = {"attest": "AAAA", "signature": "AAAA", "before": "0" * 64}
 EXAMPLES["action-intent"]["client"] = {"grant": "0" * 32, "args": {}}

@@ -23,6 +23,7 @@ from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
+from ironbound.core.roster import body_digest
 from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
@@ -145,6 +146,7 @@ class Lab:
     canary_interval_ms: int = DAY
     drift_stop_ms: int = 5_000
     heartbeat_ms: int = 365 * DAY
+    break_glass: Mapping[str, Any] | None = None
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
@@ -168,8 +170,11 @@ class Lab:
             "deployment": "lab",
             "environment": self.environment,
             "created_ms": self.now,
-            "operators": [{"name": name, "keys": [public(one)]} for name, one in self.humans.items()],
+            "operators": [
+                {"name": name, "keys": [public(one)], "acts": list(QUORUMS)} for name, one in self.humans.items()
+            ],
             "quorum": dict.fromkeys(QUORUMS, 2),
+            "break_glass": self.break_glass,
             "services": {role: public(one) for role, one in self.services.items()},
             "log": {"origin": ORIGIN, "vkey": self.log.verifier().vkey},
             "witness_policy": self.policy,
@@ -247,6 +252,39 @@ class Lab:
         """A request by ada that bob approves, admitted."""
         request = self.request(kind, **fields)
         return self.admit(request, [self.approval(request, "bob")])
+
+    # The roster
+
+    def next_root(self, **changes: Any) -> dict[str, Any]:
+        """The next version of the trust root, with these fields changed."""
+        trust = self.replay.trust
+        return {**trust.body, "version": trust.version + 1, **changes}
+
+    def person(self, name: str, *keys: PrivateKey, acts: Sequence[str] = QUORUMS) -> dict[str, Any]:
+        """One human of a roster, with their keys (by default the one of their name)."""
+        listed = [{"scheme": "ed25519", "public": b64encode(one.public.raw)} for one in keys or (self.humans[name],)]
+        return {"name": name, "keys": listed, "acts": list(acts)}
+
+    def holder(self, name: str) -> dict[str, Any]:
+        """A holder of a sealed key, which is made here."""
+        public = self.humans.setdefault(f"{name}, sealed", key(f"{name}, sealed")).public
+        return {"name": name, "keys": [{"scheme": "ed25519", "public": b64encode(public.raw)}]}
+
+    def change(self, root: Mapping[str, Any], who: str = "ada", **fields: Any) -> Envelope:
+        """The request for a change of the trust root."""
+        previous = fields.pop("previous_sha256", body_digest(self.replay.trust.body))
+        return self.request("trust-root-change", who, body={"previous_sha256": previous, "root": root}, **fields)
+
+    def reform(self, root: Mapping[str, Any], *approvers: str) -> Entry:
+        """A change by ada, approved by others (by default bob), admitted."""
+        request = self.change(root)
+        return self.admit(request, [self.approval(request, one) for one in approvers or ("bob",)])
+
+    def flag(self, who: str, since: int, *approvers: str, by: str = "ada") -> Entry:
+        """A key flagged as compromised."""
+        body = {"key": self.humans[who].public.keyid, "since": since}
+        request = self.request("key-compromised", by, body=body)
+        return self.admit(request, [self.approval(request, one) for one in approvers or ("bob",)])
 
     def approve_module(self, data: bytes, probe_name: str | None = None, family: str = "wasm", **changes: Any) -> str:
         self.artifacts[sha256_hex(data)] = data

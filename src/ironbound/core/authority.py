@@ -5,13 +5,15 @@ pure functions over the small logic in `logic`, written once: the plain reading 
 reading can be proved. The state is a handful of total maps and has no other home: every process folds
 the same log through this table and arrives at the same state.
 
-Rule 1: only `grant` makes a capability, and its guard demands the quorum of humans. `delegate` hands on a narrower
-        part of one that the humans made delegable; nothing else that an agent can cause gives anybody anything.
+Rule 1: only `grant` and `break-glass` make a capability, and their guard demands the quorum of humans. `delegate` hands
+        on a narrower part of one that the humans made delegable; nothing else that an agent can cause gives anybody
+        anything. `reconfigure` alone changes a quorum, by the quorum before and the quorum after.
 Rule 2: `invoke` lets a call through only under a live grant for that agent, that code and that cage.
 Rule 3: a grant lives and can pay only as long as every grant that it was narrowed from (its *line*, itself included),
         and every call is charged to all of them: calls, rate and budget. So handing on multiplies nothing.
-Rule 4: taking away (`revoke`, `stop`, `order-stop`) has no precondition but one human's, or the
-        monitor's, signature; it is never refused and it is final. What an agent delegates hinders no human's request.
+Rule 4: taking away (`revoke`, `stop`, `order-stop`, `withdraw-module`, `withdraw-profile`) has no precondition but one
+        human's, or the monitor's, signature; it is never refused. A revocation is final. What an agent delegates
+        hinders no human's request.
 Rule 5: a call that needs approval uses up one that was signed for this very agent, grant, tool and arguments.
 Rule 6: who names a client's grant must be covered by it too, and spends nothing of it.
 Rule 7: every call is charged to its agent's quota and to the quota of all agents together, whatever grants there are;
@@ -51,6 +53,8 @@ READY: Final = 1
 USED: Final = 2
 #: The longest time between a request's not-before and its expiry: one day.
 MAX_REQUEST_LIFE_MS: Final = 86_400_000
+#: The longest life of a grant by sealed keys: one hour.
+MAX_BREAK_GLASS_MS: Final = 3_600_000
 #: The most grants an agent can hold, so that the capability before and after fits in one request.
 MAX_GRANTS_PER_AGENT: Final = 256
 #: The most grants that other agents can hand to one agent, and how often a grant can be handed on.
@@ -60,6 +64,8 @@ MAX_DELEGATION: Final = 4
 #: Every map of the state with the value it has where nothing was written.
 FIELDS: Final[Mapping[str, Any]] = {
     "quorum": 1 << 30,  # act -> humans needed; an act that the trust root does not name needs more than exist
+    "version": 1,  # "" -> the trust root's
+    "flagged": 0,  # key -> one more than the index since when it is compromised; 0 is not
     "clock": 0,  # "" -> the latest time said in the log
     "used": False,  # request id -> was admitted before
     "module": ABSENT,  # digest -> AGENT_MODULE | CANARY_MODULE
@@ -291,6 +297,18 @@ def _named(L: Any, s: Any, m: Message, agent: Any) -> Any:
 
 def _guard_grant(L: Any, s: Any, m: Message) -> Guard:
     yield from _giving(L, s, m, "grant")
+    yield from _grantable(L, s, m)
+
+
+def _guard_break_glass(L: Any, s: Any, m: Message) -> Guard:
+    """A grant by sealed keys: they have a quorum of their own, and give nothing that lasts."""
+    yield from _giving(L, s, m, "break-glass")
+    yield from _grantable(L, s, m)
+    yield "break-glass-too-long", L.at_most(m["grant_expires"], L.plus(_now(L, s, m), MAX_BREAK_GLASS_MS))
+
+
+def _grantable(L: Any, s: Any, m: Message) -> Guard:
+    """What every grant must meet, whoever signs it."""
     yield from _unchanged(L, s, m)
     yield "module-not-approved", L.same(_get(L, s, "module", m["module"]), AGENT_MODULE)
     yield "profile-not-approved", _get(L, s, "profile", m["config"])
@@ -347,6 +365,61 @@ def _write_set_quota(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("quota_slack", m["agent"], m["slack"])
     yield ("quota_full", m["agent"], 0)
     yield _changed(L, m)
+
+
+def _guard_reconfigure(L: Any, s: Any, m: Message) -> Guard:
+    """The quorum before and the quorum after both consent to the next version. m: version, consents_after and the
+    quorums of that version."""
+    yield from _giving(L, s, m, "reconfigure")
+    yield "new-quorum-not-met", L.at_most(m["quorum_reconfigure"], m["consents_after"])
+    yield "trust-root-version", L.same(m["version"], L.plus(_get(L, s, "version", ""), 1))
+
+
+def _write_reconfigure(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("used", m["id"], True)
+    yield ("version", "", m["version"])
+    yield ("quorum", "module", m["quorum_module"])
+    yield ("quorum", "profile", m["quorum_profile"])
+    yield ("quorum", "launch", m["quorum_launch"])
+    yield ("quorum", "grant", m["quorum_grant"])
+    yield ("quorum", "reconfigure", m["quorum_reconfigure"])
+    yield ("quorum", "break-glass", m["quorum_break_glass"])
+
+
+def _guard_flag(L: Any, s: Any, m: Message) -> Guard:
+    """A key counts for nothing from an entry on. m: key, since."""
+    yield from _giving(L, s, m, "reconfigure")
+    yield "flag-in-the-future", L.at_most(m["since"], m["index"])
+
+
+def _write_flag(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("used", m["id"], True)
+    flagged, since = _get(L, s, "flagged", m["key"]), L.plus(m["since"], 1)
+    earlier = L.conj(L.less(0, flagged), L.less(flagged, since))
+    yield ("flagged", m["key"], L.when(earlier, flagged, since))
+
+
+def _guard_review(L: Any, s: Any, m: Message) -> Guard:
+    """The ordinary quorum says what it thinks of a grant by sealed keys. m: grant."""
+    yield from _giving(L, s, m, "grant")
+    yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", m["grant"]), ABSENT))
+
+
+def _write_review(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("used", m["id"], True)
+
+
+def _write_withdraw_module(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("module", m["module"], ABSENT)
+
+
+def _write_withdraw_profile(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield _tick(L, s, m)
+    yield ("profile", m["config"], False)
 
 
 def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
@@ -602,10 +675,16 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("approve-profile", "operator", _guard_approve_profile, _write_approve_profile),
         Rule("launch", "operator", _guard_launch, _write_launch),
         Rule("grant", "operator", _guard_grant, _write_grant),
+        Rule("break-glass", "operator", _guard_break_glass, _write_grant),
         Rule("approve-call", "operator", _guard_approve_call, _write_approve_call),
         Rule("set-quota", "operator", _guard_set_quota, _write_set_quota),
+        Rule("reconfigure", "operator", _guard_reconfigure, _write_reconfigure),
+        Rule("flag-key", "operator", _guard_flag, _write_flag),
+        Rule("review", "operator", _guard_review, _write_review),
         Rule("revoke", "operator", _guard_consent, _write_revoke),
         Rule("stop", "operator", _guard_consent, _write_stop),
+        Rule("withdraw-module", "operator", _guard_consent, _write_withdraw_module),
+        Rule("withdraw-profile", "operator", _guard_consent, _write_withdraw_profile),
         Rule("challenge", "monitor", _guard_challenge, _write_challenge),
         Rule("order-stop", "monitor", _guard_always, _write_order_stop),
         Rule("start", "node", _guard_start, _write_start),
@@ -625,7 +704,7 @@ class Authority:
     __slots__ = ("_state",)
 
     def __init__(self, quorum: Mapping[str, int]) -> None:
-        """quorum: act (module, profile, launch, grant, reconfigure) → how many humans it takes, at least 1."""
+        """quorum: act (`QUORUMS`, and `break-glass` if there is one) → how many humans it takes, at least 1."""
         self._state: State = {field: {} for field in FIELDS}
         self._state["quorum"].update(quorum)
 

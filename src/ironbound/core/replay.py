@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from .authority import LIVE, Authority, Refused
+from .authority import FIELDS, LIVE, Authority, Refused
 from .canonical import Digest, FormatError, Value, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
@@ -24,9 +24,10 @@ from .jose import IssuerKey, issuer_key
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
 from .oidc import IssuerKeys
-from .request import Consent, Signatory, verify_consent
-from .statement import VOICES, parse_statement
-from .trust import TrustRoot, parse_trust_root
+from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent
+from .roster import changed, counted, flagged
+from .statement import QUORUMS, VOICES, parse_statement
+from .trust import Roster, TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
 #: Tools of the gateway itself; no grant's tool is called so.
@@ -108,13 +109,32 @@ class Approved:
     surface: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What gave power: a request of this kind, the id or digest that it is about, the quorums that it had to meet."""
+
+    kind: str
+    about: str
+    bars: tuple[tuple[int, tuple[Signatory, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenGlass:
+    """A grant by sealed keys: its entry, its request's digest, and the entries in which the quorum reviewed it."""
+
+    index: int
+    request: Digest
+    reviews: tuple[int, ...] = ()
+
+
 @dataclass(slots=True)
 class Books:
     """What was said, indexed for reading. The authority decides; these only remember.
 
     `started` holds what the node said of the launches that run now, by the index of that entry; `challenges` what the
     monitor asked, by the index of the challenge, and `answered` which of them have a result; `signed` who stands behind
-    what was admitted, by its index; `issuers` the identity providers' keys, as controller and monitor said them last.
+    what was admitted, by its index, and `acts` what of it gave power; `broken_glass` the grants by sealed keys;
+    `issuers` the identity providers' keys, as controller and monitor said them last.
     """
 
     launches: dict[int, Launch] = field(default_factory=dict)
@@ -127,6 +147,8 @@ class Books:
     answered: set[int] = field(default_factory=set)
     open_intents: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     signed: dict[int, tuple[Signatory, ...]] = field(default_factory=dict)
+    acts: dict[int, Act] = field(default_factory=dict)
+    broken_glass: dict[str, BrokenGlass] = field(default_factory=dict)
     approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
     kinds: list[str] = field(default_factory=list)
@@ -152,7 +174,7 @@ class Replay:
 
     @property
     def trust(self) -> TrustRoot:
-        """The trust root; FormatError before entry 0."""
+        """The trust root in the version that is in force now; FormatError before entry 0."""
         if self._trust is None:
             raise FormatError("trust-root-missing", "the log has no trust root yet")
         return self._trust
@@ -202,6 +224,11 @@ class Replay:
             for one in sorted(self.books.grants_of.get(agent, {}))
             if self._authority.read("grant_state", one) == LIVE and self.books.grants[one].parent is None
         ]
+
+    def stands(self, index: int) -> bool:
+        """True unless what this entry gave rests on a key that was compromised then, as far as is known by now."""
+        bars = self.books.acts[index].bars
+        return all(len(standing(self.trust, index, people)) >= needed for needed, people in bars)
 
     def call_refused(self, said: Mapping[str, Any], now_ms: int) -> str | None:
         """Why an intent of these fields would be void now, or None. Changes nothing."""
@@ -267,9 +294,68 @@ class Replay:
         approvals = [envelope_from_value(one) for one in said["approvals"]]
         consent = verify_consent(self.trust, request, approvals, self._latest(said["at_ms"]), self.books.issuers)
         rule, message = self._asked(consent, index, said["at_ms"])
+        bars = self._bars(consent)
         self._authority.apply(rule, message)
         self._remember(consent, message)
+        if bars:
+            kind, asked = consent.statement.kind, consent.statement.predicate
+            about = {"module-approval": "module_sha256", "profile-approval": "config_sha256"}
+            named = asked["body"]["grant"] if kind == "call-approval" else asked[about.get(kind, "id")]
+            self.books.acts[index] = Act(kind, str(named), bars)
+        self._reform(consent, message)
         return consent
+
+    def _bars(self, consent: Consent) -> tuple[tuple[int, tuple[Signatory, ...]], ...]:
+        """The quorums that a request meets, with who counted for each; none for what takes away."""
+        if consent.act is None:
+            return ()
+        if consent.people is not None:
+            return tuple(
+                (people.quorum["reconfigure"], tuple(one for one in consent.signatories if one.keyid in people.humans))
+                for people in (self.trust, consent.people)
+            )
+        needed = self._authority.read("quorum", consent.act)
+        if consent.statement.kind == "call-approval":
+            needed = self._authority.read("grant_approvals", consent.statement.predicate["body"]["grant"])
+        return ((max(1, needed), consent.signatories),)
+
+    def _reform(self, consent: Consent, message: Mapping[str, Any]) -> None:
+        """What a request does to the trust root, and what a key that counts for nothing takes with it."""
+        body = consent.statement.predicate["body"]
+        if consent.people is not None:
+            self._trust = changed(self.trust, body["root"], consent.people)
+        elif consent.statement.kind == "key-compromised":
+            stood = [index for index in self.books.acts if self.stands(index)]
+            self._trust = flagged(self.trust, body["key"], body["since"])
+            for index in stood:
+                if not self.stands(index):
+                    self._undo(index, message)
+        elif consent.statement.kind == "review":
+            glass = self.books.broken_glass[body["grant"]]
+            self.books.broken_glass[body["grant"]] = replace(glass, reviews=(*glass.reviews, message["index"]))
+            if body["finding"] == "misused":
+                self._authority.apply("revoke", message)
+
+    def _undo(self, index: int, message: Mapping[str, Any]) -> None:
+        """Take away what this act gave, for good. What another act gives, or gives anew, stays."""
+        act = self.books.acts[index]
+        if act.kind in ("grant", "call-approval"):
+            self._authority.apply("revoke", {**message, "grant": act.about})
+        elif act.kind == "launch-request":
+            self._authority.apply("order-stop", {**message, "launch": index})
+        elif act.kind in ("module-approval", "profile-approval"):
+            same = [at for at, one in self.books.acts.items() if (one.kind, one.about) == (act.kind, act.about)]
+            if any(self.stands(at) for at in same):
+                return
+            code = act.kind == "module-approval"
+            field, rule = ("module", "withdraw-module") if code else ("config", "withdraw-profile")
+            self._authority.apply(rule, {**message, field: act.about})
+            for grant in self.books.grants.values():
+                if getattr(grant, field) == act.about:
+                    self._authority.apply("revoke", {**message, "grant": grant.id})
+            for launch in self.books.launches.values():
+                if getattr(launch, field) == act.about and launch.ended < 0:
+                    self._authority.apply("order-stop", {**message, "launch": launch.index})
 
     def _latest(self, now_ms: int) -> int:
         """As the kernel's clock: a controller that dates its word back can't revive an approval."""
@@ -283,7 +369,7 @@ class Replay:
             "index": index,
             "now": now_ms,
             "id": asked["id"],
-            "consents": len(consent.humans),
+            "consents": self._consents(consent),
             "not_before": asked["not_before_ms"],
             "expires": asked["expires_ms"],
             "head": asked["log_head"]["size"],
@@ -333,7 +419,27 @@ class Replay:
                 raise Refused("head-stale" if self._seen_less(message) else "capability-differs")
         elif statement.kind == "revocation":
             message["grant"] = body["grant"]
-        return _RULE_OF[statement.kind], message
+        elif consent.people is not None:
+            message |= {"version": body["root"]["version"], "consents_after": self._consents(consent, consent.people)}
+            for act in (*QUORUMS, BREAK_GLASS):
+                quorum = consent.people.quorum.get(act, FIELDS["quorum"])
+                message[f"quorum_{act.replace('-', '_')}"] = quorum
+        elif statement.kind == "key-compromised":
+            if body["key"] not in {**self.trust.humans, **self.trust.sealed, **self.trust.former}:
+                raise Refused("key-unknown")
+            message |= {"key": body["key"], "since": body["since"]}
+        elif statement.kind == "review":
+            glass = self.books.broken_glass.get(body["grant"])
+            if glass is None or glass.request != body["request_sha256"]:
+                raise Refused("nothing-to-review")
+            message["grant"] = body["grant"]
+        return BREAK_GLASS if consent.act == BREAK_GLASS else _RULE_OF[statement.kind], message
+
+    def _consents(self, consent: Consent, people: Roster | None = None) -> int:
+        """How many humans consent; to a change of the trust root, by the keys of one version."""
+        if consent.people is None:
+            return len(consent.humans)
+        return len(counted(people or self.trust, [one.keyid for one in consent.signatories]))
 
     def _seen_less(self, message: Mapping[str, Any]) -> bool:
         return bool(message["head"] < self._authority.read("agent_changed", message["agent"]))
@@ -384,6 +490,8 @@ class Replay:
                 body["delegable"],
             )
             self.books.grants_of.setdefault(asked["agent"], {})[asked["id"]] = None
+            if consent.act == BREAK_GLASS:
+                self.books.broken_glass[asked["id"]] = BrokenGlass(index, consent.digest)
         elif kind == "quota":
             self.books.quotas[message["agent"]] = body["after"]
         elif kind == "call-approval":
@@ -612,6 +720,9 @@ _RULE_OF: Final[Mapping[str, str]] = {
     "quota": "set-quota",
     "revocation": "revoke",
     "stop": "stop",
+    "trust-root-change": "reconfigure",
+    "key-compromised": "flag-key",
+    "review": "review",
 }
 
 _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent | None]]] = {

@@ -8,25 +8,33 @@ Rule 2: consent counts humans, not keys; the initiator is not an approver.
 Rule 3: what a signer saw is a pure function of what was signed, and its digest is part of it.
 Rule 4: one human signs by one key. Only an identity stands beside another key, which has to be a device's of the same
 human; alone it is nothing.
+Rule 5: who signs is on the roster for the act. A key that was removed or flagged counts for nothing any more.
+Rule 6: sealed keys sign grants, and only each other's; who signs a change of the trust root is in the old or the new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from .authority import Refused
 from .canonical import Digest, FormatError, b64encode, canonical, sha256_hex
 from .envelope import Envelope, verify_envelope
 from .keys import KeyId, SignatureInvalid
 from .oidc import Identity, IssuerKeys, PresentIdentity
-from .scheme import VerifyingKey, is_device
-from .statement import ABOUT_AGENTS, ACTS, Statement, Subject, encode_statement, parse_statement
+from .roster import body_digest, counted, read_change
+from .scheme import OperatorKey, VerifyingKey, is_device
+from .statement import ABOUT_AGENTS, ACTS, QUORUMS, Statement, Subject, encode_statement, parse_statement
 from .strength import Strength
-from .trust import Human, TrustRoot
+from .trust import Human, Roster, TrustRoot
+
+Keys: TypeAlias = Mapping[KeyId, OperatorKey]
+Present: TypeAlias = Callable[[Identity], PresentIdentity]
 
 MAX_APPROVALS: Final = 16
+#: The act that sealed keys consent to.
+BREAK_GLASS: Final = "break-glass"
 #: What a grant says that has calls and an end, and no other limit; nobody can hand it on.
 NO_LIMITS: Final[Mapping[str, Any]] = {"rate": None, "budget": None, "approvals": 0, "delegable": 0}
 
@@ -40,6 +48,9 @@ _TITLES: Final[Mapping[str, str]] = {
     "quota": "set a quota",
     "revocation": "revoke a capability",
     "stop": "stop an agent",
+    "trust-root-change": "change the trust root",
+    "key-compromised": "flag a key as compromised",
+    "review": "review what sealed keys granted",
 }
 
 
@@ -59,11 +70,16 @@ class Signatory:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """A request with the humans who stand behind its exact content, the initiator first."""
+    """A request with the humans who stand behind its exact content, the initiator first.
+
+    `act` is the act that they consent to (None: taking away); `people` the roster that they ask for, if they do.
+    """
 
     statement: Statement
     digest: Digest
     signatories: tuple[Signatory, ...]
+    act: str | None
+    people: Roster | None = None
 
     @property
     def initiator(self) -> Human:
@@ -72,8 +88,8 @@ class Consent:
 
     @property
     def humans(self) -> tuple[Human, ...]:
-        """Who asked, then who approved."""
-        return tuple(one.human for one in self.signatories)
+        """Who asked, then who approved, each once."""
+        return tuple(dict.fromkeys(one.human for one in self.signatories))
 
 
 def _plain(value: Any) -> str:
@@ -105,9 +121,16 @@ def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
 
 
 def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
-    """What a request is about: the module and the configuration that it names; for a quota, whose it is and what."""
+    """What a request is about: the module and the configuration that it names, or what a request of its kind changes."""
+    body = predicate["body"]
     if kind == "quota":
-        return (Subject("quota", sha256_hex(canonical({"agent": predicate["agent"], "body": predicate["body"]}))),)
+        return (Subject("quota", sha256_hex(canonical({"agent": predicate["agent"], "body": body}))),)
+    if kind == "trust-root-change":
+        return (Subject("trust-root", body_digest(body["root"])),)
+    if kind == "key-compromised":
+        return (Subject("key", body["key"]),)
+    if kind == "review":
+        return (Subject("request", body["request_sha256"]),)
     named = (("module", predicate["module_sha256"]), ("profile", predicate["config_sha256"]))
     found = tuple(Subject(role, digest) for role, digest in named if digest is not None)
     if not found:
@@ -141,32 +164,38 @@ def encode_approval(request: Envelope, *, deployment: str, approval_id: str, exp
     )
 
 
-def _one_human(trust: TrustRoot, envelope: Envelope, issuers: Mapping[str, IssuerKeys], now_ms: int) -> Signatory:
-    """The human who signed: by exactly one key on the roster, and by an identity beside it if they have one."""
+def _one_human(
+    trust: TrustRoot, envelope: Envelope, known: Mapping[KeyId, Human], enrolled: Keys, present: Present
+) -> Signatory:
+    """The human who signed: by exactly one key among those that may, and by an identity beside it if they have one."""
     keys: dict[KeyId, VerifyingKey] = {}
     device = identity = None
     for keyid in (one.keyid for one in envelope.signatures):
-        if keyid not in trust.humans:
-            raise Refused("signer-unknown")
-        key = trust.keys[keyid]
+        if keyid in trust.compromised:
+            raise Refused("key-compromised")
+        if keyid not in known:
+            if keyid in trust.sealed or keyid in trust.humans:
+                raise Refused("sealed-keys-apart")
+            raise Refused("signer-removed" if keyid in trust.former else "signer-unknown")
+        key = enrolled[keyid]
         keys[keyid] = key
         if isinstance(key, Identity):
-            identity, keys[keyid] = keyid, PresentIdentity(key, issuers.get(key.issuer, IssuerKeys()), now_ms)
+            identity, keys[keyid] = keyid, present(key)
         else:
             device = keyid
     if len(keys) != 1 + (identity is not None):
         raise Refused("identity-alone" if len(keys) == 1 else "signature-count")
     if device is None:
         raise Refused("signature-count")
-    if identity is not None and trust.humans[identity] != trust.humans[device]:
+    if identity is not None and known[identity] != known[device]:
         raise Refused("identity-of-another-human")
-    if identity is not None and not is_device(trust.keys[device]):
+    if identity is not None and not is_device(enrolled[device]):
         raise Refused("identity-alone")
     try:
         proven = verify_envelope(envelope, keys)[device]
     except SignatureInvalid as error:
         raise Refused(error.code) from error
-    return Signatory(trust.humans[device], device, proven.strength, proven.counter, identity)
+    return Signatory(known[device], device, proven.strength, proven.counter, identity)
 
 
 def _statement(envelope: Envelope, reason: str) -> Statement:
@@ -187,14 +216,20 @@ def verify_consent(
 
     (1) one human on the roster signed the request  (2) it is a request, for this deployment, about its
     subject  (3) its text is the one shown  (4) each approval is one other human's  (5) and binds this
-    content, for this deployment, unexpired.
+    content, for this deployment, unexpired  (6) all of them are on the roster for this act.
     `issuers`: the identity providers' keys at this moment of the log.
     """
-    initiator = _one_human(trust, request, issuers, now_ms)  # (1)
+
+    def present(identity: Identity) -> PresentIdentity:
+        return PresentIdentity(identity, issuers.get(identity.issuer, IssuerKeys()), now_ms)
+
+    keys: Keys = trust.keys
+    known: Mapping[KeyId, Human] = {**trust.humans, **trust.sealed}
+    initiator = _one_human(trust, request, known, keys, present)  # (1)
     statement = _statement(request, "not-a-request")  # (2)
     if statement.kind not in ACTS:
         raise Refused("not-a-request")
-    predicate = statement.predicate
+    predicate, act = statement.predicate, ACTS[statement.kind]
     if predicate["deployment"] != trust.deployment:
         raise Refused("other-deployment")
     if statement.kind != "quota" and (statement.kind in ABOUT_AGENTS) != (predicate["agent"] is not None):
@@ -207,15 +242,23 @@ def verify_consent(
         raise Refused("subject-differs")
     if predicate["shown_sha256"] != sha256_hex(shown_text(statement.kind, predicate).encode()):  # (3)
         raise Refused("shown-differs")
+    people, known = None, trust.humans
+    if initiator.keyid in trust.sealed:
+        if statement.kind != "grant":
+            raise Refused("sealed-keys-apart")
+        act, known = BREAK_GLASS, trust.sealed
+    elif statement.kind == "trust-root-change":
+        people = read_change(trust, predicate["body"])
+        known, keys = {**people.humans, **trust.humans}, {**people.keys, **trust.keys}
     signatories = [initiator]
     for envelope in approvals:
-        signatory = _one_human(trust, envelope, issuers, now_ms)  # (4)
+        signatory = _one_human(trust, envelope, known, keys, present)  # (4)
         approval = _statement(envelope, "not-an-approval")
         if approval.kind != "approval":
             raise Refused("not-an-approval")
-        if signatory.human == initiator.human:
+        if people is None and signatory.human == initiator.human:
             raise Refused("initiator-approves")
-        if signatory.human in {one.human for one in signatories}:
+        if people is None and signatory.human in {one.human for one in signatories}:
             raise Refused("same-human-twice")
         said = approval.predicate  # (5)
         if said["deployment"] != trust.deployment:
@@ -227,7 +270,22 @@ def verify_consent(
         if said["expires_ms"] <= now_ms:
             raise Refused("approval-expired")
         signatories.append(signatory)
-    return Consent(statement, request.digest, tuple(signatories))
+    if people is not None:
+        for version in (trust, people):
+            counted(version, [one.keyid for one in signatories])
+    elif act in QUORUMS and any(act not in trust.acts[one.human] for one in signatories):  # (6)
+        raise Refused("act-not-on-roster")
+    return Consent(statement, request.digest, tuple(signatories), act, people)
+
+
+def standing(trust: TrustRoot, index: int, signatories: Sequence[Signatory]) -> set[Human]:
+    """Who still stands behind the entry at `index`: not those whose key was flagged as compromised by then."""
+    return {one.human for one in signatories if not is_spoilt(trust, index, one)}
+
+
+def is_spoilt(trust: TrustRoot, index: int, one: Signatory) -> bool:
+    """True if a key with which they signed the entry at `index` was flagged as compromised by then."""
+    return any(index >= trust.compromised.get(key, index + 1) for key in (one.keyid, one.identity) if key is not None)
 
 
 def head_of(size: int, root: bytes) -> dict[str, Any]:

@@ -205,6 +205,7 @@ _head = record(size=index, root=text(64))
 _quote = record(attest=text(2048), signature=text(2048), before=digest)
 _rate = record(calls=integer(1, 1 << 20), window_ms=integer(1, 1 << 40))
 _roles = ("controller", "node", "gateway", "monitor")
+_keyed = each(_operator_key, 8, 1)
 
 
 def _said(**fields: Shape) -> Shape:
@@ -235,12 +236,13 @@ def _asked(**body: Shape) -> Shape:
 #: The shape of each kind's predicate.
 SHAPES: Final[Mapping[str, Shape]] = {
     "trust-root": record(
-        version=integer(1, 1),
+        version=integer(1, 1 << 20),
         deployment=name,
         environment=name,
         created_ms=moment,
-        operators=each(record(name=name, keys=each(_operator_key, 8, 1)), 64, 1),
+        operators=each(record(name=name, keys=_keyed, acts=each(choice(*QUORUMS), len(QUORUMS))), 64, 1),
         quorum=record(**dict.fromkeys(QUORUMS, integer(1, 64))),
+        break_glass=maybe(record(quorum=integer(2, 8), holders=each(record(name=name, keys=_keyed), 8, 3))),
         services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),
         witness_policy=text(8192),
@@ -275,6 +277,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "quota": _asked(before=maybe(_rate), after=maybe(_rate)),
     "revocation": _asked(grant=identifier),
     "stop": _asked(),
+    "trust-root-change": _asked(previous_sha256=digest, root=document),
+    "key-compromised": _asked(key=digest, since=index),
+    "review": _asked(grant=identifier, request_sha256=digest, finding=choice("justified", "misused"), text=text(1000)),
     "approval": record(
         version=integer(1, 1),
         deployment=name,
@@ -459,6 +464,9 @@ ACTS: Final[Mapping[str, str | None]] = {
     "quota": "reconfigure",
     "revocation": None,
     "stop": None,
+    "trust-root-change": "reconfigure",
+    "key-compromised": "reconfigure",
+    "review": "grant",
 }
 
 #: The kinds that concern one agent and therefore carry its capability before and after.

@@ -1,19 +1,20 @@
 """The trust root: who may speak, which humans it takes for what, and the pin that names it.
 
 Decides whether a trust root is sound; the pin, which reaches an auditor by another road, decides
-whether it is the right one. Version 1 is the log's entry 0.
+whether it is the right one. Version 1 is the log's entry 0. How one follows another, `roster` decides.
 
 Rule 1: a key belongs to exactly one human, one service, the log or one witness.
-Rule 2: the root is signed by at least as many of its own humans as its highest quorum.
+Rule 2: the root is signed by as many of its own humans as a change of it takes, and no other act takes more.
 Rule 3: no checkpoint is enough without a witness.
 Rule 4: a human with an identity has a device key too, since the identity alone never counts.
+Rule 5: an act's quorum can be met by the humans who are on the roster for that act.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Any, Final, NewType
 
 from .canonical import Digest, FormatError
 from .envelope import Envelope, parse_envelope, verify_envelope
@@ -38,14 +39,24 @@ class TrustRoot:
     """A verified trust root. `humans` maps each operator key to its human, `voices` each service key to its role.
 
     `environment` is what this deployment is for, such as production; `tpm` the node's attestation key, if it has one.
+    `digest` and `envelope` are version 1's, whose words `body` are in later versions. `acts` are what each human is on
+    the roster for; `sealed` are the holders of break-glass keys, of whom `quorum["break-glass"]` together open one.
+    `former` are the keys of earlier versions that are on the roster no more, `compromised` those that a quorum flagged,
+    with the index of the log since when.
     """
 
     deployment: str
     environment: str
+    version: int
+    body: Mapping[str, Any]
     digest: Digest
     envelope: Envelope
     keys: Mapping[KeyId, OperatorKey]
     humans: Mapping[KeyId, Human]
+    acts: Mapping[Human, frozenset[str]]
+    sealed: Mapping[KeyId, Human]
+    former: Mapping[KeyId, Human]
+    compromised: Mapping[KeyId, int]
     services: Mapping[str, PublicKey]
     voices: Mapping[KeyId, str]
     quorum: Mapping[str, int]
@@ -96,6 +107,51 @@ def _check_identity(name: str, keys: Sequence[OperatorKey]) -> None:
         raise FormatError("trust-root-identity", f"{name} has an identity, and no passkey or security key beside it")
 
 
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The people of a trust root: their keys (the sealed ones too), whose they are, and what it takes of them."""
+
+    keys: Mapping[KeyId, OperatorKey]
+    humans: Mapping[KeyId, Human]
+    acts: Mapping[Human, frozenset[str]]
+    sealed: Mapping[KeyId, Human]
+    quorum: Mapping[str, int]
+
+
+def read_roster(body: Mapping[str, Any]) -> Roster:
+    """The roster in a trust root's body, of that kind's shape; FormatError if it is unsound (Rules 1, 2, 4 and 5)."""
+    keys: dict[KeyId, OperatorKey] = {}
+    sealed = body["break_glass"] or {"holders": [], "quorum": 0}
+
+    def owners(people: Sequence[Mapping[str, Any]]) -> dict[KeyId, Human]:
+        found: dict[KeyId, Human] = {}
+        if len({one["name"] for one in people}) != len(people):
+            raise FormatError("trust-root-roster", "a human stands twice on the roster")
+        for one in people:
+            for value in one["keys"]:
+                key = parse_key(value, body["deployment"])
+                if key.keyid in keys:
+                    raise FormatError("trust-root-roster", f"one key listed twice: {key.keyid}")
+                found[key.keyid], keys[key.keyid] = Human(one["name"]), key
+            _check_identity(one["name"], [keys[keyid] for keyid, human in found.items() if human == one["name"]])
+        return found
+
+    humans, holders = owners(body["operators"]), owners(sealed["holders"])
+    acts = {Human(one["name"]): frozenset(one["acts"]) for one in body["operators"]}
+    quorum = dict(body["quorum"])
+    for act, needed in quorum.items():
+        able = sum(act in mine for mine in acts.values())
+        if needed > able:
+            raise FormatError("trust-root-quorum", f"a quorum of {needed} from {able} humans for {act} can't be met")
+        if needed > quorum["reconfigure"]:
+            raise FormatError("trust-root-quorum", f"fewer humans can change the trust root than {act} takes")
+    if body["break_glass"] is not None:
+        if sealed["quorum"] > len(sealed["holders"]):
+            raise FormatError("trust-root-quorum", "the holders of sealed keys are fewer than it takes to use them")
+        quorum["break-glass"] = sealed["quorum"]
+    return Roster(keys, humans, acts, holders, quorum)
+
+
 def parse_trust_root(data: bytes) -> TrustRoot:
     """The trust root in an envelope's bytes. FormatError or SignatureInvalid if it is not sound."""
     envelope = parse_envelope(data)
@@ -103,20 +159,10 @@ def parse_trust_root(data: bytes) -> TrustRoot:
     if statement.kind != "trust-root":
         raise FormatError("trust-root-kind", f"expected a trust root, got {statement.kind}")
     body = statement.predicate
-    humans: dict[KeyId, Human] = {}
-    keys: dict[KeyId, OperatorKey] = {}
-    names = [operator["name"] for operator in body["operators"]]
-    if len(set(names)) != len(names):
-        raise FormatError("trust-root-roster", "a human stands twice on the roster")
-    for operator in body["operators"]:
-        for value in operator["keys"]:
-            key = parse_key(value, body["deployment"])
-            if key.keyid in humans:
-                raise FormatError("trust-root-roster", f"one key listed twice: {key.keyid}")
-            humans[key.keyid] = Human(operator["name"])
-            keys[key.keyid] = key
-        _check_identity(operator["name"], [keys[keyid] for keyid, human in humans.items() if human == operator["name"]])
-    operator_keys = dict(keys)
+    if body["version"] != 1:
+        raise FormatError("trust-root-version", "a log begins with version 1 of its trust root")
+    people = read_roster(body)
+    keys = dict(people.keys)
     services: dict[str, PublicKey] = {}
     voices: dict[KeyId, str] = {}
     for role, value in body["services"].items():
@@ -124,12 +170,12 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         if voice.keyid in keys:
             raise FormatError("trust-root-roster", f"the {role}'s key has another owner too")
         services[role], voices[voice.keyid], keys[voice.keyid] = voice, role, voice
-    highest = max(body["quorum"].values())
-    if highest > len(names):
-        raise FormatError("trust-root-quorum", f"a quorum of {highest} from {len(names)} humans can't be met")
-    signers = {humans[keyid] for keyid in verify_envelope(envelope, operator_keys)}
-    if len(signers) < highest:
-        raise SignatureInvalid(f"the trust root is signed by {len(signers)} humans, its quorum is {highest}")
+    signers = {people.humans.get(keyid) for keyid in verify_envelope(envelope, people.keys)}
+    named = {human for human in signers if human is not None and "reconfigure" in people.acts[human]}
+    if None in signers or len(named) < people.quorum["reconfigure"]:
+        raise SignatureInvalid(
+            f"the trust root is signed by {len(named)} humans, its quorum is {people.quorum['reconfigure']}"
+        )
     policy = parse_policy(body["witness_policy"])
     if policy.log.vkey != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
         raise FormatError("trust-root-log", "the witness policy names another log than the trust root")
@@ -141,13 +187,19 @@ def parse_trust_root(data: bytes) -> TrustRoot:
     return TrustRoot(
         deployment=body["deployment"],
         environment=body["environment"],
+        version=1,
+        body=body,
         digest=envelope.digest,
         envelope=envelope,
         keys=keys,
-        humans=humans,
+        humans=people.humans,
+        acts=people.acts,
+        sealed=people.sealed,
+        former={},
+        compromised={},
         services=services,
         voices=voices,
-        quorum=body["quorum"],
+        quorum=people.quorum,
         origin=body["log"]["origin"],
         log_vkey=body["log"]["vkey"],
         policy_text=body["witness_policy"],

@@ -70,13 +70,15 @@ class Gateway:
         elif entry.kind == "admitted" and entry.consent is not None:
             asked = entry.consent.statement
             agent = asked.predicate["agent"]
-            if asked.kind == "revocation":  # it may end what others were handed
+            if asked.kind in ("revocation", "key-compromised", "review"):  # it may end what others were handed
                 self._tools_changed()
             for one in list(self._sessions.values()):
                 if one.launch.agent == agent and asked.kind in ("grant", "call-approval"):
                     one.session.tools_changed()
                 elif one.launch.agent == agent and asked.kind == "stop":
                     one.session.close("stopped", "an operator stopped the agent")
+                elif self._log.replay.authority.read("launch_stopped", one.launch.index):
+                    one.session.close("stopped", "the launch rests on a key that was compromised")
         elif entry.kind == "stop-order" and entry.predicate["launch"] in self._sessions:
             self._sessions[entry.predicate["launch"]].session.close("stop-order", "the monitor ordered a stop")
 

@@ -124,6 +124,12 @@ class Launches:
             if launch.agent == agent and launch.ended < 0:
                 self.stop(launch.index, why)
 
+    def stop_undone(self, why: str) -> None:
+        """The same for all launches that the log ordered to stop."""
+        for launch in self._log.replay.books.launches.values():
+            if launch.ended < 0 and self._log.replay.authority.read("launch_stopped", launch.index):
+                self.stop(launch.index, why)
+
     async def close(self) -> None:
         """Kill every process, and wait until their exits are logged (10 s at most)."""
         for launch in list(self._cells):

@@ -51,6 +51,8 @@ class Orders:
                 self._launches.admitted(self._log.replay.books.launches[entry.index])
             elif asked.kind == "stop":
                 self._launches.stop_agent(asked.predicate["agent"], "stopped")
+            elif asked.kind == "key-compromised":
+                self._launches.stop_undone("key-compromised")
         elif entry.kind == "observed":
             self._launches.observed(entry)
         elif entry.kind == "stop-order":

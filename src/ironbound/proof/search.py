@@ -29,7 +29,7 @@ GRANTS: Final = ("g1", "g2")
 CODE, HOSTILE, STRANGE = "code", "hostile", "strange"
 CAGE, OTHER_CAGE = "cage", "other-cage"
 MOMENTS: Final = (1, 2)
-QUORUM: Final = dict.fromkeys(("module", "profile", "launch", "grant", "reconfigure"), 2)
+QUORUM: Final = dict.fromkeys(("module", "profile", "launch", "grant", "reconfigure", "break-glass"), 2)
 #: The constraints that grants carry, and the paths that they allow, by hand.
 WHERE: Final = {"path": {"prefix": {"value": "/in", "separator": "/"}}}
 PATHS: Final = {"/in/a": True, "/inner": False}
@@ -205,6 +205,7 @@ class Search:
                 "id": ids[number % len(ids)],
                 "other": (*GRANTS, "")[number // 3 % 3],
                 "args": {"path": tuple(PATHS)[number % 2]},
+                "key": ("k1", "k2")[number % 2],
                 "launch": launches[number % len(launches)],
             }
 

@@ -243,8 +243,9 @@ def _trust_root(
         "deployment": name,
         "environment": environment,
         "created_ms": now_ms(),
-        "operators": [{"name": one.name, "keys": [key_entry(one.public)]} for one in people],
+        "operators": [{"name": one.name, "keys": [key_entry(one.public)], "acts": list(QUORUMS)} for one in people],
         "quorum": dict.fromkeys(QUORUMS, quorum),
+        "break_glass": None,
         "services": {role: key_entry(services[role].public) for role in VOICED},
         "log": {"origin": origin, "vkey": log.vkey},
         "witness_policy": (

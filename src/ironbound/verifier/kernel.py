@@ -14,13 +14,23 @@ from ironbound.core.canonical import Digest, sha256_hex
 #: What decides who may do what, from an entry's bytes to the state after it; all in `ironbound.core`.
 KERNEL_SOURCES: Final = (
     "authority.py",
+    "canonical.py",
     "constraint.py",
+    "envelope.py",
     "jose.py",
+    "keys.py",
     "logic.py",
+    "merkle.py",
     "oidc.py",
     "replay.py",
     "request.py",
+    "roster.py",
+    "scheme.py",
+    "sshsig.py",
+    "statement.py",
+    "strength.py",
     "trust.py",
+    "webauthn.py",
 )
 
 

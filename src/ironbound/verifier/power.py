@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.channel import parse_agent_surface, routes
+from ironbound.core.roster import REVIEW_DUE_MS
 
-from .claims import Case, Claim
+from .claims import MAX_INDEXES, Case, Claim
 from .history import History
 from .probes import Run, channel_probed
 from .release import Shipped
@@ -30,8 +31,43 @@ def claim_c1(history: History) -> Claim:
     case.counts["refused"] = history.said.get("refused", 0)
     for said in history.void.get("admitted", ()):
         case.found("request-not-authorised", said.index, f"{said.void}")
+    _check_keys(case, history)
+    _check_broken_glass(case, history)
     case.population("admitted")
     return case.close()
+
+
+def _check_keys(case: Case, history: History) -> None:
+    """What a compromised key signed since then: named where the quorum stands without it, refuted where it doesn't."""
+    replay = history.replay
+    case.counts["version of the trust root"] = replay.trust.version
+    case.counts["keys flagged as compromised"] = len(replay.trust.compromised)
+    spoilt = []
+    for index, signatories in replay.books.signed.items():
+        keys = [one for one in signatories if index >= replay.trust.compromised.get(one.keyid, index + 1)]
+        if keys:
+            spoilt.append(index)
+        if keys and not (replay.stands(index) if index in replay.books.acts else True):
+            act, key = replay.books.acts[index], keys[0]
+            case.found("compromised-quorum", index, f"{act.kind}, signed with {key.human}'s key {key.keyid[:16]}")
+    case.counts["acts signed with a compromised key"] = len(spoilt)
+    if spoilt:
+        shown = ", ".join(str(index) for index in spoilt[:MAX_INDEXES])
+        case.remark(f"signed with a key that a quorum flagged as compromised by then: entries {shown}")
+
+
+def _check_broken_glass(case: Case, history: History) -> None:
+    """Each grant by sealed keys was reviewed by the ordinary quorum in time."""
+    replay = history.replay
+    case.counts["grants by sealed keys"] = len(replay.books.broken_glass)
+    for glass in replay.books.broken_glass.values():
+        due = history.clocks[glass.index] + REVIEW_DUE_MS
+        if any(history.clocks[index] <= due and replay.stands(index) for index in glass.reviews):
+            case.count("reviews of them in time")
+        elif history.clock_ms <= due:
+            case.found("break-glass-review-due", glass.index, f"until {due} (Unix milliseconds)")
+        else:
+            case.found("break-glass-unreviewed", glass.index, f"{len(glass.reviews)} reviews, none of them counts")
 
 
 def claim_c2(history: History, runs: list[Run], artifact: Artifact, shipped: Shipped | None) -> Claim:

@@ -23,6 +23,8 @@ from .terms import NUMBER, SET, TRUTH, Field
 #: The sorts of the kernel's fields. A field that is missing here can't be proved about, and a test says so.
 SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "quorum": (("Act",), NUMBER),
+    "version": ((), NUMBER),
+    "flagged": (("Key",), NUMBER),
     "clock": ((), NUMBER),
     "used": (("Id",), TRUTH),
     "module": (("Module",), NUMBER),
@@ -69,7 +71,7 @@ SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "open_grant": ((NUMBER,), "Id"),
     "open_cost": ((NUMBER,), NUMBER),
 }
-#: What the trust root fixes before the first message.
+#: What the first trust root fixes before the first message.
 GIVEN: Final = frozenset({"quorum"})
 
 #: The sorts of a message's fields.
@@ -80,6 +82,9 @@ MESSAGE: Final[Mapping[str, str]] = {
     "launch": NUMBER, "args": "Args", "every": NUMBER, "slack": NUMBER, "cost": NUMBER, "approvals": NUMBER,
     "budget": NUMBER, "delegable": NUMBER, "args_digest": "Digest", "approval": "Id", "client": "Id",
     "client_args": "Args", "intent": NUMBER, "spent": NUMBER, "child": NUMBER, "to": "Agent",
+    "version": NUMBER, "consents_after": NUMBER, "quorum_module": NUMBER, "quorum_profile": NUMBER,
+    "quorum_launch": NUMBER, "quorum_grant": NUMBER, "quorum_reconfigure": NUMBER, "quorum_break_glass": NUMBER,
+    "key": "Key", "since": NUMBER,
 }  # fmt: skip
 
 #: What a grant says, in the order in which it is marked.
@@ -115,16 +120,23 @@ MARKS: Final[Mapping[str, Field]] = {
     "began": Field((NUMBER,), TRUTH, False),  # the node said that this launch runs
     "over": Field((NUMBER,), TRUTH, False),  # the node said that this launch ended
     "hostile": Field((NUMBER,), TRUTH, False),  # the monitor's challenge: a canary
+    "edition": Field((), NUMBER, 1),  # the version of the trust root that took effect last
     "length": Field((), NUMBER, 0),  # entries so far, as far as messages tell
 }
 
 #: The requests that give power, with the act whose quorum they take.
 GIVING: Final[Mapping[str, str]] = {
     "approve-module": "module", "approve-profile": "profile", "launch": "launch", "grant": "grant",
-    "set-quota": "reconfigure",
+    "break-glass": "break-glass", "set-quota": "reconfigure", "reconfigure": "reconfigure", "flag-key": "reconfigure",
+    "review": "grant",
 }  # fmt: skip
 #: The requests that take power away: one human's, or the monitor's, is always heard.
-TAKING: Final = ("revoke", "stop", "order-stop")
+TAKING: Final = ("revoke", "stop", "order-stop", "withdraw-module", "withdraw-profile")
+#: The requests that make a grant.
+GRANTS: Final = ("grant", "break-glass")
+#: The acts that have a quorum, and the longest life of a grant by sealed keys.
+ACTS: Final = ("module", "profile", "launch", "grant", "reconfigure", "break-glass")
+HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 #: The spec's own spelling of the kernel's states.
 _ABSENT, _ADMITTED, _STARTED, _ENDED = 0, 1, 2, 3
@@ -188,7 +200,7 @@ class Specification:
             elif rule == "launch":
                 key = (m["index"], m["agent"], m["module"], m["config"], m["expires"])
                 yield ("said_launch", key, logic.disj(self.get(s, "said_launch", *key), signed))
-            elif rule == "grant":
+            elif rule in GRANTS:
                 key = (m["id"], *(m[one.lower()] for one in _CONTENT), m["calls"], m["grant_expires"])
                 key += tuple(m[one] for one in ("every", "slack", "cost", "approvals", "budget"))
                 yield ("said_grant", key, logic.disj(self.get(s, "said_grant", *key), signed))
@@ -198,9 +210,11 @@ class Specification:
                     yield ("pace", m["agent"], m["every"])
                     yield ("lead", m["agent"], m["slack"])
                     yield ("next", m["agent"], 0)
-                if rule in ("launch", "grant", "set-quota"):
+                if rule == "reconfigure":
+                    yield ("edition", "", m["version"])
+                if rule in ("launch", *GRANTS, "set-quota"):
                     yield ("moved", m["agent"], logic.plus(m["index"], 1))
-                if rule == "grant":
+                if rule in GRANTS:
                     yield ("given", m["id"], True)
                     yield ("owner", m["id"], m["agent"])
                     yield ("root", m["id"], m["id"])
@@ -274,12 +288,17 @@ class Specification:
         if rule in _NUMBERED:
             yield self.logic.at_most(self.get(s, "length"), m["index"])
             yield self.logic.at_most(0, m["index"])
-        if rule in ("grant", "delegate"):
+        if rule == "flag-key":
+            yield self.logic.at_most(0, m["since"])
+        if rule == "reconfigure":
+            for act in ACTS:
+                yield self.logic.at_most(1, m[f"quorum_{act.replace('-', '_')}"])
+        if rule in (*GRANTS, "delegate"):
             yield self.logic.neg(self.logic.same(m["id"], ""))
         if rule == "set-quota":
             yield self.logic.at_most(0, m["every"])
             yield self.logic.at_most(0, m["slack"])
-        if rule == "grant":
+        if rule in GRANTS:
             for one in ("every", "slack", "cost", "approvals", "budget"):
                 yield self.logic.at_most(0, m[one])
 
@@ -383,12 +402,18 @@ class Specification:
             yield "it is still valid", logic.less(late, m["expires"])
             yield "it was valid for a day at most", logic.at_most(m["expires"], logic.plus(m["not_before"], DAY_MS))
             yield "its signer saw this log", m["head_known"]
-        if rule in ("launch", "grant", "set-quota"):
+        if rule in ("launch", *GRANTS, "set-quota"):
             yield "its signer saw every earlier change", logic.at_most(self.get(s, "moved", m["agent"]), m["head"])
         if rule in ("launch", "grant"):
             yield "a quorum signed the code, as an agent's", self.get(s, "said_module", m["module"], False)
             yield "a quorum signed the cage", self.get(s, "said_profile", m["config"])
-        if rule == "grant":
+        if rule == "reconfigure":
+            after = logic.at_most(m["quorum_reconfigure"], m["consents_after"])
+            yield "the quorum of the version that it makes consents too", after
+            yield "it makes the next version", logic.same(m["version"], logic.plus(self.get(s, "edition"), 1))
+        if rule == "break-glass":
+            yield "it lasts for an hour", logic.at_most(m["grant_expires"], logic.plus(self.late(s, m), HOUR_MS))
+        if rule in GRANTS:
             yield "it is no revoked grant again", logic.neg(self.get(s, "taken", m["id"]))
             yield "it is no earlier grant again", logic.neg(self.get(s, "given", m["id"]))
             yield "it has not expired", logic.less(self.late(s, m), m["grant_expires"])
@@ -452,11 +477,11 @@ class Specification:
 
     def heard(self, rule: str, s: Any, m: Message) -> Any:
         """Whether this message must be accepted, whatever the state: taking away is never refused."""
-        return self.logic.at_most(1, m["consents"]) if rule in ("revoke", "stop") else rule == "order-stop"
+        return rule == "order-stop" or self.logic.at_most(1, m["consents"])
 
     def gained(self, rule: str, s: Any, m: Message, call: Message) -> Any:
         """The powers that a message may add: those under the grant, or of the launch, that it is about."""
-        if rule == "grant":
+        if rule in GRANTS:
             return self.logic.disj(self.logic.same(call["grant"], m["id"]), self.logic.same(call["client"], m["id"]))
         if rule == "start":
             return self.logic.same(call["launch"], m["launch"])
@@ -502,21 +527,26 @@ class Specification:
         yield "used stays used", self.implies(self.get(s, "used", one), self.get(after, "used", one))
         yield "time does not go back", logic.at_most(self.get(s, "clock"), self.get(after, "clock"))
         kind = self.get(s, "module", v["module"])
-        yield (
-            "an approved module stays what it is",
-            self.implies(
-                logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
-            ),
-        )
-        for act in GIVING.values():
-            same = logic.same(self.get(s, "quorum", act), self.get(after, "quorum", act))
-            yield f"no message changes the quorum of {act}", same
+        if rule != "withdraw-module":
+            yield (
+                "an approved module stays what it is",
+                self.implies(
+                    logic.neg(logic.same(kind, _ABSENT)), logic.same(kind, self.get(after, "module", v["module"]))
+                ),
+            )
+        for act in ACTS:
+            new = m[f"quorum_{act.replace('-', '_')}"] if rule == "reconfigure" else self.get(s, "quorum", act)
+            same = logic.same(new, self.get(after, "quorum", act))
+            yield f"only a version of the trust root that both quorums signed changes the quorum of {act}", same
+        was, then = self.get(s, "flagged", v["key"]), self.get(after, "flagged", v["key"])
+        kept = logic.conj(logic.less(0, then), logic.at_most(then, was))
+        yield "a flagged key stays flagged, since then or before", self.implies(logic.less(0, was), kept)
 
 
 #: The rules whose message carries the index of its entry.
 _NUMBERED: Final = (
     "approve-module", "approve-profile", "launch", "grant", "set-quota", "revoke", "stop", "challenge", "invoke",
-    "drop",
+    "drop", "break-glass", "reconfigure", "flag-key", "review", "withdraw-module", "withdraw-profile",
 )  # fmt: skip
 
 
@@ -529,6 +559,10 @@ def _clock(q: Specification, s: Any, v: Message) -> Any:
 
 def _quorum(q: Specification, s: Any, v: Message) -> Any:
     return q.logic.at_most(1, q.get(s, "quorum", v["act"]))
+
+
+def _edition(q: Specification, s: Any, v: Message) -> Any:
+    return q.logic.same(q.get(s, "version"), q.get(s, "edition"))
 
 
 def _module(q: Specification, s: Any, v: Message) -> Any:
@@ -554,10 +588,9 @@ def _launch_signed(q: Specification, s: Any, v: Message) -> Any:
 def _launch_approved(q: Specification, s: Any, v: Message) -> Any:
     launch, logic = v["launch"], q.logic
     known = logic.neg(logic.same(q.get(s, "launch_state", launch), _ABSENT))
-    kind = q.get(s, "module", q.get(s, "launch_module", launch))
-    wanted = logic.when(q.get(s, "launch_canary", launch), _CANARY, _AGENT)
-    cage = q.get(s, "profile", q.get(s, "launch_config", launch))
-    return q.implies(known, logic.conj(logic.same(kind, wanted), cage))
+    code = q.get(s, "said_module", q.get(s, "launch_module", launch), q.get(s, "launch_canary", launch))
+    cage = q.get(s, "said_profile", q.get(s, "launch_config", launch))
+    return q.implies(known, logic.conj(code, cage))
 
 
 def _launch_canary(q: Specification, s: Any, v: Message) -> Any:
@@ -694,9 +727,9 @@ def _grant_counts(q: Specification, s: Any, v: Message) -> Any:
 
 def _grant_approved(q: Specification, s: Any, v: Message) -> Any:
     grant, logic = v["grant"], q.logic
-    kind = q.get(s, "module", q.get(s, "grant_module", grant))
-    cage = q.get(s, "profile", q.get(s, "grant_config", grant))
-    return q.implies(q.live(s, grant), logic.conj(logic.same(kind, _AGENT), cage))
+    code = q.get(s, "said_module", q.get(s, "grant_module", grant), False)
+    cage = q.get(s, "said_profile", q.get(s, "grant_config", grant))
+    return q.implies(q.live(s, grant), logic.conj(code, cage))
 
 
 def _grant_state(q: Specification, s: Any, v: Message) -> Any:
@@ -738,10 +771,11 @@ def _tool_name(q: Specification, s: Any, v: Message) -> Any:
 INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, Any, Message], Any]]]] = {
     "the clock is the latest time": ((), _clock),
     "every act takes a human": (("act",), _quorum),
+    "the version in force is the latest that took effect": ((), _edition),
     "an approved module was signed by its quorum": (("module",), _module),
     "an approved profile was signed by its quorum": (("config",), _profile),
     "a launch was signed by its quorum, in exactly this form": (("launch",), _launch_signed),
-    "a launch has approved code in an approved cage": (("launch",), _launch_approved),
+    "a launch has code and a cage that their quorums signed": (("launch",), _launch_approved),
     "a launch is a canary exactly if it was a challenge": (("launch",), _launch_canary),
     "a launch has an index of the past": (("launch",), _launch_index),
     "an agent has one active launch": (("launch",), _launch_latest),
@@ -759,7 +793,7 @@ INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, A
     "a quota is what its quorum set, less the calls since": (("agent",), _quota),
     "an approval of a call was signed by enough humans, in exactly this form": (("id",), _call_signed),
     "calls left and calls spent are conserved": (("grant",), _grant_counts),
-    "a live grant is for approved code in an approved cage": (("grant",), _grant_approved),
+    "a live grant is for code and a cage that their quorums signed": (("grant",), _grant_approved),
     "a grant is live exactly if it was given and not taken": (("grant",), _grant_state),
     "a live grant belongs to whom it was given": (("grant",), _grant_owner),
     "what took effect is used": (("id",), _used),
@@ -770,5 +804,5 @@ INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, A
 #: The sorts of the values that invariants and steps are about.
 VALUES: Final[Mapping[str, str]] = {
     "act": "Act", "agent": "Agent", "module": "Module", "config": "Config", "grant": "Id", "id": "Id", "launch": NUMBER,
-    "other": "Id", "args": "Args",
+    "other": "Id", "args": "Args", "key": "Key",
 }  # fmt: skip
