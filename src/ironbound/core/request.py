@@ -121,7 +121,7 @@ def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
 
 
 def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
-    """What a request is about: the module and the configuration that it names, or what a request of its kind changes."""
+    """What a request is about: the module and the configuration that it names, or what its kind changes."""
     body = predicate["body"]
     if kind == "quota":
         return (Subject("quota", sha256_hex(canonical({"agent": predicate["agent"], "body": body}))),)
