@@ -264,7 +264,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "                pass\n",
     ),
     "a stolen key takes everything with it": (
-        "request", "if index < trust.compromised.get(one.keyid, index + 1)}", "if one.keyid not in trust.compromised}",
+        "request", "index >= trust.compromised.get(key, index + 1)", "key in trust.compromised",
     ),
     "a withdrawn profile takes its second approval with it": (
         "replay", "            if any(self.stands(at) for at in same):\n                return\n", "",

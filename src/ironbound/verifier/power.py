@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.channel import parse_agent_surface, routes
+from ironbound.core.request import is_spoilt
 from ironbound.core.roster import REVIEW_DUE_MS
 
 from .claims import MAX_INDEXES, Case, Claim
@@ -44,7 +45,7 @@ def _check_keys(case: Case, history: History) -> None:
     case.counts["keys flagged as compromised"] = len(replay.trust.compromised)
     spoilt = []
     for index, signatories in replay.books.signed.items():
-        keys = [one for one in signatories if index >= replay.trust.compromised.get(one.keyid, index + 1)]
+        keys = [one for one in signatories if is_spoilt(replay.trust, index, one)]
         if keys:
             spoilt.append(index)
         if keys and not (replay.stands(index) if index in replay.books.acts else True):
