@@ -375,6 +375,16 @@ def test_a_module_and_a_profile_that_rest_on_a_stolen_key_take_launches_and_gran
     assert refused(lab, request, lab.approval(request, "cy")) == "module-not-approved"
 
 
+def test_what_another_quorum_approved_as_well_stays(scene: Honest) -> None:
+    lab = scene.lab
+    request = lab.request("profile-approval", config_sha256=scene.cage, body={"profile": "strict", "layers": []})
+    since = lab.replay.books.profiles[scene.cage].index
+    lab.expect(lab.admit(request, [lab.approval(request, "cy")]))
+    lab.expect(lab.flag("bob", since, "cy"))
+    assert not lab.replay.stands(since)
+    assert lab.replay.authority.read("profile", scene.cage) is True
+
+
 def test_what_is_approved_anew_stays_when_another_key_turns_out_to_be_stolen(scene: Honest) -> None:
     lab = scene.lab
     lab.expect(lab.reform(lab.next_root(operators=operators(lab, "ada", "bob", "cy") + [_dora(lab)]), "bob", "cy"))
