@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from idle_agent import approve_profile, has, image, manifest
-from stand import Stand, children, is_alive, running, until
-from test_drift_injections import ended_in_time, halted, inject, now_ms, paths, rounds_pass
+from stand import Stand, children, is_alive, process_state, running, until
+from test_drift_and_voices import TRACER, first_line, helper, let_go
+from test_drift_injections import as_user, ended_in_time, halted, inject, now_ms, paths, raised, rounds_pass
 
 from ironbound.core.canonical import Digest
 from ironbound.core.replay import Entry
@@ -171,6 +173,110 @@ def test_more_processes_than_approved_are_drift(scene: Scene) -> None:
         scene.over("many", entry)  # the limit held: that wall stands, and there is nothing to see
         return
     assert "processes.count" in paths(ended_in_time(scene.stand, entry, since))
+
+
+def test_an_agent_with_as_many_processes_as_approved_that_asks_for_more_is_left_alone(scene: Scene) -> None:
+    need(scene, "runc")
+    scene.profiles["full"] = approve_profile(
+        scene.stand, "runc", 'profile = "full"\n[agent.runtime]\nmax_processes = 4\n'
+    )
+    entry = scene.started("full", "full", forks=9)
+    until("it has all that it may have", lambda: len(children(entry.predicate["pid"])) == 3)
+    start = scene.stand.sync()
+    rounds_pass()
+    assert not scene.stand.entries("drift", start)
+    assert is_alive(entry.predicate["pid"], entry.predicate["pid_start"])
+    scene.over("full", entry)
+
+
+# What is done to a child of the sandbox's first process
+
+
+def child_of(entry: Entry) -> int:
+    (child,) = until("it has its child", lambda: children(entry.predicate["pid"]) or None)
+    return child
+
+
+def odd(drift: Entry, child: int) -> str:
+    """What the drift says of the child among the processes that differ."""
+    (found,) = (one["got"] for one in drift.predicate["differences"] if one["path"] == "processes.uniform")
+    (said,) = (one for one in found if one.startswith(f"{child}: "))
+    return str(said)
+
+
+@pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
+def test_a_debugger_on_a_child_is_drift(scene: Scene, runtime: str) -> None:
+    need(scene, runtime)
+    entry = scene.started(f"traced-{runtime}", runtime, forks=1)
+    child = child_of(entry)
+    since = now_ms()
+    tracer = helper(TRACER, str(child))
+    try:
+        assert first_line(tracer) == b"attached\n"
+        drift = scene.stand.await_entry("drift", entry.index, started=entry.index)
+        assert [(one["path"], one["got"]) for one in drift.predicate["differences"]] == [("tracer", tracer.pid)]
+        # The kernel lists the first process until the debugger lets its child go; neither executes anything any more.
+        end = scene.stand.await_entry("end-witnessed", drift.index, drift=drift.index)
+        took_ms = drift.predicate["detected_ms"] + end.predicate["took_ms"] - since
+        assert took_ms < scene.stand.deployment.trust.drift_stop_ms
+        until("the child is over", lambda: (process_state(child) or "Z")[0] == "Z")
+    finally:
+        let_go(tracer)
+    scene.stand.await_entry("exited", entry.index, started=entry.index)
+
+
+def test_capabilities_that_a_child_gained_are_drift(scene: Scene) -> None:
+    need(scene, "runc")
+    entry = scene.started("capable-child", "runc", forks=1)
+    child, since = child_of(entry), now_ms()
+    with halted(scene.stand.pid("monitor")):
+        assert inject(child, 272, 0x10000000) == 0  # unshare(CLONE_NEWUSER)
+    found = odd(ended_in_time(scene.stand, entry, since), child)
+    assert "CapEff" in found and "namespaces" in found
+
+
+@pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
+def test_a_page_of_a_child_both_writable_and_executable_is_drift(scene: Scene, runtime: str) -> None:
+    need(scene, runtime)
+    entry = scene.started(f"written-{runtime}", runtime, forks=1)
+    child, since = child_of(entry), now_ms()
+    with halted(scene.stand.pid("monitor")):
+        assert inject(child, 9, 0, 4096, 7, 0x22, (1 << 64) - 1, 0) > 0  # mmap
+    assert paths(ended_in_time(scene.stand, entry, since)) == {"writable_executable"}
+
+
+def test_a_child_moved_out_of_the_control_group_is_drift(scene: Scene) -> None:
+    need(scene, "runc")
+    entry = scene.started("moved-child", "runc", forks=1)
+    child, since = child_of(entry), now_ms()
+    (scene.groups(entry, "memory")[0].parents[1] / "cgroup.procs").write_text(str(child))
+    assert odd(ended_in_time(scene.stand, entry, since), child) == f"{child}: cgroup"
+
+
+@pytest.mark.parametrize("who", ["first", "child"])
+def test_a_limit_raised_from_outside_is_drift(scene: Scene, who: str) -> None:
+    need(scene, "runc")
+    entry = scene.started(f"raised-{who}", "runc", forks=1)
+    child, since = child_of(entry), now_ms()
+    if not raised(entry.predicate["pid"] if who == "first" else child, resource.RLIMIT_STACK):
+        scene.over(f"raised-{who}", entry)
+        return
+    drift = ended_in_time(scene.stand, entry, since)
+    if who == "first":
+        assert "rlimits.stack" in paths(drift)
+    else:
+        assert odd(drift, child) == f"{child}: rlimits.stack"
+
+
+def test_a_child_that_lowers_its_own_limit_is_left_alone(scene: Scene) -> None:
+    need(scene, "runc")
+    entry = scene.started("modest", "runc", forks=1)
+    child, start = child_of(entry), scene.stand.sync()
+    lower = "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_STACK, (4096, 4096))"
+    as_user(entry.predicate["uid"], lower, str(child))
+    rounds_pass()
+    assert not scene.stand.entries("drift", start)
+    scene.over("modest", entry)
 
 
 def test_code_from_outside_the_image_is_drift(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,29 @@ def test_a_limit_changed_from_outside_is_drift(drifting: Stand) -> None:
     code = "import resource, sys\nresource.prlimit(int(sys.argv[1]), resource.RLIMIT_STACK, (1 << 20, 1 << 20))\n"
     as_user(entry.predicate["uid"], code, str(entry.predicate["pid"]))
     assert paths(ended_in_time(drifting, entry, since)) == {"rlimits.stack"}
+
+
+def raised(pid: int, limit: int) -> bool:
+    """Set a limit of another process to 1 GiB, soft and hard. False where the kernel lets even this root raise none: it
+    lacks CAP_SYS_RESOURCE, and the wall stands."""
+    before = Path(f"/proc/{pid}/limits").read_text()
+    try:
+        resource.prlimit(pid, limit, (1 << 30, 1 << 30))
+    except PermissionError:
+        assert Path(f"/proc/{pid}/limits").read_text() == before
+        return False
+    return True
+
+
+@pytest.mark.root
+def test_a_limit_raised_from_outside_is_drift(drifting: Stand) -> None:
+    entry = drifting.started("raised", IDLE)
+    since = now_ms()
+    if raised(entry.predicate["pid"], resource.RLIMIT_STACK):
+        assert paths(ended_in_time(drifting, entry, since)) == {"rlimits.stack"}
+    else:
+        drifting.stop_agent("raised")
+        drifting.await_entry("exited", entry.index, started=entry.index)
 
 
 @pytest.mark.root
@@ -241,6 +265,7 @@ def specimen(mode: str, uid: int) -> Iterator[int]:
         ("descriptor-7", "fds.7"),
         ("bare", "seccomp"),
         ("uid", "uid"),
+        ("rlimit", "rlimits.nofile"),  # more than a worker may have
     ],
 )
 def test_a_node_that_passes_off_another_process_is_seen_and_the_process_ended_without_the_node(
@@ -258,7 +283,7 @@ def test_a_node_that_passes_off_another_process_is_seen_and_the_process_ended_wi
             found = paths(drift)
             end = drifting.await_entry("end-witnessed", drift.index, drift=drift.index)
             assert end.predicate["by"] == "monitor"
-    bare = {"caps.prm", "threads.uniform", "fds.7", "seccomp", "uid"}
+    bare = {"caps.prm", "threads.uniform", "fds.7", "seccomp", "uid", "rlimits.nofile"}
     assert found & bare == ({path} if path is not None and mode != "bare" else found & bare if path else set())
     assert path is None or path in found
     drifting.stop_agent("model")

@@ -6,6 +6,8 @@ null for what can't be seen, and judges nothing. Follows proc(5), mount_namespac
 
 Rule 1: a sample belongs to one process (see `observe`). Its own processes are found through it, not by name.
 Rule 2: the root is the image only if it is the very folder (device and inode) in which the image lies.
+Rule 3: every process inside is looked at, not the first alone: none has a debugger, more power, higher limits, other
+        namespaces or groups, or more processors than the first may have.
 """
 
 from __future__ import annotations
@@ -90,11 +92,13 @@ def observe_container(
 def _sample(
     pid: int, baseline: Baseline, approved: Approved, runtime_sha256: Digest, filters: bool, running: bool
 ) -> Value:
-    threads, root = thread_states(pid), f"/proc/{pid}"
+    root = f"/proc/{pid}"
+    inside = [pid] if approved.nested else list(_inside(pid))
+    states = {one: found for one in inside if (found := _states(one, pid))}
+    threads = states[pid]
     main = threads.get(pid) or next(iter(threads.values()))
     descriptors = descriptors_of(pid, root, baseline)
     allowed = frozenset({runtime_sha256}) if approved.nested else approved.files
-    inside = [pid] if approved.nested else list(_inside(pid))
     foreign, writable = _foreign(inside, baseline, allowed)
     mounts, masks = _mounts(root, approved)
     rootfs = None if approved.nested else _rootfs(root, approved)
@@ -111,7 +115,7 @@ def _sample(
         "writable_executable": writable,
         "rlimits": None if approved.nested else rlimits_of(root, _limit_names(approved)),
         "fds": None if approved.nested or running else descriptors.names,
-        "tracer": tracer_of(threads),
+        "tracer": tracer_of({tid: state for found in states.values() for tid, state in found.items()}),
         "config_sha256": descriptors.config,
         "module_sha256": descriptors.module,
         "cgroup": None if approved.runtime == "bubblewrap" else cgroup_of(root),
@@ -119,13 +123,23 @@ def _sample(
         "foreign": foreign,
         "masks": masks,
         "mounts": mounts,
-        "processes": _processes(inside, main, root, approved),
+        "processes": _processes(states, main, root, approved),
         "rootfs_sha256": rootfs,
     }
     installed = installed_filters(threads, filters) if not approved.nested else None
     sample["filters"] = None if installed is None else list(installed.get(pid, ()))
     sample["threads"] = threads_summary(pid, threads, installed) if pid in threads else None
     return sample
+
+
+def _states(pid: int, first: int) -> dict[int, dict[str, str]]:
+    """The threads of a process inside; none where it has ended, unless it is the first."""
+    try:
+        return thread_states(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        if pid == first:
+            raise
+        return {}
 
 
 def _limit_names(approved: Approved) -> list[str]:
@@ -256,27 +270,51 @@ def _limit(path: Path) -> int:
 # The processes inside
 
 
-def _processes(inside: list[int], main: Mapping[str, str], root: str, approved: Approved) -> Value:
-    count = 0
+def _processes(
+    states: Mapping[int, Mapping[int, Mapping[str, str]]], main: Mapping[str, str], root: str, approved: Approved
+) -> Value:
+    """Rule 3."""
     differing: list[str] = []
-    own = _namespace_ids(root)
-    for pid in inside:
+    first, most = _surroundings(root), native_rlimits(approved.config)
+    for pid, threads in states.items():
         try:
-            threads = thread_states(pid)
-            ids = _namespace_ids(f"/proc/{pid}")
+            odd = _odd(f"/proc/{pid}", first, {} if approved.nested else most)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        count += len(threads)
         for tid, state in sorted(threads.items()):
-            odd = [name for name in _SAME if state.get(name) != main.get(name)]
-            if ids != own:
-                odd.append("namespaces")
-            if odd and len(differing) < MAX_FOREIGN:
-                differing.append(f"{tid}: {', '.join(odd)}")
-    if approved.nested:
-        count = 1  # gVisor's own threads are bounded by its cgroup; the agent's processes are inside it
+            names = [name for name in _SAME if state.get(name) != main.get(name)]
+            if not _within(state["Cpus_allowed"], main["Cpus_allowed"]):
+                names.append("Cpus_allowed")
+            if (names or odd) and len(differing) < MAX_FOREIGN:
+                differing.append(f"{tid}: {', '.join([*names, *odd])}")
+    # gVisor's own threads are bounded by its cgroup; the agent's processes are inside it.
+    count = 1 if approved.nested else sum(len(threads) for threads in states.values())
     listed: list[Value] = [*differing]
     return {"count": count, "uniform": False, "differing": listed} if listed else {"count": count, "uniform": True}
+
+
+def _surroundings(root: str) -> tuple[object, str]:
+    return _namespace_ids(root), read_proc(f"{root}/cgroup")
+
+
+def _odd(root: str, first: tuple[object, str], most: Mapping[str, int]) -> list[str]:
+    """What a process inside has otherwise than the first one may have it."""
+    namespaces, groups = _surroundings(root)
+    found = [name for name, is_same in (("namespaces", namespaces == first[0]), ("cgroup", groups == first[1]))
+             if not is_same]  # fmt: skip
+    limits = rlimits_of(root, most)
+    if isinstance(limits, dict):
+        found += [f"rlimits.{name}" for name, both in limits.items() if not _is_at_most(both, most[name])]
+    return found
+
+
+def _is_at_most(both: Value, most: int) -> bool:
+    return isinstance(both, list) and all(type(one) is int and 0 <= one <= most for one in both)
+
+
+def _within(mask: str, other: str) -> bool:
+    """Whether every processor of a mask is in the other."""
+    return not int(mask.replace(",", ""), 16) & ~int(other.replace(",", ""), 16)
 
 
 def _namespace_ids(root: str) -> tuple[object, ...] | None:

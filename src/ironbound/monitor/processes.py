@@ -7,13 +7,16 @@ Rule 1: a process is named by number and start time together, never by number al
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
 from .observe import ProcessGone, has_ended, read_proc, start_time, stat_fields
 
+_FLAGS: Final = 6  # of `stat_fields`
 _KERNEL_THREAD: Final = 0x00200000
-"""The kernel's PF_KTHREAD, in field 9 of /proc/PID/stat."""
+_EXITING: Final = 0x00000004
+"""The kernel's PF_KTHREAD and PF_EXITING, in field 9 of /proc/PID/stat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def read_process(pid: int) -> Process | None:
         return None
     line = next(line for line in status.splitlines() if line.startswith("Uid:"))
     uids = tuple(int(word) for word in line.split()[1:5])
-    return Process(pid, int(fields[1]), int(fields[19]), uids[0], uids, bool(int(fields[6]) & _KERNEL_THREAD))
+    return Process(pid, int(fields[1]), int(fields[19]), uids[0], uids, bool(int(fields[_FLAGS]) & _KERNEL_THREAD))
 
 
 def is_alive(pid: int, pid_start: int) -> bool:
@@ -49,3 +52,15 @@ def is_alive(pid: int, pid_start: int) -> bool:
         return start_time(pid) == pid_start
     except ProcessGone:
         return False
+
+
+def is_exiting(pid: int, pid_start: int) -> bool:
+    """Whether no thread of that process will execute anything any more, though it may still be listed."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            fields = stat_fields(read_proc(f"/proc/{pid}/task/{thread}/stat"))
+            if not int(fields[_FLAGS]) & _EXITING:
+                return not is_alive(pid, pid_start)
+    except (FileNotFoundError, ProcessLookupError):
+        return not is_alive(pid, pid_start)
+    return True

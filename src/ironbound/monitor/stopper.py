@@ -9,6 +9,8 @@ Rule 2: only sandboxes are killed: what carries a user that is for sandboxes or 
         zygote of our own user. Whatever the node says of it, nothing else is. What was a sandbox stays one, whoever
         it became since.
 Rule 3: taking away waits for nobody's log. The node has GRACE_S to obey; then the process is killed.
+Rule 4: a process that was killed is over when the kernel has begun to take it apart: it executes nothing any more. The
+        first process of a pid namespace stays listed until a debugger on one of its children lets that one go.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .observe import ProcessGone, read_proc, require_start
-from .processes import is_alive
+from .processes import is_alive, is_exiting
 
 #: Seconds that the node has to obey an order, from the moment at which the drift was seen.
 GRACE_S: Final = 0.15
 #: Seconds within which a process that was killed has ended, but for one that hangs in the kernel.
 END_S: Final = 30.0
+_AGAIN_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -123,11 +126,22 @@ class Stopper:
                 pass  # it ended by itself after all
             except PermissionError:
                 return None
-            if not await _ended(held.descriptor, END_S):
+            if not await _over(held):
                 return None
         took = int((time.monotonic() - began) * 1000)
         self.let_go(pid, pid_start)
         return End(by, took)
+
+
+async def _over(held: Held) -> bool:
+    """Rule 4, within END_S."""
+    end = time.monotonic() + END_S
+    while not await _ended(held.descriptor, _AGAIN_S):
+        if is_exiting(held.pid, held.pid_start):
+            return True
+        if time.monotonic() > end:
+            return False
+    return True
 
 
 async def _ended(descriptor: int, seconds: float) -> bool:
