@@ -54,6 +54,19 @@ class ProviderKey:
             named = {"kty": "OKP", "crv": "Ed25519", "x": base64url(PrivateKey.generate(seed(self.kid)).public.raw)}
         return {"kid": self.kid, "use": "sig", "alg": self.alg, **named}
 
+    def private_jwk(self) -> dict[str, Any]:
+        """With its secret, as a provider keeps it."""
+        if self.alg == "RS256":
+            numbers = rsa(self.kid).private_numbers()
+            secret = {"d": numbers.d, "p": numbers.p, "q": numbers.q, "dp": numbers.dmp1, "dq": numbers.dmq1,
+                      "qi": numbers.iqmp}  # fmt: skip
+            named = {name: base64url(one.to_bytes(-(-one.bit_length() // 8), "big")) for name, one in secret.items()}
+        elif self.alg == "ES256":
+            named = {"d": base64url(self._ec().private_numbers().private_value.to_bytes(32, "big"))}
+        else:
+            named = {"d": base64url(seed(self.kid))}
+        return self.jwk() | named
+
     @property
     def public(self) -> IssuerKey:
         jwk = self.jwk()

@@ -32,6 +32,7 @@ from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
 from ironbound.core.surface import parse_surface, surface_digest
 from ironbound.core.tree import parse_tree
+from ironbound.wire.archive import Archive
 from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
 
@@ -58,9 +59,10 @@ class Malformed(Exception):
 class Operators:
     """The routes of the operator channel over one log."""
 
-    def __init__(self, deployment: Deployment, log: Log) -> None:
+    def __init__(self, deployment: Deployment, log: Log, archive: Archive) -> None:
         self._deployment = deployment
         self._log = log
+        self._archive = archive
         self._refusing = asyncio.Semaphore(REFUSALS_AT_ONCE)
 
     def app(self) -> Paced:
@@ -112,9 +114,8 @@ class Operators:
         except Malformed as error:
             return await self._refuse(400, body, "submission-malformed", str(error), None)
         try:
-            now = now_ms()
-            consent = self._log.replay.consider(asked, approvals, now)
-            _still_valid(consent, approvals, now + MARGIN_MS)
+            consent = await self._consider(asked, approvals)
+            _still_valid(consent, approvals, now_ms() + MARGIN_MS)
             _check_size(asked, approvals)
             self._check_artifacts(consent, artifacts)
         except Refused as refusal:
@@ -137,6 +138,16 @@ class Operators:
         if entry.void is not None:  # the log changed between the look and the entry
             return _problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
         return JSONResponse({"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)})
+
+    async def _consider(self, asked: Envelope, approvals: list[Envelope]) -> Consent:
+        """What the log says of it. A token by a key that the log lacks is looked at again after the provider was."""
+        try:
+            return self._log.replay.consider(asked, approvals, now_ms())
+        except Refused as refusal:
+            if refusal.reason not in ("issuer-key-unknown", "issuer-key-unconfirmed"):
+                raise
+        await self._archive.catch_up()
+        return self._log.replay.consider(asked, approvals, now_ms())
 
     def _check_artifacts(self, consent: Consent, artifacts: list[bytes]) -> None:
         """The bytes that the request names are here and are what they should be."""

@@ -7,6 +7,7 @@ HTTP in the clear is for the Unix socket alone.
 from __future__ import annotations
 
 from ironbound.core.keys import PrivateKey
+from ironbound.wire.archive import Archive
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.log import Log
 from ironbound.wire.loopback import LoopbackServer
@@ -18,15 +19,16 @@ from .operator import Operators
 async def main(deployment: Deployment, key: PrivateKey) -> None:
     """Serve until stopped."""
     log = Log(deployment, key)
+    archive = Archive(log, "controller")
     await log.start()
     await announce(log, "controller", {})
-    app = Operators(deployment, log).app()
+    app = Operators(deployment, log, archive).app()
     servers = [await LoopbackServer.start_unix(app, deployment.socket("controller"))]
     if deployment.listen is not None:
         servers.append(await LoopbackServer.start_tls(app, *deployment.listen, *deployment.channel_certificate()))
     ready()
     try:
-        await until_stopped(log.broken())
+        await until_stopped(log.broken(), archive.run())
     finally:
         for server in servers:
             await server.close()

@@ -6,6 +6,7 @@ import asyncio
 
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry
+from ironbound.wire.archive import Archive
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, ready, until_stopped
@@ -31,12 +32,13 @@ async def main(
         challenges.entered(entry)
 
     log.listen(entered)
+    archive = Archive(log, "monitor")
     await log.start()
     server = await challenges.serve(deployment.socket("monitor"))
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:
-        await until_stopped(log.broken(), watch.run(), challenges.run(), witness_failed)
+        await until_stopped(log.broken(), watch.run(), challenges.run(), archive.run(), witness_failed)
     finally:
         server.close()
         await log.close()
