@@ -8,11 +8,15 @@ import { createInterface } from 'node:readline'
 // What Node.js 18, Debian 12's, lacks of what oidc-provider 9 uses.
 globalThis.crypto ??= webcrypto
 URL.parse ??= (text, base) => { try { return new URL(text, base) } catch { return null } }
-const { Provider } = await import('oidc-provider')
+const { Provider, interactionPolicy } = await import('oidc-provider')
 
 const input = createInterface({ input: process.stdin })
 const settings = JSON.parse(await new Promise((resolve) => input.once('line', resolve)))
 input.on('close', () => process.exit(0))
+
+// Nobody is asked for consent: what these clients may ask for is one thing, and the login is about that.
+const policy = interactionPolicy.base()
+policy.get('consent').checks.remove('native_client_prompt')
 
 const DEVICE = 'urn:ietf:params:oauth:grant-type:device_code'
 const provider = new Provider(`http://127.0.0.1:${settings.port}`, {
@@ -31,7 +35,7 @@ const provider = new Provider(`http://127.0.0.1:${settings.port}`, {
   cookies: { keys: ['of the tests'] },
   features: { devInteractions: { enabled: false }, deviceFlow: { enabled: true } },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
-  interactions: { url: (_, interaction) => `/login/${interaction.uid}` },
+  interactions: { policy, url: (_, interaction) => `/login/${interaction.uid}` },
   loadExistingGrant: async (ctx) => {
     const grant = new provider.Grant({
       clientId: ctx.oidc.client.clientId,
