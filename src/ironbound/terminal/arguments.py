@@ -139,7 +139,10 @@ def _group(arguments: argparse.Namespace) -> int:
 def make_parser(
     help_text: str, groups: Mapping[str, tuple[str, str]], commands: Sequence[Command]
 ) -> argparse.ArgumentParser:
-    """The parser of all commands. `groups` are the first words of commands of two words: what about, and an example."""
+    """The parser of all commands. `groups` are the first words of commands of two words: what about, and an example.
+
+    A group that is a command by itself stands before its parts.
+    """
     parser = _Parser(prog="ironbound", allow_abbrev=False)
     parser.help_text = help_text
     parser.add_argument("--version", action="version", version=f"ironbound {__version__}")
@@ -153,6 +156,8 @@ def make_parser(
             opened[first] = made.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser, required=True)
         place = opened[first] if second else top
         made = _add(place, second or first, command.about, command.example, command.run)
+        if command.words in groups:  # a command by itself, which has parts too
+            opened[first] = made.add_subparsers(dest="what", metavar="WHAT", parser_class=_Parser)
         for one in command.options:
             made.add_argument(*one.flags, **one.settings)
         if command.either:

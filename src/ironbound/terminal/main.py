@@ -13,7 +13,7 @@ from ironbound.core.profile import ProfileRefused
 from ironbound.wire.deployment import DeploymentError
 
 from .arguments import make_parser
-from .commands import agents, approving, deployments, evidence, explaining, images, reading, signing, surface
+from .commands import agents, approving, deployments, evidence, explaining, images, people, reading, signing, surface
 from .voice import FAILED, OK, Stop, complain, say
 
 USAGE: Final = """\
@@ -21,6 +21,11 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
 
   ironbound init DIR                       make a deployment: keys, trust root, log; prints the pin
   ironbound operator key FILE              what a trust root would hold of an operator's own key
+  ironbound operator new NAME              make an operator's key file, on their own machine
+  ironbound roster                         who may consent to what, with which keys
+  ironbound roster propose [--add NAME=FILE] [--remove NAME] [--quorum ACT=N]...
+  ironbound roster flag KEYID --since INDEX   what a stolen key signed since then no longer counts
+  ironbound roster review GRANT            look at what sealed keys granted, within 72 hours
   ironbound up                             run its services until Ctrl-C
   ironbound status | agents | grants | log what the log says now
   ironbound approve profile FILE...        approve a profile (base, then overrides)
@@ -54,12 +59,14 @@ GROUPS: Final = {
     "image": ("Root file systems of native agents.", "ironbound image list -d prod"),
     "canary": ("The hostile agents.", "ironbound canary run -d prod"),
     "operator": ("Operators' keys.", "ironbound operator key id_ed25519_sk.pub --deployment-id prod-1f2e3d"),
+    "roster": ("The people of the trust root.", "ironbound roster -d prod"),
     "evidence": ("Evidence.", "ironbound evidence export -o evidence.ironbound"),
 }
 """The first words of commands that have two: what they are about, and an example."""
 
 COMMANDS: Final = (
     *deployments.COMMANDS,
+    *people.COMMANDS,
     *reading.COMMANDS,
     *approving.COMMANDS,
     *explaining.COMMANDS,
