@@ -49,14 +49,16 @@ def _serve(channel: socket.socket, talk: Talk) -> None:
         with contextlib.suppress(ConnectionError):
             await talk(reader, writer)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     channel.close()
     threading.Thread(target=asyncio.run, args=(run(),), daemon=True).start()
 
 
-def closed_table(channel: socket.socket) -> None:
+def closed_table(channel: socket.socket, limits: ChannelLimits = LIMITS) -> None:
     """The gateway's session, as in production. It takes the socket over."""
-    _serve(channel, lambda reader, writer: Session(reader, writer, "canary", NoGrants(), LIMITS).run())
+    _serve(channel, lambda reader, writer: Session(reader, writer, "canary", NoGrants(), limits).run())
 
 
 def open_table(channel: socket.socket) -> None:
@@ -69,6 +71,23 @@ def open_table(channel: socket.socket) -> None:
                 answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"done": True}}
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
+
+    _serve(channel, talk)
+
+
+def careless(channel: socket.socket) -> None:
+    """A gateway that does whatever it is asked, and keeps whatever comes. It takes the socket over."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = b""
+        while part := await reader.read(65536):
+            *whole, line = (line + part).split(b"\n")
+            line = line[:65536]  # of a flood nothing is read
+            for asked in map(json.loads, whole):
+                if "id" in asked:
+                    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"done": True}}
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                    await writer.drain()
 
     _serve(channel, talk)
 

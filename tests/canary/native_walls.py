@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from native_channel import boundless, open_table
+from native_channel import boundless, careless, open_table
 from native_stand import DROP_ALL, ROOT, Guarded, filter_without, need_bubblewrap, start, unsealed
 
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -46,7 +46,7 @@ class Without:
     present: tuple[str, ...] = ()
     """Files that the mount namespace would hide: made for the purpose. A name that ends in / is a folder."""
     limits: tuple[str, ...] = ()
-    """Resource limits."""
+    """Resource limits. That of computing time (`cpu`) never stands in here: agents are pinned before bubblewrap."""
     scratch: bool = False
     """The size of the scratch area."""
     network: bool = False
@@ -235,23 +235,26 @@ WALLS: Mapping[str, Without] = {
     "limit-scratch": Without(limits=("fsize",), scratch=True, size="4"),
     "limit-inodes": Without(scratch=True, size="2000"),
     "limit-locked-memory": Without(calls=("mlock",), root=True, limits=("memlock", "as")),
+    "limit-cpu": Without(limits=("cpu",), size="10"),
     "limit-raise": Without(calls=("prlimit64",), limits=("core",)),
     "channel-operator": Without(channel=open_table),
     "channel-configuration": Without(channel=open_table),
     "channel-log": Without(channel=open_table),
     "channel-flood": Without(channel=boundless),
+    "channel-rate": Without(channel=careless, size="20"),
 }
 """The wall, or the walls one behind the other, that keep each probe in."""
 
-NO_CONTROL: Mapping[str, tuple[str, str]] = {
+NOT_ON_THIS_HOST: Mapping[str, tuple[str, str]] = {
     "prctl-set-mm": ("REFUSED", "it needs CAP_SYS_RESOURCE, which even root may lack in a virtual machine"),
     "call-x32": ("INCONCLUSIVE", "a kernel without CONFIG_X86_X32_ABI"),
     "call-iopl": ("INCONCLUSIVE", "a kernel without CONFIG_X86_IOPL_IOPERM"),
     "call-init-module": ("INCONCLUSIVE", "a kernel without CONFIG_MODULES"),
     "call-kexec": ("INCONCLUSIVE", "a kernel without CONFIG_KEXEC"),
 }
-"""Probes without a positive control here: what they end in without the wall where the kernel lacks something, and what.
-On a kernel that has it they escape."""
+"""Probes for which a host's kernel may lack something: what they end in without the wall there, and what it is. On a
+kernel that has it they escape, as in the virtual machine of tests/node/test_microvm_controls.py, where all but those of
+`ironbound.canary.probes.UNCONTROLLED` have their positive control."""
 
 
 def needs_root(walls: Without) -> bool:

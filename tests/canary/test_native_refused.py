@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ import pytest
 
 from ironbound.canary.probes import load_probes
 from ironbound.core.canary import verdict
-from native_channel import closed_table
+from native_channel import LIMITS, closed_table
 from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, folder_for_all, make_rootfs, plan, start
 
 NONCE = "0123456789abcdef0123456789abcdef"
 ROWS = {shipped.name: shipped.document for shipped in load_probes("native")}
-LIMITS = {1: 4 << 20, 3: 8 << 20, 4: 0, 6: 64, 7: 64, 8: 0, 9: 64 << 20, 12: 0, 13: 0, 14: 0}
+RESOURCES = {1: 4 << 20, 3: 8 << 20, 4: 0, 6: 64, 7: 64, 8: 0, 9: 64 << 20, 12: 0, 13: 0, 14: 0}
 SCRATCH_FILES = 256
+RATE = 50
+CONFIG = json.dumps({"channel": {"max_messages_per_second": RATE}, "runtime": {"max_cpu": 100}}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def each_probe() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", list(each_probe()))
 def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None:
-    bytes_of_plan = plan("/probe", name, limits=LIMITS, variables=[f"IRONBOUND_NONCE={NONCE}"])
+    bytes_of_plan = plan("/probe", name, limits=RESOURCES, variables=[f"IRONBOUND_NONCE={NONCE}"])
     command, before = bubblewrap(rootfs), list(DROP_ALL[:-2]) if ROOT else []
     if name == "limit-inodes":
         scratch = rootfs.parent / "scratch"
@@ -43,10 +47,13 @@ def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None
         script = 'mount -t tmpfs -o mode=1777,nr_inodes="$1" none "$2"; shift 2; exec "$@"'
         before = ["unshare", "--mount", "sh", "-c", script, "sh", str(SCRATCH_FILES), str(scratch), *before]
         command = bubblewrap(rootfs, "--bind", str(scratch), "/tmp", without=["--size"])
-    with start(bytes_of_plan, command=command, before=before) as guard:
+    if name == "limit-cpu":
+        before = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *before]
+    with start(bytes_of_plan, config=CONFIG, command=command, before=before) as guard:
         assert guard.word()["type"] == "ready"
         if name.startswith("channel-"):
-            closed_table(guard.channel)
+            slow = replace(LIMITS, max_messages_per_second=RATE)
+            closed_table(guard.channel, slow if name == "channel-rate" else LIMITS)
         guard.release()
         report = guard.rest().decode()
         assert guard.end() == 0

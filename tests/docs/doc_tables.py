@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ironbound.canary.probes import biting
+from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, probes_for
 from ironbound.core import statement
 from ironbound.core.cage import INSIDE
 from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, walls
@@ -163,6 +163,15 @@ def enforcement(runtime: str) -> Callable[[], Iterable[str]]:
     return rows
 
 
+def canaries() -> Iterable[str]:
+    yield "| runtime | hostile agents | with a positive control | where | without one |\n|---|---|---|---|---|\n"
+    for runtime in RUNTIMES:
+        names = [one.name for one in probes_for(runtime)]
+        without = [f"`{name}`: {UNCONTROLLED[name]}" for name in names if name in UNCONTROLLED]
+        held = len(names) - len(without)
+        yield f"| `{runtime}` | {len(names)} | {held} | {CONTROL[runtime]} | {'; '.join(without) or 'none'} |\n"
+
+
 def commands() -> Iterable[str]:
     from ironbound.terminal.main import USAGE
 
@@ -181,6 +190,7 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "settings": settings,
     "commands": commands,
     "runtimes": runtimes,
+    "canaries": canaries,
     **{f"enforcement-{name}": enforcement(name) for name in RUNTIMES},
 }
 

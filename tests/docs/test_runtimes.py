@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import doc_tables
 import pytest
 
-from ironbound.canary.probes import biting, load_probes
+from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, load_probes
 from ironbound.core import enclosure
 from ironbound.core.cage import INSIDE, expected_cage
 from ironbound.core.canary import applies
 from ironbound.core.canonical import Digest, canonical, parse_canonical, sha256_hex
-from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, code, matches, walls
+from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, Wall, code, matches, walls
 from ironbound.core.microvm import MIN_MEMORY
 from ironbound.core.native import Manifest
 from ironbound.core.posture import NAMESPACES
 from ironbound.core.profile import (
+    LIMITS,
     MEMORY_SHARE,
     MICROVM,
     NATIVE,
@@ -51,9 +54,9 @@ def configuration(runtime: str, *more: Layer) -> Any:
     return parse_canonical(merge([*layers, *more]).encoded, limit=32_768)
 
 
-def postures(runtime: str) -> list[Any]:
+def postures(runtime: str, *more: Layer) -> list[Any]:
     """What is expected of a runtime's sandbox where the node is root, and for QEMU where it is not."""
-    config = configuration(runtime)
+    config = configuration(runtime, *more)
     facts: dict[str, Any] = {
         "uid": 71001, "gid": 71001, "module_sha256": A, "config_sha256": sha256_hex(canonical(config)),
         "filters_visible": True,
@@ -105,14 +108,100 @@ def test_no_runtime_is_described_that_there_is_not() -> None:
         walls("podman")
 
 
+def unseen(runtime: str, rows: Sequence[Wall]) -> list[tuple[str, str]]:
+    """What rows say of the posture that isn't so: expected of no sandbox of the runtime, or for no look to find."""
+    expected = postures(runtime)
+    inside = enclosure._INSIDE if RUNTIMES[runtime] == MICROVM else ()
+    return [
+        (row.name, path)
+        for row in rows
+        for path in row.seen
+        if path in inside or not any(at(one, path) is not None for one in expected)
+    ]
+
+
+#: Where the scratch area is empty and read-only, whatever its size.
+NOTHING_WRITABLE = {("bubblewrap", "mounts"), ("gvisor", "mounts")}
+
+
+def unmoved(runtime: str, rows: Sequence[Wall]) -> list[tuple[str, str]]:
+    """What rows say of the posture that would be the same with another value of the setting."""
+    found = []
+    before = postures(runtime)
+    for row in rows:
+        table, _, name = row.name.partition(".")
+        if row.name not in LIMITS:
+            continue
+        now = configuration(runtime)[table][name]
+        other = now // 2 if row.name.startswith(("scratch.", "runtime.max_p")) else 2 * now
+        after = postures(runtime, layer(f"[agent.{table}]\n{name} = {other}"))
+        for path in row.seen:
+            if (runtime, path) in NOTHING_WRITABLE:
+                continue
+            pairs = [(at(one, path), at(two, path)) for one, two in zip(before, after, strict=True)]
+            if all(one == two for one, two in pairs) and all(one != A for one, _ in pairs):
+                found.append((row.name, path))
+    return found
+
+
+def unknown(patterns: Sequence[str], have: set[str]) -> list[str]:
+    """Names that mean nothing that there is, and what there is that no name means."""
+    nothing = [pattern for pattern in patterns if not any(matches(pattern, one) for one in have)]
+    return [*nothing, *(one for one in have if not any(matches(pattern, one) for pattern in patterns))]
+
+
+def probes_of(rows: Sequence[Wall]) -> list[str]:
+    return [pattern for row in rows for pattern in row.inside]
+
+
+def canaries_of(rows: Sequence[Wall]) -> list[str]:
+    return [pattern for row in rows for pattern in row.canaries]
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_what_the_monitor_is_said_to_see_is_expected_of_that_very_runtime(runtime: str) -> None:
-    expected = postures(runtime)
-    for wall in walls(runtime):
-        for path in wall.seen:
-            assert any(at(one, path) is not None for one in expected), (wall.name, path)
-            if RUNTIMES[runtime] == MICROVM:  # expected, but no look from outside can find it
-                assert path not in enclosure._INSIDE, (wall.name, path)
+    assert unseen(runtime, walls(runtime)) == []
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_the_monitor_is_said_to_see_of_a_setting_changes_with_it(runtime: str) -> None:
+    assert unmoved(runtime, walls(runtime)) == []
+
+
+WRONG: dict[str, Callable[[str, Sequence[Wall]], object]] = {
+    "seen": unseen,
+    "inside": lambda runtime, rows: unknown(probes_of(rows), inside_probes(runtime)),
+    "canaries": lambda runtime, rows: unknown(canaries_of(rows), own_canaries(runtime)),
+}
+
+
+@pytest.mark.parametrize("part", WRONG)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_row_that_names_what_there_is_not_is_found_in_each_place_and_in_every_runtime(
+    runtime: str, part: str
+) -> None:
+    rows = walls(runtime)
+    assert not WRONG[part](runtime, rows)
+    for at_row, row in enumerate(rows):
+        wrong = replace(row, **{part: (*getattr(row, part), "made-up")})
+        assert WRONG[part](runtime, [*rows[:at_row], wrong, *rows[at_row + 1 :]]), row.name
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_row_that_names_another_settings_field_is_found(runtime: str) -> None:
+    other = {WASM: "rlimits.nproc", NATIVE: "no_new_privs", MICROVM: "no_new_privs"}[RUNTIMES[runtime]]
+    for row in walls(runtime):
+        if row.name in LIMITS:
+            wrong = replace(row, seen=(other,))
+            assert unseen(runtime, [wrong]) == []  # it is seen, but of something else
+            assert unmoved(runtime, [wrong]) == [(row.name, other)]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_row_less_for_a_probe_or_a_canary_is_found(runtime: str) -> None:
+    rows = [replace(row, inside=(), canaries=()) for row in walls(runtime)]
+    assert set(unknown(probes_of(rows), inside_probes(runtime))) == inside_probes(runtime)
+    assert set(unknown(canaries_of(rows), own_canaries(runtime))) == own_canaries(runtime)
 
 
 def test_a_field_that_a_posture_leaves_open_would_be_seen() -> None:
@@ -123,18 +212,18 @@ def test_a_field_that_a_posture_leaves_open_would_be_seen() -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_each_probe_inside_exists_and_each_that_exists_stands_in_some_row(runtime: str) -> None:
-    have = inside_probes(runtime)
-    said = {pattern for wall in walls(runtime) for pattern in wall.inside}
-    assert {pattern for pattern in said if not any(matches(pattern, one) for one in have)} == set()
-    assert {one for one in have if not any(matches(pattern, one) for pattern in said)} == set()
+    assert unknown(probes_of(walls(runtime)), inside_probes(runtime)) == []
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_each_canary_is_of_the_right_family_and_each_shipped_one_stands_in_some_row(runtime: str) -> None:
-    have = own_canaries(runtime)
-    said = {pattern for wall in walls(runtime) for pattern in wall.canaries}
-    assert {pattern for pattern in said if not any(matches(pattern, one) for one in have)} == set()
-    assert {one for one in have if not any(matches(pattern, one) for pattern in said)} == set()
+    assert unknown(canaries_of(walls(runtime)), own_canaries(runtime)) == []
+
+
+def test_what_is_said_of_positive_controls_is_said_of_shipped_probes_and_of_every_runtime() -> None:
+    assert set(CONTROL) == set(RUNTIMES)
+    assert set(UNCONTROLLED) <= {one.name for family in ("wasm", "native") for one in load_probes(family)}
+    assert all(UNCONTROLLED.values())
 
 
 @pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))

@@ -100,8 +100,8 @@ _WASM: Final = (
     Wall("runtime.max_fuel", "Wasmtime's fuel", ("config_sha256",), (), ("fuel-loop", "start-loop")),
     Wall("runtime.max_wall_clock", "Wasmtime's epoch, moved by the worker's second thread; behind it the node",
          ("config_sha256",), otherwise=_EXITED),
-    Wall("runtime.max_stack", "Wasmtime's limit of the stack, and the kernel's behind it",
-         ("rlimits.stack",), (), ("stack-recursion",)),
+    Wall("runtime.max_stack", "Wasmtime's limit of the stack; behind it the kernel's, the same for every worker",
+         ("config_sha256",), (), ("stack-recursion",)),
     Wall("runtime.max_instances", "Wasmtime's limiter of the store", ("config_sha256",)),
     Wall("runtime.max_tables", "Wasmtime's limiter of the store", ("config_sha256",), (), ("many-tables",)),
     Wall("runtime.max_table_elements", "Wasmtime's limiter of the store", ("config_sha256",), (),
@@ -168,7 +168,7 @@ def _gateway_rows() -> tuple[Wall, ...]:
     """What no runtime enforces, since it is on the other side of the channel."""
     return (
         Wall("channel.max_message", "the gateway", canaries=("channel-flood",), otherwise=_GATEWAY),
-        Wall("channel.max_messages_per_second", "the gateway", otherwise=_GATEWAY),
+        Wall("channel.max_messages_per_second", "the gateway", canaries=("channel-rate",), otherwise=_GATEWAY),
         Wall("powers of operators", "the gateway: the agent's channel knows no such method; the kernel of authority",
              canaries=("channel-operator", "channel-configuration", "channel-log"), otherwise=_GATEWAY),
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _container(runtime: str) -> tuple[Wall, ...]:
         Wall("runtime.max_memory", "the kernel's limit of address space, an equal share for each process"
              if bare else group, limit("as") if bare else ("cgroup.memory",), (), ("limit-memory", "limit-raise")),
         Wall("runtime.max_cpu", "the kernel: pinned to so many processors" if bare else group,
-             ("cpus",) if bare else ("cgroup.cpu",)),
+             ("cpus",) if bare else ("cgroup.cpu",), (), ("limit-cpu",)),
         Wall("runtime.max_processes", "the kernel's limit, set by the guard" + ("" if bare else f"; {group}"),
              (*limit("nproc"), *(("processes.most",) if not nested else ()), *(("cgroup.pids",) if full else ())),
              (), ("limit-processes", "limit-raise"), unseen(_IN_GVISOR)),
@@ -257,7 +257,7 @@ def _machine(runtime: str) -> tuple[Wall, ...]:
              ("limit-memory", "limit-raise"), asked),
         Wall("runtime.max_cpu", f"the machine's processors; {program}'s cgroup"
              + (", or for an ordinary user pinned to processors" if qemu else ""),
-             (*told, "cgroup.cpu", *(("cpus",) if qemu else ())), otherwise=asked),
+             (*told, "cgroup.cpu", *(("cpus",) if qemu else ())), (), ("limit-cpu",), asked),
         Wall("runtime.max_processes", "the guest kernel's limit, set by the guard", (), (),
              ("limit-processes", "limit-raise"), _IN_GUEST),
         Wall("runtime.max_wall_clock", "the node, which kills the machine", otherwise=_EXITED),

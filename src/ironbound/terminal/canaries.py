@@ -4,7 +4,8 @@ monitor to run them now and shows the results as they come."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ironbound.canary.probes import load_probes
@@ -74,6 +75,21 @@ async def challenge_all(
         writer.close()
 
 
+def summary(results: Sequence[dict[str, Any]]) -> list[str]:
+    """For each runtime and profile how many of how many were refused; what was not is counted apart."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for one in results:
+        counts.setdefault((one["runtime"], one["profile"]), Counter())[one["verdict"]] += 1
+    lines = []
+    for (runtime, profile), counted in sorted(counts.items()):
+        line = f"{runtime:<14} {profile:<20} {counted['REFUSED']} of {counted.total()} refused"
+        for verdict in ("ESCAPED", "INCONCLUSIVE"):
+            if counted[verdict]:
+                line += f", {paint(f'{counted[verdict]} {verdict}', _STYLES[verdict])}"
+        lines.append(line)
+    return lines
+
+
 def run_all(deployment: Deployment, as_json: bool, every: bool, profile: str | None) -> int:
     """Run them; exit 0 only if there were any and every one was REFUSED."""
     done = 0
@@ -92,6 +108,9 @@ def run_all(deployment: Deployment, as_json: bool, every: bool, profile: str | N
     results = asyncio.run(challenge_all(deployment, report, every, profile))
     if as_json:
         emit({"probes": results})
+    else:
+        for line in summary(results):
+            say(line)
     if not results:
         text = "no approved profile has a canary" if profile is None else f"no approved profile {profile} has a canary"
         raise Stop(text, "`ironbound approve canaries` first")

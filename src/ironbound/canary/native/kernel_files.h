@@ -29,18 +29,22 @@ static void kernel_log(void) {
     try_open("/proc/kmsg", O_RDONLY);
 }
 
-/* Without CAP_SYSLOG the addresses are shown as zeros, if at all. */
+/* Without CAP_SYSLOG the addresses are shown as zeros, if at all. The first of them is zero on some kernels anyhow. */
 static void kernel_addresses(void) {
-    char line[17] = {0};
-    word file = call(SYS_openat, AT_FDCWD, "/proc/kallsyms", O_RDONLY | O_CLOEXEC, 0);
+    static char lines[16384];
+    word file = call(SYS_openat, AT_FDCWD, "/proc/kallsyms", O_RDONLY | O_CLOEXEC, 0), size = 0, got;
     if (failed(file)) {
         attempt("open /proc/kallsyms", file, HIDDEN);
         return;
     }
-    word got = call(SYS_read, file, line, 16);
-    boolean shown = NO;
-    for (word i = 0; i < got; i++) shown |= line[i] != '0';
+    while ((got = call(SYS_read, file, lines + size, sizeof lines - (u64)size)) > 0) size += got;
     call(SYS_close, file);
+    boolean shown = NO, address = YES;
+    for (word i = 0; i < size; i++) {
+        if (lines[i] == ' ') address = NO;
+        if (address && lines[i] != '0') shown = YES;
+        if (lines[i] == '\n') address = YES;
+    }
     judged(!shown, shown ? "/proc/kallsyms shows addresses" : "/proc/kallsyms: addresses hidden, shown as 0000000000000000");
 }
 

@@ -30,6 +30,8 @@
 
 #include "channel.h"
 
+#include "shares.h"
+
 static const struct { const char *name; void (*run)(void); } probes[] = {
     {"mount-tmpfs", mount_tmpfs}, {"mount-bind", mount_bind}, {"mount-proc", mount_proc},
     {"mount-cgroup", mount_cgroup}, {"mount-overlay", mount_overlay}, {"mount-propagation", mount_propagation},
@@ -84,10 +86,10 @@ static const struct { const char *name; void (*run)(void); } probes[] = {
 
     {"limit-processes", fork_bomb}, {"limit-memory", memory_bomb}, {"limit-descriptors", many_descriptors},
     {"limit-scratch", fill_scratch}, {"limit-inodes", fill_inodes}, {"limit-locked-memory", lock_memory},
-    {"limit-raise", raise_limit},
+    {"limit-raise", raise_limit}, {"limit-cpu", compute_beyond},
 
     {"channel-operator", channel_operator}, {"channel-configuration", channel_configuration},
-    {"channel-log", channel_log}, {"channel-flood", channel_flood},
+    {"channel-log", channel_log}, {"channel-flood", channel_flood}, {"channel-rate", channel_rate},
 };
 
 static const char *nonce_of(char **environment) {
