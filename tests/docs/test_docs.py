@@ -115,7 +115,7 @@ def test_enough_command_lines_were_found_to_mean_something() -> None:
     assert len(WRITTEN) > 35
 
 
-@pytest.mark.parametrize("line", ["ironbound explain strict.toml", "ironbound grant", "ironbound up --force"])
+@pytest.mark.parametrize("line", ["ironbound elucidate strict.toml", "ironbound grant", "ironbound up --force"])
 def test_a_command_line_that_does_not_exist_is_seen(line: str) -> None:
     with pytest.raises((Stop, SystemExit, argparse.ArgumentError)):
         parse(line)
