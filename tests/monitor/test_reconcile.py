@@ -120,6 +120,46 @@ def test_who_sits_in_a_launch_s_control_group_is_a_stray_but_while_it_is_being_b
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(
+    ("which", "is_member"), [("server", True), ("younger", False), ("program", False), ("parent", False)]
+)
+def test_in_gvisor_s_control_group_only_its_own_file_server_is_no_stray(
+    group: Path, which: str, is_member: bool
+) -> None:
+    one, wait = reconciler(), [sys.executable, "-c", "import sys; sys.stdin.read()"]
+
+    def begin(words: list[str]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        running.append(process)
+        return process
+
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        if which == "parent":
+            said = begin([sys.executable, "-c", PARENT]).stdout
+            assert said is not None
+            visitor = int(said.readline())
+        elif which != "younger":
+            visitor = begin(["/bin/sleep", "600"] if which == "program" else wait).pid
+        kernel = begin(wait)
+        if which == "younger":
+            while True:
+                visitor = begin(wait).pid
+                if start_time(visitor) > start_time(kernel.pid):
+                    break
+        for pid in (visitor, kernel.pid):
+            (group / "cgroup.procs").write_text(str(pid))
+        known = Family(kernel.pid, start_time(kernel.pid), 7, True, True)
+        assert (visitor not in found(one, known)) == (visitor in one.members) == is_member
+        assert kernel.pid not in found(one, known)
+    finally:
+        for process in running:
+            if which == "program":
+                process.kill()
+            process.communicate()
+
+
+@pytest.mark.root
 def test_a_control_group_of_no_launch_is_left_over(group: Path) -> None:
     one = reconciler()
     one.sweep((), set(), whole=True)

@@ -9,8 +9,9 @@ Rule 1: a process is a sandbox's if it carries a sandbox user, descends from the
 Rule 2: a process is named by number and start time together.
 Rule 3: what is known of a process is kept only while the kernel's events tell of every change; else it is read anew.
 Rule 4: a container's processes beside its first are its descendants, what waits outside for it, and, while it is
-        being built and in gVisor, what sits in its control group. How many they are, and that each is as bare as the
-        first, the posture says (`container`). A Wasm worker has none.
+        being built, what sits in its control group. In gVisor's group only its file server is beside those: it runs the
+        same program, has the same parent, and is no younger than the kernel that it serves. How many they are, and that
+        each is as bare as the first, the posture says (`container`). A Wasm worker has none.
 """
 
 from __future__ import annotations
@@ -123,14 +124,23 @@ class Reconciler:
             parent = None if first is None else self._table.get(first.ppid)
             if parent is not None and parent.uid == (first.uid if first is not None else -1) != os.getuid():
                 found[parent.pid] = family.launch  # bubblewrap waits outside for what it started
-        open_groups = {str(launch) for launch in coming} | {str(one.launch) for one in families if one.nested}
+        building = {str(launch) for launch in coming}
+        kernels = {str(one.launch): one.pid for one in families if one.nested}
         for pid, name in groups.items():
-            if name in open_groups:
+            if name in building or (name in kernels and self._serves(pid, kernels[name])):
                 found.setdefault(pid, int(name))
         self.members = found
         self.beside = {}
         for pid, launch in found.items():
             self.beside.setdefault(launch, set()).add(pid)
+
+    def _serves(self, pid: int, kernel: int) -> bool:
+        """Whether a process is the file server of that gVisor kernel (Rule 4)."""
+        one, served = self._table.get(pid), self._table.get(kernel)
+        if one is None or served is None or one.ppid != served.ppid or one.start > served.start:
+            return False
+        program = _program(pid)
+        return program is not None and program == _program(kernel)
 
     def _read(self) -> None:
         pids = {int(name) for name in os.listdir("/proc") if name.isascii() and name.isdigit()}
@@ -207,6 +217,14 @@ def _links(pid: int, kinds: Iterable[str]) -> list[str]:
     except OSError:
         pass  # it has ended, or may not be looked at
     return found
+
+
+def _program(pid: int) -> tuple[int, int] | None:
+    try:
+        status = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return None  # it has ended, or may not be looked at
+    return status.st_dev, status.st_ino
 
 
 def _descendants(table: Iterable[Process], ancestors: Set[int]) -> set[int]:
