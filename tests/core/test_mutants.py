@@ -273,7 +273,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "replay", "if kind not in VOICES[role]:", "if kind not in _HANDLERS:",
     ),
     "a word is said twice": (
-        "replay", '        if (role, said["id"]) in self._ids:', '        if (role, "") in self._ids:',
+        "replay", "        if used in self._ids:", '        if b"" in self._ids:',
     ),
     "the head is not checked": (
         "replay", 'and b64decode(head["root"]) == self.tree.root_at(size)', "and True",

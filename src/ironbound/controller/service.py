@@ -9,6 +9,7 @@ from __future__ import annotations
 from ironbound.core.keys import PrivateKey
 from ironbound.wire.archive import Archive
 from ironbound.wire.deployment import Deployment
+from ironbound.wire.keeping import Keeper
 from ironbound.wire.log import Log
 from ironbound.wire.loopback import LoopbackServer
 from ironbound.wire.service import announce, ready, until_stopped
@@ -20,7 +21,8 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     """Serve until stopped."""
     log = Log(deployment, key)
     archive = Archive(log, "controller")
-    await log.start()
+    await log.start(own="controller")
+    Keeper(log, "controller")
     await announce(log, "controller", {})
     app = Operators(deployment, log, archive).app()
     servers = [await LoopbackServer.start_unix(app, deployment.socket("controller"))]

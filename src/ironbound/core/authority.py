@@ -34,8 +34,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .canonical import Digest, canonical, sha256_hex
-from .constraint import Where
+from .canonical import Digest, canonical, parse_canonical, sha256_hex
+from .constraint import Where, parse_where
 from .logic import Across, Plain
 
 #: What a launch is in.
@@ -740,14 +740,31 @@ class Authority:
         """One value of the state; for showing, never for deciding."""
         return self._state[field].get(key, FIELDS[field])
 
+    def values(self) -> int:
+        """How many values the state has."""
+        return sum(len(values) for values in self._state.values())
+
     def encode(self) -> bytes:
-        """The whole state as bytes, the same for equal states: a line of canonical JSON for each value, sorted."""
-        lines = [
+        """The whole state as bytes, the same for equal states: a canonical JSON list of each value, sorted."""
+        values = [
             canonical([field, list(key) if isinstance(key, tuple) else key, _plain(value)])
             for field, values in self._state.items()
             for key, value in values.items()
         ]
-        return b"".join(line + b"\n" for line in sorted(lines))
+        return b"[" + b",".join(sorted(values)) + b"]"
+
+    @classmethod
+    def decode(cls, data: bytes, limit: int) -> Authority:
+        """The state from its `encode` of at most `limit` bytes, taken as it stands. FormatError if it is not one."""
+        made = cls({})
+        said: Any = parse_canonical(data, limit=limit)
+        for field, key, value in said:
+            if field == "grant_where":
+                value = parse_where(value)
+            elif isinstance(FIELDS[field], frozenset):
+                value = frozenset(value)
+            made._state[field][tuple(key) if isinstance(key, list) else key] = value
+        return made
 
     def digest(self) -> Digest:
         """SHA-256 of `encode`: two parties that folded the same log have the same."""

@@ -11,6 +11,8 @@ Rule 3: the tree keeps the hashes of complete subtrees only; they never change, 
 provable.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from typing import NoReturn
@@ -87,6 +89,23 @@ class Tree:
         if not (0 <= begin <= end <= self._size >> level):
             raise ValueError(f"expected a range within {self._size >> level}, got {begin}..{end}")
         return bytes(self._levels[level][begin * HASH_SIZE : end * HASH_SIZE]) if begin < end else b""
+
+    def encode(self) -> bytes:
+        """Every level's hashes, the leaves first."""
+        return b"".join(self._levels)
+
+    @classmethod
+    def decode(cls, data: bytes, size: int) -> Tree:
+        """The tree of so many leaves from its `encode`, whose hashes are taken as they stand. ValueError else."""
+        tree = cls()
+        tree._levels, tree._size, begin = [], size, 0
+        while not tree._levels or size:
+            tree._levels.append(bytearray(data[begin : begin + size * HASH_SIZE]))
+            begin += size * HASH_SIZE
+            size >>= 1
+        if begin != len(data):
+            raise ValueError(f"expected {begin} bytes of hashes, got {len(data)}")
+        return tree
 
     def leaf(self, index: int) -> bytes:
         """The hash of one leaf."""

@@ -26,6 +26,7 @@ from .merkle import Tree, leaf_hash
 from .oidc import IssuerKeys
 from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent
 from .roster import changed, counted, flagged
+from .snapshot import Resumable, used_id
 from .statement import QUORUMS, VOICES, parse_statement
 from .trust import Roster, TrustRoot, parse_trust_root
 
@@ -156,15 +157,15 @@ class Books:
     issuers: dict[str, IssuerKeys] = field(default_factory=dict)
 
 
-class Replay:
+class Replay(Resumable):
     """The fold. `apply` takes the next entry's bytes; `size`, `tree`, `authority` and `books` are its state."""
 
     def __init__(self) -> None:
         self.tree = Tree()
-        self.books = Books()
+        self.books: Books = Books()
         self._trust: TrustRoot | None = None
         self._authority = Authority({})
-        self._ids: set[tuple[str, str]] = set()
+        self._ids: dict[bytes, None] = {}  # in order
         self._times: deque[int] = deque([0], maxlen=CHECKPOINT_LAG + 1)  # when each of the last entries was said
 
     @property
@@ -202,6 +203,8 @@ class Replay:
         self.books.kinds.append("" if entry.void else entry.kind)
         if entry.void:
             self.books.void[index] = entry.void
+        if self.tree.size == self._due:
+            self._take()
         return entry
 
     def consider(self, request: Envelope, approvals: Sequence[Envelope], now_ms: int) -> Consent:
@@ -276,11 +279,14 @@ class Replay:
             return Entry(index, data, kind, role, said, None, "voice-not-entitled")
         if said["deployment"] != self.trust.deployment:
             return Entry(index, data, kind, role, said, None, "other-deployment")
-        if (role, said["id"]) in self._ids:  # (4)
+        used = used_id(role, said["id"])
+        if used in self._ids:  # (4)
             return Entry(index, data, kind, role, said, None, "said-twice")
-        self._ids.add((role, said["id"]))  # void or not: else whoever runs the ledger could say it again later
+        self._ids[used] = None  # void or not: else whoever runs the ledger could say it again later
         try:
             consent = _HANDLERS[kind](self, index, said)  # (5)
+            if kind == "snapshot":
+                self._vouched(said, role)
         except Refused as refusal:
             return Entry(index, data, kind, role, said, None, refusal.reason)
         except FormatError as error:
@@ -670,6 +676,15 @@ class Replay:
             raise Refused("body-malformed")
         return keys
 
+    def _vouched(self, said: Mapping[str, Any], role: str) -> None:
+        """A voice says which state it has: the one that is had here, or its word is void."""
+        mark = self.mark
+        if mark is None or said["size"] != mark.size:
+            raise Refused("snapshot-not-due")
+        if b64decode(said["root"]) != mark.root or said["state_sha256"] != mark.digest:
+            raise Refused("snapshot-differs")
+        mark.voices.add(role)
+
     def _nothing(self, index: int, said: Mapping[str, Any]) -> None:
         """Said for the record; changes nothing."""
 
@@ -746,6 +761,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "heartbeat": Replay._nothing,
     "issuer-keys": Replay._issuer_keys,
     "issuer-keys-seen": Replay._issuer_keys_seen,
+    "snapshot": Replay._nothing,
 }
 
 __all__ = ["Approved", "Books", "Entry", "Grant", "Launch", "Replay", "delegated_id"]

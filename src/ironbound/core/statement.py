@@ -408,6 +408,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         findings=count,
         leftovers=count,
     ),
+    "snapshot": _said(size=index, root=text(64), state_sha256=digest),
     "canary-challenge": _said(
         nonce=identifier,
         probe=printable,
@@ -435,7 +436,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 #: Which kinds each service may say in the log. The ledger itself has no voice.
 VOICES: Final[Mapping[str, frozenset[str]]] = {
-    "controller": frozenset({"service-started", "admitted", "refused", "issuer-keys"}),
+    "controller": frozenset({"service-started", "admitted", "refused", "issuer-keys", "snapshot"}),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
     "gateway": frozenset(
         {"service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"}
@@ -450,6 +451,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
             "heartbeat",
             "canary-challenge",
             "issuer-keys-seen",
+            "snapshot",
         }
     ),
 }

@@ -20,6 +20,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.frames import decode_body
+from ironbound.wire.keeping import Keeper
 from ironbound.wire.log import Log, LogUnavailable
 from ironbound.wire.service import announce, ready, until_stopped
 
@@ -203,7 +204,8 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     log = Log(deployment, key)
     gateway = Gateway(deployment, log, credentials)
     log.listen(gateway.entered)
-    await log.start()
+    await log.start(own="gateway")
+    Keeper(log, "gateway")
     deployment.keep_artifact("gateway", document)
     await announce(log, "gateway", {"credentials": sorted(credentials)}, digest)
     await gateway.intents.begin()

@@ -8,6 +8,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry
 from ironbound.wire.archive import Archive
 from ironbound.wire.deployment import Deployment
+from ironbound.wire.keeping import Keeper
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, ready, until_stopped
 
@@ -34,6 +35,7 @@ async def main(
     log.listen(entered)
     archive = Archive(log, "monitor")
     await log.start()
+    Keeper(log, "monitor", keeps=False)
     server = await challenges.serve(deployment.socket("monitor"))
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()

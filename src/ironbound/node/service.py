@@ -17,6 +17,7 @@ from ironbound.core.microvm import FIRECRACKER, QEMU
 from ironbound.core.replay import Entry, Launch
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.images import Images
+from ironbound.wire.keeping import Keeper
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, boot_id, installed_release, ready, start_time, until_stopped
 
@@ -154,7 +155,8 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     launches = Launches(deployment, log, host)
     orders = Orders(deployment, log, launches, wasmtime.measured.pid)
     try:
-        await log.start()
+        await log.start(own="node")
+        Keeper(log, "node")
         for runtime in have.values():
             await runtime.close()  # what an earlier node left running
         await announce(log, "node", host.facts())

@@ -19,7 +19,7 @@ from typing import Any, Final
 from ironbound.verifier.proof.obligations import Script
 
 #: Milliseconds that one question may take, on a busy machine too; all of them together take seconds.
-LIMIT_MS: Final = 60_000
+LIMIT_MS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)

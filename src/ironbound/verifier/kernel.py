@@ -26,6 +26,7 @@ KERNEL_SOURCES: Final = (
     "request.py",
     "roster.py",
     "scheme.py",
+    "snapshot.py",
     "sshsig.py",
     "statement.py",
     "strength.py",

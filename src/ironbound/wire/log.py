@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, b64decode, b64encode
@@ -29,10 +29,13 @@ from ironbound.core.statement import Subject, encode_statement
 
 from .deployment import Deployment
 from .frames import Frame, receive_frame, send_frame
+from .snapshots import Beginning, SnapshotRefused, kept, require_vouched, resumed
 
 #: How long an append keeps trying while the ledger or the witness is away.
 APPEND_TIMEOUT_S: Final = 30.0
 RETRY_S: Final = 0.05
+#: Seconds to hear at the start that a snapshot was vouched for.
+VOUCHED_S: Final = 30.0
 #: Bytes of one frame of the follow stream: 256 entries of at most 65,535 bytes, in base64.
 MAX_FOLLOW_FRAME: Final = 32 << 20
 _AGAIN: Final = frozenset({"not-witnessed", "disk-full"})
@@ -70,6 +73,8 @@ class Log:
     def __init__(self, deployment: Deployment, key: PrivateKey | None) -> None:
         self.deployment = deployment
         self.replay = Replay()
+        #: Where the fold began: from the log's first entry, or from a snapshot.
+        self.beginning = Beginning()
         self._key = key
         self._listeners: list[Callable[[Entry], None]] = []
         self._waiting: dict[bytes, asyncio.Future[Entry]] = {}
@@ -89,12 +94,12 @@ class Log:
         """Call `listener` with each entry from now on, in order; it must not block."""
         self._listeners.append(listener)
 
-    async def start(self, timeout_s: float = 60.0, answer_s: float = 60.0) -> None:
+    async def start(self, timeout_s: float = 60.0, answer_s: float = 60.0, own: str | None = None) -> None:
         """Follow the log and return once everything that it holds now is folded.
 
-        LogUnavailable if no ledger answers within `answer_s`, or all is not folded after `timeout_s`.
+        `own`: the service whose own snapshot may stand in for the entries before it (`snapshots`); listeners hear of
+        later ones only. LogUnavailable if no ledger answers within `answer_s`, or all is not folded after `timeout_s`.
         """
-        self._follower = asyncio.create_task(self._follow_always())
         began = asyncio.get_running_loop().time()
         deadline = began + timeout_s
         while True:
@@ -105,12 +110,14 @@ class Log:
                     break
             except ConnectionError:
                 pass
-            self._check_follower()
             if asyncio.get_running_loop().time() > min(deadline, began + answer_s):
                 raise LogUnavailable("no ledger answers; is it running?")
             await asyncio.sleep(RETRY_S)
         if type(size) is not int:
             raise LogBroken("the head has no size")
+        if own is not None:
+            await self._resume(own, size)
+        self._follower = asyncio.create_task(self._follow_always())
         await self.caught_up(size, deadline - asyncio.get_running_loop().time())
 
     async def caught_up(self, size: int, timeout_s: float = APPEND_TIMEOUT_S) -> None:
@@ -229,6 +236,38 @@ class Log:
             except (OSError, asyncio.IncompleteReadError):
                 pass
             await asyncio.sleep(RETRY_S)  # the ledger was restarted: connect again, go on where we were
+
+    async def _resume(self, own: str, size: int) -> None:
+        """Begin from the service's own snapshot if there is one that was vouched for."""
+        try:
+            found = await asyncio.to_thread(kept, self.deployment, own, size)
+            if found is None:
+                return
+            head, data = found
+            async with asyncio.timeout(VOUCHED_S), contextlib.aclosing(self._entries(head.size, size)) as entries:
+                await require_vouched(self.deployment.trust, head, entries)
+            self.replay = await asyncio.to_thread(resumed, data)
+            self.beginning = Beginning(head.size, head.digest)
+        except SnapshotRefused as refusal:
+            self.beginning = Beginning(refused=refusal.code)
+        except (OSError, FormatError, TimeoutError, asyncio.IncompleteReadError):
+            self.beginning = Beginning(refused="snapshot-unsaid")
+
+    async def _entries(self, first: int, size: int) -> AsyncGenerator[bytes, None]:
+        """The entries from `first` up to `size`, as the ledger sends them: nothing of them is verified here."""
+        reader, writer = await asyncio.open_unix_connection(self.deployment.socket("ledger"), limit=MAX_FOLLOW_FRAME)
+        try:
+            await send_frame(writer, {"op": "follow", "seq": 1, "from": first})
+            while first < size:
+                frame = await receive_frame(reader, limit=MAX_FOLLOW_FRAME)
+                entries = None if frame is None else frame.get("entries")
+                if type(entries) is not list:
+                    return
+                for encoded in entries:
+                    yield b64decode(str(encoded))
+                first += len(entries)
+        finally:
+            writer.close()
 
     async def _follow_once(self) -> None:
         reader, writer = await asyncio.open_unix_connection(self.deployment.socket("ledger"), limit=MAX_FOLLOW_FRAME)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +83,7 @@ async def announce(log: Log, role: str, host: Mapping[str, Any], surface: Digest
             "kernel_sha256": kernel,
             "surface_sha256": surface,
             "release_sha256": await asyncio.to_thread(installed_release),
-            "host": dict(host),
+            "host": {**host, "log": asdict(log.beginning)},
         },
     )
 

@@ -1,0 +1,141 @@
+"""Real services say, keep and start from snapshots of their state, and a forged one changes nothing but the start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stand import Stand, until
+
+from ironbound.core.canonical import sha256_hex
+from ironbound.core.keys import PrivateKey
+from ironbound.core.replay import Entry, Replay
+from ironbound.core.snapshot import SNAPSHOT_EVERY
+from ironbound.core.statement import Subject
+from ironbound.terminal import operators
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.log import Log
+
+KEEPERS = ("controller", "gateway", "node")
+AT_ONCE = 256
+
+
+def speak(deployment: Deployment, pem: bytes, entries: int) -> None:
+    """Say so many denials, as the gateway's user with the gateway's key."""
+
+    async def say(log: Log, number: int) -> None:
+        fields = {"agent": "a", "launch": 0, "tool": "t", "reason": "no-such-grant", "text": "", "args_sha256": None}
+        await log.append("action-denied", (Subject("x", sha256_hex(b"x")),), {**fields, "wants": None}, timeout_s=60)
+
+    async def work() -> None:
+        log = Log(deployment, PrivateKey.from_pem(pem, None))
+        await log.start()
+        for first in range(0, entries, AT_ONCE):
+            await asyncio.gather(*(say(log, one) for one in range(first, min(entries, first + AT_ONCE))))
+        await log.close()
+
+    asyncio.run(work())
+
+
+def grow(stand: Stand, entries: int) -> None:
+    """In a process of the gateway's user, since the ledger looks at who sends."""
+    pem, uid = (stand.root / "keys" / "gateway.pem").read_bytes(), stand.deployment.uid("gateway")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if uid != os.getuid():
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
+            speak(stand.deployment, pem, entries)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def named(stand: Stand, role: str) -> str:
+    path = stand.root / "artifacts" / role / "snapshot"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def beginnings(stand: Stand, start: int) -> dict[str, Any]:
+    """Where each service's fold began, as it said at its start since that entry."""
+    roles = (*KEEPERS, "monitor")
+    said = {role: stand.await_entry("service-started", start, role=role).predicate["host"]["log"] for role in roles}
+    return {role: (one["size"], one["digest"], one["refused"]) for role, one in said.items()}
+
+
+def again(stand: Stand) -> dict[str, Any]:
+    size = stand.sync()
+    stand.start()
+    return beginnings(stand, size)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_services_have_one_state_and_start_from_it_unless_it_is_forged(fresh: Callable[..., Stand]) -> None:
+    stand = fresh()
+    stand.start()
+    stand.config = stand.approve_profile()
+    rate = {"calls": 5, "window_ms": 60_000}
+    payload = stand.build("quota", agent="ant", body={"before": None, "after": rate})
+    asked = stand.sign(payload)
+    operators.submit(stand.deployment, asked)
+    grow(stand, SNAPSHOT_EVERY)
+    words = {one.role: one for one in until_both(stand)}
+    assert words.keys() == {"controller", "monitor"}
+    digest = words["controller"].predicate["state_sha256"]
+    assert {one.predicate["state_sha256"] for one in words.values()} == {digest}
+    assert all(one.void is None and one.predicate["size"] == SNAPSHOT_EVERY for one in words.values())
+    for role in KEEPERS:
+        until(f"the {role} keeps its snapshot", lambda role=role: named(stand, role) == digest)  # type: ignore[misc]
+    mark = stand.log.with_state(lambda replay: replay.mark)
+    assert mark is not None and mark.digest == digest, "a stranger who folds every entry has another state"
+
+    stand.stop()
+    begun = again(stand)
+    for role in KEEPERS:
+        assert begun[role] == (SNAPSHOT_EVERY, digest, None)
+    assert begun["monitor"] == (0, None, None), "the monitor folds every entry"
+    with pytest.raises(operators.Refusal, match="request-replayed"):
+        operators.submit(stand.deployment, asked)
+    other = {"before": rate, "after": None}
+    operators.submit(stand.deployment, stand.sign(stand.build("quota", agent="ant", body=other)))
+
+    stand.stop()
+    forge(stand, digest, mark.data)
+    begun = again(stand)
+    assert begun["controller"] == (0, None, "snapshot-damaged")
+    assert begun["gateway"] == (0, None, "snapshot-not-that-said")
+    assert begun["node"] == (0, None, "snapshot-damaged")
+    with pytest.raises(operators.Refusal, match="request-replayed"):
+        operators.submit(stand.deployment, asked)
+
+
+def until_both(stand: Stand) -> list[Entry]:
+    return until("both voices say it", lambda: found if len(found := stand.entries("snapshot")) >= 2 else None)
+
+
+def forge(stand: Stand, digest: str, data: bytes) -> None:
+    """A quota lifted in the gateway's whole state, under its own right digest; the node's under the digest that was
+    said; the controller's cut."""
+    forged = Replay.resumed(data)
+    forged._authority._state["quota_every"].clear()
+    lie = forged.snapshot()
+    assert sha256_hex(lie) != digest
+    folder = stand.root / "artifacts"
+    place(folder / "gateway" / "sha256" / sha256_hex(lie), lie)
+    place(folder / "gateway" / "snapshot", sha256_hex(lie).encode() + b"\n")
+    place(folder / "node" / "sha256" / digest, lie)
+    place(folder / "controller" / "sha256" / digest, data[:-1])
+
+
+def place(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    path.chmod(0o644)
