@@ -71,8 +71,11 @@ def beginnings(stand: Stand, start: int) -> dict[str, Any]:
     return {role: (one["size"], one["digest"], one["refused"]) for role, one in said.items()}
 
 
-def again(stand: Stand) -> dict[str, Any]:
+def again(stand: Stand, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Stop all, do something, start all: where they began."""
     size = stand.sync()
+    stand.stop()
+    meanwhile()
     stand.start()
     return beginnings(stand, size)
 
@@ -98,23 +101,20 @@ def test_services_have_one_state_and_start_from_it_unless_it_is_forged(fresh: Ca
     mark = stand.log.with_state(lambda replay: replay.mark)
     assert mark is not None and mark.digest == digest, "a stranger who folds every entry has another state"
 
-    stand.stop()
     begun = again(stand)
     for role in KEEPERS:
         assert begun[role] == (SNAPSHOT_EVERY, digest, None)
     assert begun["monitor"] == (0, None, None), "the monitor folds every entry"
-    with pytest.raises(operators.Refusal, match="request-replayed"):
+    with pytest.raises(operators.Refusal, match="head-stale"):
         operators.submit(stand.deployment, asked)
     other = {"before": rate, "after": None}
     operators.submit(stand.deployment, stand.sign(stand.build("quota", agent="ant", body=other)))
 
-    stand.stop()
-    forge(stand, digest, mark.data)
-    begun = again(stand)
+    begun = again(stand, lambda: forge(stand, digest, mark.data))
     assert begun["controller"] == (0, None, "snapshot-damaged")
     assert begun["gateway"] == (0, None, "snapshot-not-that-said")
     assert begun["node"] == (0, None, "snapshot-damaged")
-    with pytest.raises(operators.Refusal, match="request-replayed"):
+    with pytest.raises(operators.Refusal, match="head-stale"):
         operators.submit(stand.deployment, asked)
 
 
