@@ -1,4 +1,7 @@
-"""Whoever folds a log reaches the same state, by the digest of its bytes: services that follow it, and the verifier."""
+"""Whoever folds a log reaches the same state, by the digest of its bytes: services that follow it, and the verifier.
+
+Here by the code that each of them runs; `system/test_snapshots.py` compares the states of the real processes.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,20 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import ghost
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ironbound.core.canonical import b64encode
+from ironbound.core import snapshot
+from ironbound.core.canonical import b64encode, sha256_hex
 from ironbound.core.replay import Replay
+from ironbound.core.trust import parse_trust_root
 from ironbound.verifier.bundle import Bundle
 from ironbound.verifier.verify import _check_names, _replay
 from ironbound.wire.log import Log
+from verifier.lab import Lab
 
 #: Whatever a service asks of the state between two entries; none of it may change anything.
 ASKS = (
@@ -30,31 +37,47 @@ ASKS = (
 )
 
 
-def followed(history: Any, chance: random.Random) -> str:
-    """As controller, gateway, node and monitor do it: in batches of any size, asking on the way."""
-    log = Log(SimpleNamespace(trust=history.lab.replay.trust), None)  # type: ignore[arg-type]
+def state(replay: Replay) -> str:
+    """The digest of everything that a later entry's effect depends on: the kernel's state, the books, the tree, ids."""
+    return sha256_hex(replay.snapshot())
+
+
+def followed(entries: list[bytes], chance: random.Random, resumes: bool) -> str:
+    """As a service does it: in batches of any size, asking on the way; some start anew from their own snapshots."""
+    log = Log(SimpleNamespace(trust=parse_trust_root(entries[0])), None)  # type: ignore[arg-type]
     at = 0
-    while at < len(history.lab.entries):
-        batch = history.lab.entries[at : at + chance.randint(1, 40)]
+    while at < len(entries):
+        batch = entries[at : at + chance.randint(1, 40)]
         log._fold({"first": at, "entries": [b64encode(one) for one in batch]})
         at += len(batch)
         chance.choice(ASKS)(log.replay)
-    return log.replay.authority.digest()
+        mark = log.replay.mark
+        if resumes and mark is not None and chance.random() < 0.3:
+            log.replay, at = Replay.resumed(mark.data), mark.size
+    return state(log.replay)
 
 
-def audited(history: Any) -> str:
+def audited(lab: Lab) -> str:
     """As the verifier does it: from the tiles of a bundle."""
-    bundle = Bundle(io.BytesIO(history.lab.bundle()))
-    return _replay(bundle, _check_names(bundle, history.lab.replay.size), None).replay.authority.digest()
+    bundle = Bundle(io.BytesIO(lab.bundle()))
+    return state(_replay(bundle, _check_names(bundle, lab.replay.size), None).replay)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_services_and_verifier_reach_the_same_state(seed: int) -> None:
-    history = ghost.played(100 + seed, 120)
-    chance = random.Random(seed)
-    told = history.lab.replay.authority.digest()
-    assert {followed(history, chance) for _ in ("controller", "gateway", "node", "monitor")} == {told}
-    assert audited(history) == told
+#: Who follows the log, and whether it may start from a snapshot.
+FOLLOWERS = {"controller": True, "gateway": True, "node": True, "monitor": False}
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1 << 32), messages=st.integers(10, 150), every=st.integers(16, 64))
+def test_in_any_history_services_and_verifier_reach_the_same_state(seed: int, messages: int, every: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "SNAPSHOT_EVERY", every)
+        patch.setattr(Replay, "_due", every)
+        lab = ghost.played(seed, messages).lab
+        told = state(lab.replay)
+        for role, resumes in FOLLOWERS.items():
+            assert followed(lab.entries, random.Random(f"{seed} {role}"), resumes) == told, role
+        assert audited(lab) == told
 
 
 def test_one_entry_more_or_less_is_seen_in_the_digest() -> None:

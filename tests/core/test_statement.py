@@ -68,6 +68,7 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
             args_sha256=None, wants={"grant": scene.grant, "args": {}})  # fmt: skip
     lab.say("gateway", "delegated", agent="clerk", launch=scene.launch, grant=scene.grant, to="x", child=scene.launch,
             tool="t", where={}, calls=1, expires_ms=1, budget=0, delegable=0)  # fmt: skip
+    lab.say("monitor", "snapshot", size=4096, root="", state_sha256=digest_of("state"))
     lab.say("gateway", "dropped", agent="clerk", launch=scene.launch, grant=scene.grant)
     call = lab.request("call-approval", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage,
                        body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
@@ -250,7 +251,7 @@ def test_what_gives_power_is_no_service_s_to_say() -> None:
     assert not set(said) & (ACTS.keys() | {"trust-root", "approval"})
     assert set(said) | ACTS.keys() | {"trust-root", "approval"} == SHAPES.keys()
     shared = {kind for kind in said if said.count(kind) > 1}
-    assert shared == {"service-started"}, "two roles may say the same thing"
+    assert shared == {"service-started", "snapshot"}, "two roles may say the same thing"
     assert {kind for kind, act in ACTS.items() if act is None} == {"revocation", "stop"}
     assert ABOUT_AGENTS <= ACTS.keys()
 

@@ -31,6 +31,7 @@ from ironbound.core.tpm import measured, qualifying
 from ironbound.core.trust import Pin, parse_trust_root
 from ironbound.evidence.writer import write_members
 from ironbound.verifier.claims import HOLDS
+from ironbound.verifier.power import Kept
 from ironbound.verifier.verify import Report, verify_bundle
 
 from .quoter import Quoter
@@ -568,12 +569,13 @@ class Lab:
     def bundle(self) -> bytes:
         return pack(self.members())
 
-    def verify(self) -> Report:
-        return verify_bundle(io.BytesIO(self.bundle()), self.pin)
+    def verify(self, kept: Iterable[Envelope] = ()) -> Report:
+        copies = [Kept(one, digest_of("submission")) for one in kept]
+        return verify_bundle(io.BytesIO(self.bundle()), self.pin, kept=copies)
 
-    def falling(self) -> dict[str, set[str]]:
+    def falling(self, kept: Iterable[Envelope] = ()) -> dict[str, set[str]]:
         """Claims that do not hold, but for those that are not built yet, with their codes."""
-        return fallen(self.verify())
+        return fallen(self.verify(kept))
 
 
 def fallen(report: Report) -> dict[str, set[str]]:

@@ -174,8 +174,8 @@ def _in_force(first: TrustRoot, people: bytes) -> TrustRoot:
     return replace(trust, former=said["former"], compromised=said["compromised"])
 
 
-# The books as JSON, by the types that their fields declare. A dictionary is a list of pairs, since its order counts, and
-# so is a `Mapping` to records; any other `Mapping` is a part of an entry, and JSON already.
+# The books as JSON, by the types that their fields declare. A dictionary is a list of pairs, since its order counts,
+# and so is a `Mapping` to records; any other `Mapping` is a part of an entry, and JSON already.
 
 
 def _packed(kind: Any, value: Any) -> Any:

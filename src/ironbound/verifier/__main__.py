@@ -1,6 +1,7 @@
 """The command: `ironbound verify`, and on its own `python -m ironbound.verifier`.
 
-Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file, and a release, is its only I/O.
+Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file, a release and operators' copies
+is its only I/O.
 Exit codes are the contract: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is
 broken; 4 nothing refuted, but something unproven.
 """
@@ -18,11 +19,12 @@ from ironbound.core.trust import Pin, parse_pin
 
 from .bundle import BundleBroken
 from .output import broken_lines, broken_value, report_lines, report_value
+from .power import Kept, read_kept
 from .release import Shipped, shipped
 from .verify import EXIT_BROKEN, EXIT_USAGE, verify_bundle
 
 USAGE: Final = """\
-usage: ironbound verify BUNDLE [--pin PIN] [--release PATH] [--json]
+usage: ironbound verify BUNDLE [--pin PIN] [--release PATH] [--kept FILE]… [--json]
 
 Checks an evidence bundle offline and says which claims hold, which are refuted and which are unproven.
 
@@ -31,6 +33,8 @@ Checks an evidence bundle offline and says which claims hold, which are refuted 
   --release PATH
               the wheel, or the folder, of the release that should have run: read, never executed;
               its digest and the agent surface in it are compared with what the gateway logged
+  --kept FILE an operator's own copy of a signed request (as `--out` writes it), to be looked for in the log;
+              again for each more
   --json      print the report as JSON
 
 exit codes: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is broken;
@@ -45,11 +49,12 @@ class UsageError(Exception):
     """The command line is not what the usage says."""
 
 
-def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool, Shipped | None]:
+def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool, Shipped | None, list[Kept]]:
     path: str | None = None
     pin: Pin | None = None
     release: Shipped | None = None
     as_json = False
+    kept: list[Kept] = []
     words = iter(argv)
     for word in words:
         if word == "--json":
@@ -70,6 +75,12 @@ def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool, Shipped | No
                 release = shipped(Path(value))
             except (FormatError, OSError) as error:
                 raise UsageError(str(error)) from None
+        elif word == "--kept" or word.startswith("--kept="):
+            value = next(words, "") if word == "--kept" else word.removeprefix("--kept=")
+            try:
+                kept.append(read_kept(Path(value).read_bytes()))
+            except (FormatError, OSError) as error:
+                raise UsageError(f"{value}: {error}") from None
         elif word.startswith("-"):
             raise UsageError(f"no such option: {word}")
         elif path is not None:
@@ -78,7 +89,7 @@ def _arguments(argv: Sequence[str]) -> tuple[str, Pin | None, bool, Shipped | No
             path = word
     if path is None:
         raise UsageError("no bundle is given")
-    return path, pin, as_json, release
+    return path, pin, as_json, release, kept
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -92,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     try:
-        path, pin, as_json, release = _arguments(argv)
+        path, pin, as_json, release, kept = _arguments(argv)
     except UsageError as error:
         sys.stderr.write(f"ironbound verify: {error}\n\n{USAGE}")
         return EXIT_USAGE
@@ -103,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USAGE
     with file:
         try:
-            report = verify_bundle(file, pin, shipped=release)
+            report = verify_bundle(file, pin, shipped=release, kept=kept)
         except BundleBroken as broken:
             _print([json.dumps(broken_value(broken), indent=2)] if as_json else broken_lines(broken))
             return EXIT_BROKEN

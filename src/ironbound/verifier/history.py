@@ -9,10 +9,13 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ironbound.core.canonical import FormatError
 from ironbound.core.coverage import Usage
+from ironbound.core.envelope import envelope_from_value
 from ironbound.core.replay import Entry, Launch, Replay
 from ironbound.core.strength import Strength
 
@@ -27,6 +30,10 @@ VOICE_REASONS: Final = frozenset(
         "said-twice",
     }
 )
+
+
+#: How long after a human signed a revocation or a stop, by their own clock, an action that it was to end is no haste.
+TAKEN_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,12 @@ class History:
     services: list[Said] = field(default_factory=list)
     admitted: dict[str, int] = field(default_factory=dict)
     initiators: dict[str, int] = field(default_factory=dict)
+    #: The requests that the controller put into the log, by digest, with effect or without; and what it refused.
+    requests: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    #: What was done long after a human had signed that it be taken away: the taking, and the last call before it.
+    taken_late: list[tuple[int, int]] = field(default_factory=list)
+    _called: dict[str, int] = field(default_factory=dict)
     #: How many of the humans' signatures are how strong.
     strengths: dict[str, int] = field(default_factory=dict)
     modules: dict[str, Approval] = field(default_factory=dict)
@@ -105,7 +118,7 @@ class History:
             file = _FILE.get(entry.kind)
             if file is not None:
                 file(self, entry)
-        elif entry.void in VOICE_REASONS:
+        elif entry.void in VOICE_REASONS and (entry.void, entry.kind) != ("signature-invalid", "admitted"):
             self.wrong_voices.append((entry.index, entry.void, entry.detail or f"{entry.role or '?'} {entry.kind}"))
         else:
             self._add_void(entry)
@@ -126,6 +139,9 @@ class History:
 
     def _add_void(self, entry: Entry) -> None:
         said = Said(entry.index, entry.predicate, entry.void)
+        if entry.kind == "admitted":
+            with suppress(FormatError):
+                self.requests.add(envelope_from_value(entry.predicate["request"]).digest)
         if entry.kind == "action-intent":
             self.void_intents[entry.index] = entry.void or ""
         elif entry.kind == "action-outcome" and entry.predicate["intent"] in self.void_intents:
@@ -145,6 +161,9 @@ class History:
         if entry.consent is None:
             return
         statement = entry.consent.statement
+        self.requests.add(entry.consent.digest)
+        if statement.kind in ("revocation", "stop"):
+            self._taken(entry, statement.kind, statement.predicate)
         self.admitted[statement.kind] = self.admitted.get(statement.kind, 0) + 1
         initiator = str(entry.consent.initiator)
         self.initiators[initiator] = self.initiators.get(initiator, 0) + 1
@@ -157,6 +176,15 @@ class History:
             surface = statement.predicate["body"]["surface_sha256"]
             approval = Approval(entry.index, kind, entry.predicate["at_ms"], surface)
             self.modules[statement.predicate["module_sha256"]] = approval
+
+    def _taken(self, entry: Entry, kind: str, asked: Mapping[str, Any]) -> None:
+        what = asked["body"]["grant"] if kind == "revocation" else asked["agent"]
+        last = self._called.get(what)
+        if last is not None and self.clocks[last] > asked["not_before_ms"] + TAKEN_MS:
+            self.taken_late.append((entry.index, last))
+
+    def _refused(self, entry: Entry) -> None:
+        self.refused.add(entry.predicate["submission_sha256"])
 
     def _started(self, entry: Entry) -> None:
         self.starts[entry.index] = _said(entry)
@@ -192,6 +220,9 @@ class History:
 
     def _intent(self, entry: Entry) -> None:
         self.intents += 1
+        said = entry.predicate
+        for one in (said["agent"], *self.replay.authority.read("grant_line", said["grant"])):
+            self._called[one] = entry.index
 
     def _outcome(self, entry: Entry) -> None:
         status, intent = entry.predicate["status"], entry.predicate["intent"]
@@ -207,6 +238,7 @@ def _said(entry: Entry) -> Said:
 _FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
     "service-started": History._service,
     "admitted": History._admitted,
+    "refused": History._refused,
     "started": History._started,
     "exited": History._exited,
     "launch-refused": History._launch_refused,

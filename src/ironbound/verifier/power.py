@@ -6,24 +6,50 @@ what is left is to look at what the services said and the kernel did not accept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from ironbound.core.canonical import Digest, FormatError
+from ironbound.core.authority import Refused
+from ironbound.core.canonical import Digest, FormatError, canonical, parse_json, sha256_hex
 from ironbound.core.channel import parse_agent_surface, routes
-from ironbound.core.request import is_spoilt
+from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.request import is_spoilt, verify_consent
 from ironbound.core.roster import REVIEW_DUE_MS
+from ironbound.core.statement import parse_statement
 
 from .claims import MAX_INDEXES, Case, Claim
-from .history import History
+from .history import TAKEN_MS, History
 from .probes import Run, channel_probed
 from .release import Shipped
 
 #: The bytes with a digest, or None if the bundle lacks them.
 Artifact = Callable[[str], bytes | None]
+#: Bytes of an operator's copy: a submission with its artifact in base64.
+MAX_KEPT: Final = 128 << 20
 
 
-def claim_c1(history: History) -> Claim:
-    """Every grant, load, launch and reconfiguration traces to the humans the trust root asks for."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An operator's own copy of a signed request, and the digest under which a refusal would name it."""
+
+    request: Envelope
+    submission: Digest
+
+
+def read_kept(data: bytes) -> Kept:
+    """A copy in the form of `ironbound … --out FILE`; FormatError if it is none."""
+    value = parse_json(data, limit=MAX_KEPT)
+    if type(value) is not dict or value.keys() != {"request", "approvals", "artifacts"}:
+        raise FormatError("copy", "expected an object of request, approvals and artifacts")
+    return Kept(envelope_from_value(value["request"]), sha256_hex(canonical(value)))
+
+
+def claim_c1(history: History, kept: Sequence[Kept], end_ms: int) -> Claim:
+    """Every grant, load, launch and reconfiguration traces to the humans the trust root asks for.
+
+    `kept`: what operators have of what they signed; whatever of it the log lacks was never sent, or withheld.
+    """
     case = Case("C1")
     case.counts["admitted"] = sum(history.admitted.values())
     case.counts |= {f"admitted {kind}": count for kind, count in sorted(history.admitted.items())}
@@ -34,6 +60,12 @@ def claim_c1(history: History) -> Claim:
         case.found("request-not-authorised", said.index, f"{said.void}")
     _check_keys(case, history)
     _check_broken_glass(case, history)
+    case.counts["snapshots said"] = history.said.get("snapshot", 0)
+    for said in history.void.get("snapshot", ()):
+        if said.void == "snapshot-differs":
+            case.found("snapshot-differs", said.index, f"at size {said.says['size']}: {said.says['state_sha256']}")
+    for one in kept:
+        _check_kept(case, history, one, end_ms)
     case.population("admitted")
     return case.close()
 
@@ -69,6 +101,23 @@ def _check_broken_glass(case: Case, history: History) -> None:
             case.found("break-glass-review-due", glass.index, f"until {due} (Unix milliseconds)")
         else:
             case.found("break-glass-unreviewed", glass.index, f"{len(glass.reviews)} reviews, none of them counts")
+
+
+def _check_kept(case: Case, history: History, one: Kept, end_ms: int) -> None:
+    case.count("copies kept by operators")
+    if one.request.digest in history.requests or one.submission in history.refused:
+        return
+    replay = history.replay
+    try:
+        asked = parse_statement(one.request.payload).predicate
+        begin = asked.get("not_before_ms", 0)
+        consent = verify_consent(replay.trust, one.request, (), begin, replay.books.issuers)
+    except (FormatError, Refused) as error:
+        case.found("copy-not-signed", None, f"request {one.request.digest[:16]}: {error}")
+        return
+    if begin <= end_ms:
+        text = f"{consent.statement.kind} {asked['id']}, signed by {consent.initiator} from {begin} on"
+        case.found("request-withheld", None, text)
 
 
 def claim_c2(history: History, runs: list[Run], artifact: Artifact, shipped: Shipped | None) -> Claim:
@@ -132,6 +181,9 @@ def claim_c3(history: History) -> Claim:
     case.counts["intents"] = history.intents
     case.counts |= {f"outcomes {status}": count for status, count in sorted(history.outcomes.items())}
     case.counts["denied"] = history.said.get("action-denied", 0)
+    for taking, call in history.taken_late:
+        text = f"entry {call}, more than {TAKEN_MS // 1000} s after a human signed what entry {taking} took away"
+        case.found("taken-late", call, text)
     case.counts["intents without effect"] = len(history.void_intents)
     for said in history.void.get("action-outcome", ()):
         if said.says["status"] == "not-performed":

@@ -16,7 +16,7 @@ Rule 3: any input gives a report or BundleBroken; no other exception.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -33,7 +33,7 @@ from .boundary import claim_b1, claim_b3
 from .bundle import MAX_INDEX, Bundle, BundleBroken, artifact_digest
 from .claims import HOLDS, REFUTED, Claim, not_built
 from .history import History
-from .power import claim_c1, claim_c2, claim_c3
+from .power import Kept, claim_c1, claim_c2, claim_c3
 from .probes import claim_b2, runs_of
 from .record import claim_d1, claim_d2, claim_d3, claim_f1
 from .release import Shipped
@@ -79,11 +79,16 @@ class Report:
 
 
 def verify_bundle(
-    file: BinaryIO, pin: Pin | None, progress: Progress | None = None, shipped: Shipped | None = None
+    file: BinaryIO,
+    pin: Pin | None,
+    progress: Progress | None = None,
+    shipped: Shipped | None = None,
+    kept: Sequence[Kept] = (),
 ) -> Report:
     """The report of a bundle; BundleBroken if its integrity is broken. Without a pin D1 is unproven.
 
-    `shipped`: the digests of the release that the auditor holds, to be compared with what ran.
+    `shipped`: the digests of the release that the auditor holds, to be compared with what ran. `kept`: what operators
+    have of what they signed, to be looked for in the log.
     """
     bundle = Bundle(file)  # (1)
     _check_members(bundle)
@@ -97,7 +102,7 @@ def verify_bundle(
     if history.replay.tree.root() != verified.checkpoint.root:
         raise BundleBroken("root-differs", f"the root of {history.replay.size} entries is not the checkpoint's")
     as_of_ms = max(verified.times) * 1000 + 999 if verified.times else history.clock_ms
-    claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms, shipped)  # (6)
+    claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms, shipped, kept)  # (6)
     return Report(
         trust.deployment,
         trust.environment,
@@ -227,6 +232,7 @@ def _claims(
     tiles: int,
     end_ms: int,
     shipped: Shipped | None,
+    kept: Sequence[Kept],
 ) -> tuple[Claim, ...]:
     configs: dict[str, Any] = {}
 
@@ -253,7 +259,7 @@ def _claims(
         claim_b1(history, config_of, artifact),
         claim_b2(history, runs, readable_config, end_ms),
         claim_b3(history, end_ms),
-        claim_c1(history),
+        claim_c1(history, kept, end_ms),
         claim_c2(history, runs, artifact, shipped),
         claim_c3(history),
         not_built("C4", "the proof from the installed kernel"),
