@@ -114,7 +114,7 @@ def test_services_have_one_state_and_start_from_it_unless_it_is_forged(fresh: Ca
     assert begun["controller"] == (0, None, "snapshot-damaged")
     assert begun["gateway"] == (0, None, "snapshot-not-that-said")
     assert begun["node"] == (0, None, "snapshot-damaged")
-    with pytest.raises(operators.Refusal, match="head-stale"):
+    with pytest.raises(operators.Refusal, match="request-replayed"):
         operators.submit(stand.deployment, asked)
 
 
