@@ -13,9 +13,10 @@ from ironbound.core.canonical import FormatError, b64encode, canonical, parse_ca
 from ironbound.core.jose import IssuerKey
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.oidc import IssuerKeys
-from ironbound.core.replay import Books, Replay
+from ironbound.core.replay import Books, BrokenGlass, Replay
 from ironbound.core.snapshot import MAX_SNAPSHOT, VOUCHING, read_head
-from verifier.lab import Lab, digest_of, honest
+from ironbound.core.trust import TrustRoot
+from verifier.lab import Lab, digest_of, honest, key
 
 EVERY = 32
 
@@ -35,7 +36,7 @@ def folded(entries: list[bytes]) -> Replay:
 
 def parts(replay: Replay) -> dict[str, Any]:
     """Everything that the fold holds, whatever it is called."""
-    held = dict(vars(replay))
+    held = {**vars(replay), "_due": replay._due}
     trust, tree, authority, mark = (held.pop(name) for name in ("_trust", "tree", "_authority", "mark"))
     names = [] if mark is None else [mark.size, mark.root, mark.digest, mark.data, mark.voices]
     return held | {
@@ -65,9 +66,11 @@ def test_a_fold_that_goes_on_from_any_snapshot_is_the_whole_fold_in_every_part(s
 def test_every_kind_of_record_in_the_books_comes_back_as_it_was() -> None:
     """What the random histories don't hold; a field of a type that can't be read back would be lost here."""
     point = ("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY", "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU")
-    key = IssuerKey("k1", "ES256", point)
-    books = ghost.played(3, 60).lab.replay.books
-    books.issuers = {"https://idp.example": IssuerKeys(said={"k1": key}), "https://other.example": IssuerKeys()}
+    issued = IssuerKey("k1", "ES256", point)
+    books = honest().lab.replay.books
+    books.broken_glass = {"g": BrokenGlass(5, digest_of("request"), (7, 9))}
+    books.void = {3: "said-twice"}
+    books.issuers = {"https://idp.example": IssuerKeys(said={"k1": issued}), "https://other.example": IssuerKeys()}
     books.quotas = {"": {"calls": 1, "window_ms": 2}, "ant": None}
     books.answered = {5, 3}
     books.open_intents = books.challenges = books.started = {7: {"args": {"b": [1, None], "a": {}}, "id": "x"}}
@@ -76,6 +79,25 @@ def test_every_kind_of_record_in_the_books_comes_back_as_it_was() -> None:
     again = snapshots._unpacked(Books, packed)
     assert again == books
     assert [one.name for one in fields(Books) if not getattr(books, one.name)] == [], "not tested"
+
+
+def test_a_trust_root_that_changed_and_a_flagged_key_come_back_as_they_were() -> None:
+    lab = Lab()
+    lab.announce()
+    lab.humans["dora"] = key("dora")
+    operators = [lab.person(name) for name in ("ada", "bob", "dora")]
+    lab.expect(lab.reform(lab.next_root(operators=operators)))
+    lab.expect(lab.reform(lab.next_root(operators=[lab.person(name) for name in ("ada", "bob")])))
+    lab.expect(lab.flag("dora", lab.replay.size, "bob"))
+    replay, again = lab.replay, Replay.resumed(lab.replay.snapshot())
+    assert replay.trust.version == 3 and replay.trust.former and replay.trust.compromised
+    for one in fields(TrustRoot):
+        if one.name not in ("services", "keys", "policy"):  # of which there are objects, not values
+            assert getattr(again.trust, one.name) == getattr(replay.trust, one.name), one.name
+    assert again.trust.services.keys() == replay.trust.services.keys()
+    assert again.trust.keys.keys() == replay.trust.keys.keys()
+    more = lab.ask("stop", agent="x", module_sha256=digest_of("m"))
+    assert again.apply(more.data).void is None and again.snapshot() == replay.snapshot()
 
 
 def test_a_kernel_with_many_values_takes_its_snapshots_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
