@@ -158,10 +158,10 @@ def test_one_value_more_or_less_is_another_digest() -> None:
     lab = ghost.played(3, 120).lab
     data = lab.replay.snapshot()
     for field, values in lab.replay.authority._state.items():
-        for key in list(values)[:1]:
-            kept = values.pop(key)
+        for at in list(values)[:1]:
+            kept = values.pop(at)
             assert lab.replay.snapshot() != data, field
-            values[key] = kept
+            values[at] = kept
     assert lab.replay.snapshot() == data
 
 
