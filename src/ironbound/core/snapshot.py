@@ -7,7 +7,8 @@ bytes are the log's state is decided elsewhere: `replay` voids a word about anot
 A snapshot is a line of canonical JSON (`Head`) and then its parts, one after another: the trust root's envelope; what
 became of it since; books; the kernel's state; when the last entries were said (8 bytes each, big-endian); each entry's
 kind (a byte, which counts in the books' list of kinds); the ids that were used, in order (a byte for the voice and 16
-of the id); the tree's levels, from the leaves up. So an entry takes about 82 bytes, and reading them back costs no signature and no hash.
+of the id); the tree's levels, from the leaves up. So an entry takes about 82 bytes, and reading them back costs no
+signature and no hash.
 
 Rule 1: the same entries make the same bytes, wherever the fold began.
 Rule 2: everything that a later entry's effect depends on is in it.
