@@ -74,6 +74,10 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
                        body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
     lab.admit(call, [])
     lab.ask("quota", agent="clerk", body={"before": None, "after": {"calls": 1, "window_ms": 1}})
+    request = lab.change(lab.next_root())
+    lab.say("controller", "proposed", request=request.as_value())
+    approval = lab.approval(request, "bob").as_value()
+    lab.say("controller", "seconded", request_sha256=request.digest, approval=approval)
     lab.reform(lab.next_root())
     lab.flag("cy", 1, "bob")
     review = {"grant": scene.grant, "request_sha256": digest_of("r"), "finding": "misused", "text": ""}

@@ -22,7 +22,7 @@ import wasmtime
 from puppet import WAIT, puppet
 from stand import DEADLINE_S, PEOPLE, STRICT, Stand
 
-from ironbound.controller.operator import MAX_CONSENT, MAX_SUBMISSION
+from ironbound.controller.submission import MAX_CONSENT, MAX_SUBMISSION
 from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, Signature, sign_envelope
 from ironbound.core.keys import PrivateKey

@@ -24,11 +24,12 @@ from .jose import IssuerKey, issuer_key
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
 from .oidc import IssuerKeys
+from .proposal import Proposal
 from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent
 from .roster import changed, counted, flagged
 from .snapshot import Resumable, used_id
 from .statement import QUORUMS, VOICES, parse_statement
-from .trust import Roster, TrustRoot, parse_trust_root
+from .trust import Human, Roster, TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
 #: Tools of the gateway itself; no grant's tool is called so.
@@ -152,6 +153,7 @@ class Books:
     broken_glass: dict[str, BrokenGlass] = field(default_factory=dict)
     approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
+    proposals: dict[Digest, Proposal] = field(default_factory=dict)  # by the request's digest
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
     issuers: dict[str, IssuerKeys] = field(default_factory=dict)
@@ -227,6 +229,17 @@ class Replay(Resumable):
             for one in sorted(self.books.grants_of.get(agent, {}))
             if self._authority.read("grant_state", one) == LIVE and self.books.grants[one].parent is None
         ]
+
+    def counting(self, proposal: Proposal, now_ms: int) -> list[tuple[Envelope, Human]]:
+        """The approvals of a proposal that count now: who was removed, or whose key was flagged, approves no more."""
+        found = []
+        for one, human in proposal.approvals:
+            try:
+                verify_consent(self.trust, proposal.request, [one], self._latest(now_ms), self.books.issuers)
+            except Refused:
+                continue
+            found.append((one, human))
+        return found
 
     def stands(self, index: int) -> bool:
         """True unless what this entry gave rests on a key that was compromised then, as far as is known by now."""
@@ -309,7 +322,35 @@ class Replay(Resumable):
             named = asked["body"]["grant"] if kind == "call-approval" else asked[about.get(kind, "id")]
             self.books.acts[index] = Act(kind, str(named), bars)
         self._reform(consent, message)
+        if consent.digest in self.books.proposals:
+            proposal = self.books.proposals[consent.digest]
+            self.books.proposals[consent.digest] = replace(proposal, applied=index)
         return consent
+
+    def _proposed(self, index: int, said: Mapping[str, Any]) -> None:
+        request = envelope_from_value(said["request"])
+        consent = verify_consent(self.trust, request, [], self._latest(said["at_ms"]), self.books.issuers)
+        asked, kind = consent.statement.predicate, consent.statement.kind
+        if consent.act is None:
+            raise Refused("one-is-enough")
+        if request.digest in self.books.proposals or self._authority.read("used", asked["id"]):
+            raise Refused("request-replayed")
+        self.books.proposals[request.digest] = Proposal(
+            index, request, kind, asked["id"], asked["agent"], consent.initiator, asked["expires_ms"]
+        )
+
+    def _seconded(self, index: int, said: Mapping[str, Any]) -> None:
+        proposal = self.books.proposals.get(said["request_sha256"])
+        if proposal is None:
+            raise Refused("proposal-unknown")
+        if proposal.applied >= 0:
+            raise Refused("request-replayed")
+        approvals = [one for one, _ in self.counting(proposal, said["at_ms"])] + [envelope_from_value(said["approval"])]
+        now_ms = self._latest(said["at_ms"])
+        consent = verify_consent(self.trust, proposal.request, approvals, now_ms, self.books.issuers)
+        last = (approvals[-1], consent.signatories[-1].human)
+        made = replace(proposal, approvals=(*proposal.approvals, last))
+        self.books.proposals[proposal.request.digest] = made
 
     def _bars(self, consent: Consent) -> tuple[tuple[int, tuple[Signatory, ...]], ...]:
         """The quorums that a request meets, with who counted for each; none for what takes away."""
@@ -743,6 +784,8 @@ _RULE_OF: Final[Mapping[str, str]] = {
 _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent | None]]] = {
     "service-started": Replay._nothing,
     "admitted": Replay._admitted,
+    "proposed": Replay._proposed,
+    "seconded": Replay._seconded,
     "refused": Replay._nothing,
     "canary-challenge": Replay._challenge,
     "started": Replay._started,
