@@ -145,6 +145,14 @@ class Operators:
         await self._archive.catch_up()
         return self.log.replay.consider(asked, approvals, now_ms())
 
+    async def prospect(self, asked: Envelope) -> str | None:
+        """Why more humans would not help it. A token by a key that the log lacks is looked at again, as above."""
+        reason = self.log.replay.prospect(asked, now_ms())
+        if reason in ("issuer-key-unknown", "issuer-key-unconfirmed"):
+            await self._archive.catch_up()
+            reason = self.log.replay.prospect(asked, now_ms())
+        return reason
+
     def check_artifacts(self, statement: Statement, artifacts: list[bytes] | None) -> None:
         """The bytes that the request names are here and are what they should be."""
         asked, kind = statement.predicate, statement.kind

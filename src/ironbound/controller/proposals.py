@@ -77,19 +77,17 @@ class Proposals:
         except Malformed as error:
             return await operators.refuse(400, body, "submission-malformed", str(error), None)
         try:
-            await operators.consider(asked, [])
-            reason = "one-is-enough"  # nobody else is needed: send it
-        except Refused as refusal:
-            reason = refusal.reason
-        except FormatError as error:
-            return await operators.refuse(403, body, "body-malformed", str(error), None)
-        if reason not in WAITING:
-            return await operators.refuse(403, body, reason, "", None)
-        try:
+            reason = await operators.prospect(asked)
+            if reason is None and ACTS[parse_statement(asked.payload).kind] is None:
+                reason = "one-is-enough"
+            if reason is not None:
+                raise Refused(reason)
             check_size(asked, [])
             operators.check_artifacts(parse_statement(asked.payload), artifacts)
         except Refused as refusal:
             return await operators.refuse(403, body, refusal.reason, "", None)
+        except FormatError as error:
+            return await operators.refuse(403, body, "body-malformed", str(error), None)
         try:
             operators.keep(artifacts)
             subject = (Subject("request", asked.digest),)
@@ -98,7 +96,13 @@ class Proposals:
             return problem(503, "log-unavailable", f"not known to be proposed: {error}", None)
         if entry.void is not None:
             return problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
-        return JSONResponse(self._shown(operators.log.replay.books.proposals[asked.digest]))
+        shown = self._shown(operators.log.replay.books.proposals[asked.digest])
+        if shown["state"] == "complete":  # a quorum of one
+            applied = await operators.admit(body, asked, [], None)
+            if applied.status_code != 200:
+                return applied
+            shown = self._shown(operators.log.replay.books.proposals[asked.digest])
+        return JSONResponse(shown)
 
     async def _approve(self, request: Request) -> Response:
         operators, body = self._operators, b""
@@ -175,8 +179,8 @@ class Proposals:
                 replay.consider(proposal.request, [one for one, _ in approvals], now)
                 state = "complete"
             except Refused as refusal:
-                reason = refusal.reason
-                state = "waiting" if reason in WAITING else "expired" if reason == "request-expired" else "refused"
+                reason = replay.prospect(proposal.request, now) or refusal.reason
+                state = "waiting" if reason in WAITING else "refused"
         return {
             "request_sha256": proposal.request.digest,
             "id": proposal.id,

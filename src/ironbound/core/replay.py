@@ -39,6 +39,8 @@ CHALLENGE_LIFE_MS: Final = 60_000
 #: A challenge's checkpoint may lack this many entries, the oldest of which was said this long before the challenge.
 CHECKPOINT_LAG: Final = 4096
 CHECKPOINT_LAG_MS: Final = 60_000
+#: More humans than any roster has.
+EVERYBODY: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,15 @@ class Replay(Resumable):
         if reason is not None:
             raise Refused(reason)
         return consent
+
+    def prospect(self, request: Envelope, now_ms: int) -> str | None:
+        """Why this request could not be admitted now, however many humans agreed; None if only they are missing."""
+        try:
+            consent = verify_consent(self.trust, request, [], self._latest(now_ms), self.books.issuers)
+            rule, message = self._asked(consent, self.size, now_ms)
+        except Refused as refusal:
+            return refusal.reason
+        return self._authority.check(rule, message | {"consents": EVERYBODY, "consents_after": EVERYBODY})
 
     def holds(self, agent: str) -> list[str]:
         """The ids of the agent's grants from humans that are not revoked, sorted: what a request calls `before`.
