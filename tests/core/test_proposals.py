@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from ironbound.core.envelope import Envelope, sign_envelope
+from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.reasons import REASONS
+from ironbound.core.replay import Replay
 from verifier.lab import Honest, digest_of, honest, key
 
 
@@ -45,7 +46,7 @@ def test_a_proposal_and_its_approvals_give_nothing(scene: Honest) -> None:
     assert "newcomer" not in {one.agent for one in lab.replay.books.launches.values()}
     proposal = lab.replay.books.proposals[request.digest]
     assert [human for _, human in proposal.approvals] == ["bob", "cy"]
-    admitted = lab.expect(lab.admit(request, [one for one, _ in proposal.approvals]))
+    admitted = lab.expect(lab.admit(request, [envelope_from_value(dict(one)) for one, _ in proposal.approvals]))
     assert lab.replay.books.proposals[request.digest].applied == admitted
     assert not {"C1", "C3", "D3"} & lab.falling().keys()
 
@@ -91,7 +92,8 @@ def test_an_approver_who_was_removed_counts_no_more(scene: Honest) -> None:
     lab.expect(lab.reform(lab.next_root(operators=[lab.person(one) for one in ("ada", "bob")])))
     proposal = lab.replay.books.proposals[request.digest]
     assert lab.replay.counting(proposal, lab.now) == []
-    assert lab.admit(request, [one for one, _ in proposal.approvals]).void == "signer-removed"
+    given = [envelope_from_value(dict(one)) for one, _ in proposal.approvals]
+    assert lab.admit(request, given).void == "signer-removed"
     lab.expect(second(scene, request, lab.approval(request, "bob")))
     proposal = lab.replay.books.proposals[request.digest]
     lab.expect(lab.admit(request, [one for one, _ in lab.replay.counting(proposal, lab.now)]))
@@ -123,3 +125,13 @@ def test_garbage_is_no_proposal(scene: Honest) -> None:
     assert entry.void == "body-malformed"
     entry = scene.lab.say("controller", "seconded", request_sha256=digest_of("x"), approval={})
     assert entry.void == "proposal-unknown"
+
+
+def test_what_waits_is_in_a_snapshot(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    again = Replay.resumed(lab.replay.snapshot())
+    assert again.books.proposals == lab.replay.books.proposals
+    assert again.books.proposals[request.digest].asked == request

@@ -64,8 +64,8 @@ class Proposals:
         proposal = self._named(request)
         if proposal is None:
             return await self._unknown()
-        approvals = [one.as_value() for one, _ in proposal.approvals]
-        return JSONResponse({**self._shown(proposal), "request": proposal.request.as_value(), "approvals": approvals})
+        envelopes = {"request": dict(proposal.request), "approvals": [dict(one) for one, _ in proposal.approvals]}
+        return JSONResponse({**self._shown(proposal), **envelopes})
 
     async def _propose(self, request: Request) -> Response:
         operators, body = self._operators, b""
@@ -115,7 +115,7 @@ class Proposals:
         except Malformed as error:
             return await operators.refuse(400, body, "submission-malformed", str(error), None)
         async with self._applying:
-            return await self._seconded(body, proposal.request, approval)
+            return await self._seconded(body, proposal.asked, approval)
 
     async def _seconded(self, body: bytes, asked: Envelope, approval: Envelope) -> Response:
         """Log an approval, and apply what it completes."""
@@ -153,7 +153,7 @@ class Proposals:
         for proposal in list(operators.log.replay.books.proposals.values()):
             if self._shown(proposal)["state"] == "complete":
                 approvals = [one for one, _ in operators.log.replay.counting(proposal, now_ms())]
-                await operators.admit(b"", proposal.request, approvals, None)
+                await operators.admit(b"", proposal.asked, approvals, None)
 
     def _named(self, request: Request) -> Proposal | None:
         return self._operators.log.replay.books.proposals.get(request.path_params["request"])
@@ -164,25 +164,26 @@ class Proposals:
     def _shown(self, proposal: Proposal) -> dict[str, Any]:
         """What became of it: waiting, complete, applied, expired or refused; who approved, and how many it takes."""
         replay, now = self._operators.log.replay, now_ms()
-        approvals = list(proposal.approvals)
+        approvers = [human for _, human in proposal.approvals]
         act = ACTS[proposal.kind]
         needed = int(replay.authority.read("quorum", act))
         if proposal.kind == "call-approval":
-            asked = parse_statement(proposal.request.payload).predicate["body"]
-            needed = max(1, int(replay.authority.read("grant_approvals", asked["grant"])))
+            called = parse_statement(proposal.asked.payload).predicate["body"]
+            needed = max(1, int(replay.authority.read("grant_approvals", called["grant"])))
         state, reason = "applied", None
         if proposal.applied < 0 and proposal.expires_ms <= now:
             state, reason = "expired", "request-expired"
         elif proposal.applied < 0:
-            approvals = replay.counting(proposal, now)
+            asked, counting = proposal.asked, replay.counting(proposal, now)
+            approvers = [human for _, human in counting]
             try:
-                replay.consider(proposal.request, [one for one, _ in approvals], now)
+                replay.consider(asked, [one for one, _ in counting], now)
                 state = "complete"
             except Refused as refusal:
-                reason = replay.prospect(proposal.request, now) or refusal.reason
+                reason = replay.prospect(asked, now) or refusal.reason
                 state = "waiting" if reason in WAITING else "refused"
         return {
-            "request_sha256": proposal.request.digest,
+            "request_sha256": proposal.digest,
             "id": proposal.id,
             "index": proposal.index,
             "kind": proposal.kind,
@@ -190,7 +191,7 @@ class Proposals:
             "state": state,
             "reason": reason,
             "initiator": str(proposal.initiator),
-            "approvers": [str(human) for _, human in approvals],
+            "approvers": [str(human) for human in approvers],
             "needed": needed,
             "expires_ms": proposal.expires_ms,
             "applied": proposal.applied if proposal.applied >= 0 else None,

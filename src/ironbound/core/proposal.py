@@ -6,23 +6,35 @@ quorum. It is in the log so that operators on several machines see the same, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .envelope import Envelope
+from .canonical import Digest
+from .envelope import Envelope, envelope_from_value
 from .statement import Kind
 from .trust import Human
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A request that was proposed at `index`, with the approvals that came since; `applied`: where it was admitted."""
+    """A request that was proposed at `index`, with the approvals that came since; `applied`: where it was admitted.
+
+    Envelopes are kept as they stand in the entries.
+    """
 
     index: int
-    request: Envelope
+    digest: Digest
+    request: Mapping[str, Any]
     kind: Kind
     id: str
     agent: str | None
     initiator: Human
     expires_ms: int
-    approvals: tuple[tuple[Envelope, Human], ...] = ()
+    approvals: tuple[tuple[Mapping[str, Any], Human], ...] = ()
     applied: int = -1
+
+    @property
+    def asked(self) -> Envelope:
+        """The request, in the bytes that were signed."""
+        return envelope_from_value(dict(self.request))

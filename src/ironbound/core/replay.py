@@ -244,9 +244,11 @@ class Replay(Resumable):
     def counting(self, proposal: Proposal, now_ms: int) -> list[tuple[Envelope, Human]]:
         """The approvals of a proposal that count now: who was removed, or whose key was flagged, approves no more."""
         found = []
-        for one, human in proposal.approvals:
+        asked, now_ms = proposal.asked, self._latest(now_ms)
+        for value, human in proposal.approvals:
+            one = envelope_from_value(dict(value))
             try:
-                verify_consent(self.trust, proposal.request, [one], self._latest(now_ms), self.books.issuers)
+                verify_consent(self.trust, asked, [one], now_ms, self.books.issuers)
             except Refused:
                 continue
             found.append((one, human))
@@ -347,7 +349,14 @@ class Replay(Resumable):
         if request.digest in self.books.proposals or self._authority.read("used", asked["id"]):
             raise Refused("request-replayed")
         self.books.proposals[request.digest] = Proposal(
-            index, request, kind, asked["id"], asked["agent"], consent.initiator, asked["expires_ms"]
+            index,
+            request.digest,
+            said["request"],
+            kind,
+            asked["id"],
+            asked["agent"],
+            consent.initiator,
+            asked["expires_ms"],
         )
 
     def _seconded(self, index: int, said: Mapping[str, Any]) -> None:
@@ -358,10 +367,10 @@ class Replay(Resumable):
             raise Refused("request-replayed")
         approvals = [one for one, _ in self.counting(proposal, said["at_ms"])] + [envelope_from_value(said["approval"])]
         now_ms = self._latest(said["at_ms"])
-        consent = verify_consent(self.trust, proposal.request, approvals, now_ms, self.books.issuers)
-        last = (approvals[-1], consent.signatories[-1].human)
+        consent = verify_consent(self.trust, proposal.asked, approvals, now_ms, self.books.issuers)
+        last = (said["approval"], consent.signatories[-1].human)
         made = replace(proposal, approvals=(*proposal.approvals, last))
-        self.books.proposals[proposal.request.digest] = made
+        self.books.proposals[proposal.digest] = made
 
     def _bars(self, consent: Consent) -> tuple[tuple[int, tuple[Signatory, ...]], ...]:
         """The quorums that a request meets, with who counted for each; none for what takes away."""
