@@ -113,16 +113,16 @@ DESCRIPTION: Final[dict[str, Any]] = {
             },
         },
         "/proposals/{request}": {
-            "parameters": [_REQUEST],
             "get": {
+                "parameters": [_REQUEST],
                 "operationId": "proposal",
                 "summary": "A proposed request, in the very bytes that are to be approved",
                 "responses": {"200": _answer("With its approvals so far.", "ProposalInFull"), **_ALWAYS},
             },
         },
         "/proposals/{request}/approvals": {
-            "parameters": [_REQUEST],
             "post": {
+                "parameters": [_REQUEST],
                 "operationId": "approve",
                 "summary": "Approve a proposed request; the approval that completes the quorum applies it",
                 "requestBody": _takes("Approval"),

@@ -103,7 +103,7 @@ class Operators:
             body = await read_body(request)
             asked, approvals, artifacts = parse_submission(body)
         except Malformed as error:
-            return await self.refuse(400, body, "submission-malformed", str(error), None)
+            return await self.refuse(error.status, body, error.reason, str(error), None)
         return await self.admit(body, asked, approvals, artifacts)
 
     async def admit(

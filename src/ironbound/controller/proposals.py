@@ -19,13 +19,13 @@ from starlette.routing import Route
 
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError
-from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.envelope import Envelope
 from ironbound.core.proposal import Proposal
 from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, Subject, parse_statement
 from ironbound.wire.log import AppendRefused, LogUnavailable, now_ms
 
-from .submission import Malformed, check_size, parse_object, parse_submission, problem, read_body
+from .submission import Malformed, check_size, parse_envelope_of, parse_object, parse_submission, problem, read_body
 
 if TYPE_CHECKING:
     from .operator import Operators
@@ -47,8 +47,7 @@ class Proposals:
         """As Starlette takes them."""
         return [
             Route("/trust-root", self._trust_root, methods=["GET"]),
-            Route("/proposals", self._list, methods=["GET"]),
-            Route("/proposals", self._propose, methods=["POST"]),
+            Route("/proposals", self._proposals, methods=["GET", "POST"]),
             Route("/proposals/{request}", self._one, methods=["GET"]),
             Route("/proposals/{request}/approvals", self._approve, methods=["POST"]),
         ]
@@ -56,7 +55,10 @@ class Proposals:
     async def _trust_root(self, request: Request) -> Response:
         return JSONResponse(dict(self._operators.log.replay.trust.body))
 
-    async def _list(self, request: Request) -> Response:
+    async def _proposals(self, request: Request) -> Response:
+        return await self._propose(request) if request.method == "POST" else self._list()
+
+    def _list(self) -> Response:
         latest = list(self._operators.log.replay.books.proposals.values())[: -MAX_LISTED - 1 : -1]
         return JSONResponse({"proposals": [self._shown(one) for one in latest]})
 
@@ -75,7 +77,7 @@ class Proposals:
             if approvals:
                 raise Malformed("approvals come after the proposal")
         except Malformed as error:
-            return await operators.refuse(400, body, "submission-malformed", str(error), None)
+            return await operators.refuse(error.status, body, error.reason, str(error), None)
         try:
             reason = await operators.prospect(asked)
             if reason is None and ACTS[parse_statement(asked.payload).kind] is None:
@@ -113,7 +115,7 @@ class Proposals:
             body = await read_body(request)
             approval = _approval(body)
         except Malformed as error:
-            return await operators.refuse(400, body, "submission-malformed", str(error), None)
+            return await operators.refuse(error.status, body, error.reason, str(error), None)
         async with self._applying:
             return await self._seconded(body, proposal.asked, approval)
 
@@ -199,7 +201,4 @@ class Proposals:
 
 
 def _approval(body: bytes) -> Envelope:
-    try:
-        return envelope_from_value(parse_object(body, "approval")["approval"])
-    except FormatError as error:
-        raise Malformed(str(error)) from error
+    return parse_envelope_of(parse_object(body, "approval")["approval"])

@@ -30,7 +30,11 @@ MARGIN_MS: Final = 2_000
 
 
 class Malformed(Exception):
-    """The submission is not what the channel takes."""
+    """The submission is not what the channel takes: how it is answered, and why."""
+
+    def __init__(self, text: str, status: int = 400, reason: str = "submission-malformed") -> None:
+        super().__init__(text)
+        self.status, self.reason = status, reason
 
 
 def check_size(asked: Envelope, approvals: list[Envelope]) -> None:
@@ -94,11 +98,21 @@ def parse_submission(body: bytes) -> tuple[Envelope, list[Envelope], list[bytes]
         if type(artifacts) is not list or len(artifacts) > 1:
             raise Malformed("artifacts: expected a list of at most one")
         return (
-            envelope_from_value(value["request"]),
-            [envelope_from_value(one) for one in approvals],
+            parse_envelope_of(value["request"]),
+            [parse_envelope_of(one) for one in approvals],
             [b64decode(one) if isinstance(one, str) else _not_text() for one in artifacts],
         )
     except FormatError as error:
+        raise Malformed(str(error)) from error
+
+
+def parse_envelope_of(value: Any) -> Envelope:
+    """The envelope of a JSON value. One whose signatures are out of order, or twice the same, is read and refused."""
+    try:
+        return envelope_from_value(value)
+    except FormatError as error:
+        if error.code == "envelope-signatures":
+            raise Malformed(str(error), 403, "signature-count") from error
         raise Malformed(str(error)) from error
 
 
