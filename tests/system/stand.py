@@ -139,15 +139,22 @@ class Follower:
 
 
 class Stand:
-    """One deployment in a folder, its operators' keys, its running services."""
+    """One deployment in a folder, its operators' keys, its running services. `own`: people with keys of their own."""
 
-    def __init__(self, root: Path, people: tuple[str, ...] = PEOPLE, quorum: int = QUORUM, **options: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        people: tuple[str, ...] = PEOPLE,
+        quorum: int = QUORUM,
+        own: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.root = root
         self.phrases = {name: f"phrase of {name}" for name in people}
         self.deployment = initialise(
             root,
             f"test-{os.urandom(4).hex()}",
-            [(name, text.encode()) for name, text in self.phrases.items()],
+            [*((name, text.encode()) for name, text in self.phrases.items()), *(own or {}).items()],
             quorum,
             environment="test",
             **options,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -14,7 +12,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-import provider_stand
 from authenticators import DEPLOYMENT
 from identities import ProviderKey
 from ironbound.core.canonical import base64url, base64url_decode
@@ -33,23 +30,16 @@ from ironbound.core.strength import Strength
 from ironbound.terminal.login import Login
 from ironbound.terminal.voice import Stop
 from ironbound.wire.issuer import IssuerUnavailable, discover, published_keys, speak
-from provider_stand import Browser, IdentityProvider
+from provider_stand import IdentityProvider, Person
 
 MESSAGE = b"DSSEv1 28 application/vnd.in-toto+json 2 {}"
 OTHER = b"DSSEv1 28 application/vnd.in-toto+json 4 {  }"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if provider_stand.missing():
-        pytest.skip(f"needs {' and '.join(provider_stand.missing())}")
-    return provider_stand.install(tmp_path_factory.mktemp("idp") / "p")
-
-
 @pytest.fixture
-def provider(place: Path) -> Iterator[IdentityProvider]:
-    running = IdentityProvider(place).start()
+def provider(provider_place: Path) -> Iterator[IdentityProvider]:
+    running = IdentityProvider(provider_place).start()
     yield running
     running.stop()
 
@@ -73,33 +63,6 @@ def refused(provider: IdentityProvider, signature: bytes, message: bytes = MESSA
     return caught.value.code
 
 
-class Person:
-    """Somebody who opens the URL that a login prints. `before` may change it; what they see last is in `seen`."""
-
-    def __init__(
-        self, browser: Browser, name: str, before: Callable[[str], str] = lambda url: url, **fields: str
-    ) -> None:
-        self._browser, self._name, self._before, self._fields = browser, name, before, fields
-        self.lines: list[str] = []
-        self.seen: httpx.Response | None = None
-        self._thread: threading.Thread | None = None
-
-    def told(self, line: str) -> None:
-        self.lines.append(line)
-        if line.startswith("http"):
-            self._thread = threading.Thread(target=self._visit, args=(self._before(line),))
-            self._thread.start()
-
-    def _visit(self, url: str) -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            self.seen = self._browser.visit(url, self._name, **self._fields)
-
-    def done(self) -> None:
-        if self._thread is not None:
-            self._thread.join(60)
-        self._browser.close()
-
-
 def logged_in(who: Identity, person: Person, message: bytes = MESSAGE, patience_s: float = 60.0) -> bytes:
     try:
         return Login("ada", who, person.told, patience_s=patience_s).sign(message)
@@ -120,8 +83,8 @@ def stopped(who: Identity, person: Person, match: str, patience_s: float = 60.0)
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
-def test_a_login_signs_one_content(place: Path, alg: str) -> None:
-    provider = IdentityProvider(place, ProviderKey("k", alg)).start()
+def test_a_login_signs_one_content(provider_place: Path, alg: str) -> None:
+    provider = IdentityProvider(provider_place, ProviderKey("k", alg)).start()
     try:
         person = Person(provider.browser(), "ada")
         signature = logged_in(identity(provider), person)

@@ -17,6 +17,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -24,6 +25,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ironbound.core.canonical import FormatError, base64url, parse_json
+from ironbound.core.envelope import SigningKey
 from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.oidc import (
     Identity,
@@ -35,6 +37,7 @@ from ironbound.core.oidc import (
     verify_identity,
 )
 from ironbound.core.reasons import REASONS
+from ironbound.core.scheme import OperatorKey
 from ironbound.wire.issuer import MAX_DOCUMENT, Discovery, IssuerUnavailable, discover, published_keys, speak
 from ironbound.wire.log import now_ms
 
@@ -159,6 +162,28 @@ class Login:
             verify_identity(present, signature, message)
         except SignatureInvalid as error:
             raise Stop(f"the login of {self.name}: {error.code}: {error}", REASONS[error.code]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class WithLogin:
+    """A device's key and a login of the same human, who signs with both."""
+
+    device: SigningKey
+    login: Login
+
+    @property
+    def public(self) -> OperatorKey:
+        """The device's."""
+        return self.device.public
+
+    def sign(self, message: bytes) -> bytes:
+        """The device's signature alone; `keys_of` gives both."""
+        return self.device.sign(message)
+
+
+def keys_of(key: SigningKey) -> list[SigningKey]:
+    """What signs an envelope together."""
+    return [key.device, key.login] if isinstance(key, WithLogin) else [key]
 
 
 @contextmanager
