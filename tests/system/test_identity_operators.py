@@ -34,6 +34,9 @@ from ironbound.wire.log import fresh_id
 from provider_stand import IdentityProvider, Person
 
 
+pytestmark = pytest.mark.slow
+
+
 class Organisation:
     """A running deployment of four: Ada and Bo have a passkey and an identity each, Cy and Di a key file."""
 
