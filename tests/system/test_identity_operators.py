@@ -33,7 +33,6 @@ from ironbound.wire.deployment import ROLES
 from ironbound.wire.log import fresh_id
 from provider_stand import IdentityProvider, Person
 
-
 pytestmark = pytest.mark.slow
 
 
