@@ -95,6 +95,8 @@ REASONS: Final[Mapping[str, str]] = {
     "agent-differs": "the launch belongs to another agent",
     "module-differs": "the module is not the one that was admitted",
     "config-differs": "the configuration is not the one that was admitted",
+    "not-seen": "the start carries no word of the monitor that it saw the sandbox held",
+    "seen-differs": "the monitor saw another sandbox than the one that is said to have started, or a difference in it",
     "canary-holds-nothing": "a canary holds no grants",
     "grant-id-used": "a grant of that id exists or was revoked",
     "grant-without-calls": "a grant needs at least one call",

@@ -20,6 +20,7 @@ from .authority import FIELDS, LIVE, Authority, Refused
 from .canonical import Digest, FormatError, Value, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
+from .held import require_seen
 from .jose import IssuerKey, issuer_key
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
@@ -595,6 +596,7 @@ class Replay(Resumable):
 
     def _started(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["launch"])
+        require_seen(said, self.trust.services["monitor"])
         message = {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
         digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
         self._authority.apply("start", message | digests)

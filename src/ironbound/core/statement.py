@@ -308,7 +308,16 @@ SHAPES: Final[Mapping[str, Shape]] = {
         uid=count,
         posture=document,
         probes=each(_probe_result, 128),
+        held=document,
         quote=maybe(_quote),
+    ),
+    "held": _said(
+        launch=index,
+        agent=agent,
+        account_sha256=digest,
+        pid=pid,
+        posture=document,
+        differences=each(_difference, 64),
     ),
     "launch-refused": _said(
         launch=index,
