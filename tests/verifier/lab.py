@@ -384,7 +384,7 @@ class Lab:
         return base | fields
 
     def start(self, launch: int, **fields: Any) -> Entry:
-        """`seen`: what the monitor says it saw, where that is something else; `unmeasured`: what the TPM did not see."""
+        """`seen`: what the monitor says it saw, if that is something else; `unmeasured`: what the TPM did not see."""
         unmeasured, seen = fields.pop("unmeasured", {}), fields.pop("seen", {})
         said = self.account(launch, **{"quote": None} | fields)
         if "held" not in said:

@@ -16,7 +16,7 @@ from .authority import Refused
 from .canonical import Digest, FormatError, Value, canonical, sha256_hex
 from .envelope import envelope_from_value, verify_envelope
 from .keys import PublicKey, SignatureInvalid
-from .statement import parse_statement
+from .statement import SHAPES, parse_statement
 
 KIND: Final = "held"
 #: What of a start is no account of the sandbox: the statement's own head, and what is added after the look.
@@ -27,6 +27,15 @@ _SAME: Final = ("launch", "agent", "pid", "deployment")
 def account_digest(said: Mapping[str, Any]) -> Digest:
     """The digest of what a node says of a sandbox: a start's fields, or those that it will have."""
     return sha256_hex(canonical({name: value for name, value in said.items() if name not in _UNSEEN}))
+
+
+def require_account(said: Value) -> dict[str, Any]:
+    """An account, as a start's shape has it. FormatError if it is none."""
+    if not isinstance(said, dict) or not said.keys().isdisjoint(_UNSEEN):
+        raise FormatError("account-invalid", "expected a start's fields without its head, its look and its quote")
+    head: dict[str, Value] = {"id": "0" * 32, "deployment": "d", "at_ms": 0, "held": {}, "quote": None}
+    SHAPES["started"](said | head, "account")
+    return dict(said)
 
 
 def read_held(value: Value) -> Mapping[str, Any]:

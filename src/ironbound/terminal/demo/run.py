@@ -319,7 +319,6 @@ class Demo:
         start = len(self._entries)
         await self._sign("launch-request", ("cy", "ada"), agent=AGENT, module=self._module, config=self._config)
         began = await self._until("the launch", self._said("started", agent=AGENT), start)
-        await self._until("the monitor's look", self._said("observed", started=began.index), start)
         said = began.predicate
         self._good(f"entry {began.index}: started, config consumed {said['config_sha256'][:12]}, seen by the monitor")
         await self._until("the report", self._said("action-intent", tool="scratch.write"), start)
@@ -415,7 +414,6 @@ class Demo:
         agent = f"visitor-{name}"
         await self._sign("launch-request", ("cy", "ada"), agent=agent, module=module, config=effective.digest)
         began = await self._until(f"a start in {name}", self._said("started", agent=agent), start)
-        await self._until("the monitor's look", self._said("observed", started=began.index), start)
         await self._until("its end", self._said("exited", started=began.index), start)
         results = await challenge_all(self._deployment, lambda result, total: None, profile=name)
         bad = [f"{one['name']}: {one['refusal']}" for one in results if one["verdict"] != "REFUSED"]
