@@ -24,9 +24,7 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     await log.start(own="controller")
     Keeper(log, "controller")
     await announce(log, "controller", {})
-    operators = Operators(deployment, log, archive)
-    app = operators.app()
-    await operators.proposals.resume()
+    app = Operators(deployment, log, archive).app()
     servers = [await LoopbackServer.start_unix(app, deployment.socket("controller"))]
     if deployment.listen is not None:
         servers.append(await LoopbackServer.start_tls(app, *deployment.listen, *deployment.channel_certificate()))

@@ -17,7 +17,6 @@ KERNEL_SOURCES: Final = (
     "canonical.py",
     "constraint.py",
     "envelope.py",
-    "held.py",
     "jose.py",
     "keys.py",
     "logic.py",
