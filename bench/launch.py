@@ -17,13 +17,13 @@ That append is one that a service waits for, in the same deployment and in turn 
 not signed yet, to its own entry, folded from the stream under a witnessed checkpoint. It is said with the node's key,
 and void, as it speaks of no launch. The measuring process is one follower more than a deployment has.
 
-The stages are cut at the times at which services signed their statements, so each holds the durable, witnessed append
-of the statement before it: `checked` by the controller, `held` and locked down, `seen` by the monitor, `attached` to
-the gateway and released.
+The stages are cut at the times at which services signed their statements: `checked` by the controller; `seen` by the
+monitor, after the append of the admission, built and locked down; `said` by the node; `released`, after the append of
+the start.
 
 Floors, in the same run and on the same disk: the writes of an append are what their order demands: one SQLite commit
 (WAL, FULL) of an entry, then side by side the fdatasync of the ledger's high-water mark and that of the witness. A
-launch has three appends before its first instruction (admitted, started, observed). And a cold worker:
+launch has two appends before its first instruction (admitted, started). And a cold worker:
 `python -c "import wasmtime"`.
 """
 
@@ -56,13 +56,14 @@ from bench.bare import PROGRAM, Bare, compile_program
 from bench.floor import percentile
 from bench.microvm import bare as bare_boot
 from ironbound.core.canonical import Digest
+from ironbound.core.held import read_held
 from ironbound.core.microvm import FIRECRACKER, QEMU
 from ironbound.node.microvm import kernel as kernels
 from ironbound.node.native.container import BINARIES
 from ironbound.node.sandbox.launcher import Ready, Zygote
 from ironbound.wire.durable import DurableRecord
 
-APPENDS = 3
+APPENDS = 2
 ENTRY = bytes(2500)
 #: Ends in its first call, with an empty report.
 MODULE = bytes(
@@ -138,16 +139,16 @@ def _one_launch(stand: Stand, agent: str, tried: Tried) -> dict[str, float]:
         raise NotFinishedError(f"{ended.predicate['reason']}: {ended.predicate['text']}")
     said = {one.kind: one.predicate for one in stand.log.entries[launch:] if one.predicate.get("agent") == agent}
     admitted = stand.log.entries[launch].predicate["at_ms"]
-    over = ended.predicate["at_ms"]
+    over, seen = ended.predicate["at_ms"], read_held(said["started"]["held"])["at_ms"]
     word = ended.predicate["report"].strip()
     released = int(word) / 1e6 if word and tried.name in BINARIES else over - ended.predicate["usage"]["wall_ms"]
     return {
         "first": released - sent,
         "over": over - sent,
         "checked": admitted - sent,
-        "held": said["started"]["at_ms"] - admitted,
-        "seen": said["observed"]["at_ms"] - said["started"]["at_ms"],
-        "attached": released - said["observed"]["at_ms"],
+        "seen": seen - admitted,
+        "said": said["started"]["at_ms"] - seen,
+        "released": released - said["started"]["at_ms"],
     }
 
 

@@ -61,12 +61,39 @@ def closed_table(channel: socket.socket, limits: ChannelLimits = LIMITS) -> None
     _serve(channel, lambda reader, writer: Session(reader, writer, "canary", NoGrants(), limits).run())
 
 
+def overheard(channel: socket.socket, heard: list[bytes]) -> None:
+    """The gateway's session, as in production, by way of somebody who notes each line. It takes the socket over."""
+    inner, outer = socket.socketpair()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(sock=outer)
+
+        async def answers() -> None:
+            while line := await there.readline():
+                writer.write(line)
+                await writer.drain()
+
+        answering = asyncio.create_task(answers())
+        while line := await reader.readline():
+            heard.append(line)
+            back.write(line)
+            await back.drain()
+        back.close()
+        await answering
+
+    closed_table(inner)
+    _serve(channel, talk)
+
+
 def open_table(channel: socket.socket) -> None:
     """A gateway that does whatever it is asked. It takes the socket over."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            asked = json.loads(line)
+            try:
+                asked = json.loads(line)
+            except ValueError:  # whatever it is, here it is done
+                asked = {"id": None}
             if "id" in asked:
                 answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"done": True}}
                 writer.write(json.dumps(answer).encode() + b"\n")

@@ -18,6 +18,8 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -170,3 +172,30 @@ class Browser:
 
     def close(self) -> None:
         self._client.close()
+
+
+class Person:
+    """Somebody who opens the URL that a login prints. `before` may change it; what they see last is in `seen`."""
+
+    def __init__(
+        self, browser: Browser, name: str, before: Callable[[str], str] = lambda url: url, **fields: str
+    ) -> None:
+        self._browser, self._name, self._before, self._fields = browser, name, before, fields
+        self.lines: list[str] = []
+        self.seen: httpx.Response | None = None
+        self._thread: threading.Thread | None = None
+
+    def told(self, line: str) -> None:
+        self.lines.append(line)
+        if line.startswith("http"):
+            self._thread = threading.Thread(target=self._visit, args=(self._before(line),))
+            self._thread.start()
+
+    def _visit(self, url: str) -> None:
+        with suppress(httpx.HTTPError):
+            self.seen = self._browser.visit(url, self._name, **self._fields)
+
+    def done(self) -> None:
+        if self._thread is not None:
+            self._thread.join(60)
+        self._browser.close()

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import ironbound.canary
 from ironbound.canary.probes import load_probes
+from ironbound.controller.openapi import DESCRIPTION
 from ironbound.core.canary import verdict
-from native_channel import LIMITS, closed_table
+from native_channel import LIMITS, closed_table, overheard
 from native_stand import DROP_ALL, PROBE, ROOT, bubblewrap, folder_for_all, make_rootfs, plan, start
 
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -60,6 +62,31 @@ def test_behind_every_wall_the_probe_is_refused(name: str, rootfs: Path) -> None
     decided, refusal = verdict(ROWS[name], NONCE, "finished", "", report)
     assert decided == "REFUSED", refusal
     assert len(json.loads(report)["refusal"]) < 512
+
+
+def test_a_native_agent_says_the_whole_dictionary_and_every_route_of_the_operator_channel(rootfs: Path) -> None:
+    """What the probe really sends, as the gateway takes it: nothing less than the Wasm canary of the same words."""
+    heard: list[bytes] = []
+    bytes_of_plan = plan("/probe", "channel-operator", limits=RESOURCES, variables=[f"IRONBOUND_NONCE={NONCE}"])
+    before = list(DROP_ALL[:-2]) if ROOT else []
+    with start(bytes_of_plan, config=CONFIG, command=bubblewrap(rootfs), before=before) as guard:
+        assert guard.word()["type"] == "ready"
+        overheard(guard.channel, heard)
+        guard.release()
+        report = guard.rest().decode()
+    assert verdict(ROWS["channel-operator"], NONCE, "finished", "", report)[0] == "REFUSED", report
+    lines = [line.decode().rstrip("\n") for line in heard]
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    methods = {one["method"] for one in said}
+    source = (Path(ironbound.canary.__file__).parent / "modules" / "operator-words.h").read_text("ascii")
+    words = [line[6:-2] for line in source.splitlines() if line.startswith('WORD("')]
+    assert len(words) > 300 and set(words) <= methods
+    addresses = {one["params"].get("uri") for one in said if one["method"] == "resources/read"}
+    for path, item in DESCRIPTION["paths"].items():
+        assert f"http://controller{path}" in addresses
+        for verb in item:
+            assert f"{verb.upper()} {path}" in methods
+            assert f"{verb.upper()} {path} HTTP/1.1" in lines
 
 
 def test_there_are_sixty_probes_and_more_each_with_a_sentence_and_controls() -> None:

@@ -367,11 +367,16 @@ class History:
         fields = {"agent": launch["agent"], "module_sha256": launch["module"], "config_sha256": launch["config"]}
         if wrong:
             fields[wrong] = "other" if wrong == "agent" else digest_of("other")
+        account = {"launch": index, "runtime": "wasmtime", "runtime_sha256": digest_of("r"), "envelope": {}, "pid": 9,
+                   "pid_start": 1, "boot_id": "b", "uid": 1, "posture": {}, "probes": []} | fields  # fmt: skip
+        seen = self.random.choice((True,) * 8 + (False,))
+        held = self.lab.held(account, signer=None if seen else self.lab.services["node"])
         now = max(self.lab.now + self.lab.step_ms, self.ghost.time)
-        may = wrong is None and launch["state"] == "admitted" and not launch["stopped"] and now < launch["expires"]
-        entry = self.lab.say("node", "started", launch=index, runtime="wasmtime",
-                              runtime_sha256=digest_of("r"), envelope={}, pid=9, pid_start=1,
-                             boot_id="b", uid=1, posture={}, probes=[], quote=None, **fields)  # fmt: skip
+        may = (
+            seen and wrong is None and launch["state"] == "admitted" and not launch["stopped"]
+            and now < launch["expires"]
+        )  # fmt: skip
+        entry = self.lab.say("node", "started", **account, held=held, quote=None)
         if self.expect("start", entry, may):
             self.ghost.time = now
             launch |= {"state": "started", "started": entry.index}

@@ -23,6 +23,7 @@ SUITE = (
     "test_request.py",
     "test_replay.py",
     "test_roster.py",
+    "test_snapshot.py",
 )
 
 #: file, what stands there, what a careless hand could have written instead.
@@ -217,7 +218,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "roster", "        humans=people.humans,", "        humans={**trust.humans, **people.humans},",
     ),
     "a flagged key still signs": (
-        "request", '    if keyid in trust.compromised:\n        raise Refused("key-compromised")\n', "",
+        "request", '        if keyid in trust.compromised:\n            raise Refused("key-compromised")\n', "",
     ),
     "a flagged key comes back": (
         "roster", '        if keyid in trust.compromised:\n            raise Refused("key-compromised")\n', "",
@@ -283,6 +284,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "the monitor uses up requests' ids": (
         "replay", 'message = {"id": agent,', 'message = {"id": said["nonce"],',
+    ),
+    "a voice vouches for any state": (
+        "replay", 'said["state_sha256"] != mark.digest', "False",
+    ),
+    "what is not in a snapshot is lost": (
+        "snapshot", 'replace(trust, former=said["former"], compromised=said["compromised"])', "trust",
+    ),
+    "a snapshot forgets what was used": (
+        "snapshot", '            b"".join(self._ids),\n', '            b"",\n',
     ),
     "an approval is revived by an old date": (
         "replay", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",

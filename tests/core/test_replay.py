@@ -163,12 +163,12 @@ def test_a_void_word_uses_up_its_id_so_that_nobody_can_play_it_again_later() -> 
 
 
 def _start(scene: Honest, launch: int) -> dict[str, Any]:
-    return {
+    account = {
         "launch": launch, "agent": "late", "module_sha256": scene.module, "config_sha256": scene.cage, "uid": 1,
         "runtime": "wasmtime", "runtime_sha256": digest_of("r"), "envelope": {},
         "pid": 1, "pid_start": 1, "boot_id": "b", "posture": {}, "probes": [],
-        "quote": None,
     }  # fmt: skip
+    return account | {"quote": None, "held": scene.lab.held(account)}
 
 
 def test_a_launch_whose_request_expired_can_no_longer_start() -> None:

@@ -9,10 +9,11 @@ import ghost
 import pytest
 
 from ironbound.core import snapshot as snapshots
-from ironbound.core.canonical import FormatError, b64encode, canonical, parse_canonical
+from ironbound.core.canonical import Digest, FormatError, b64encode, canonical, parse_canonical
 from ironbound.core.jose import IssuerKey
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.oidc import IssuerKeys
+from ironbound.core.proposal import Proposal
 from ironbound.core.replay import Books, BrokenGlass, Replay
 from ironbound.core.snapshot import MAX_SNAPSHOT, VOUCHING, read_head
 from ironbound.core.trust import TrustRoot
@@ -69,6 +70,8 @@ def test_every_kind_of_record_in_the_books_comes_back_as_it_was() -> None:
     issued = IssuerKey("k1", "ES256", point)
     books = honest().lab.replay.books
     books.broken_glass = {"g": BrokenGlass(5, digest_of("request"), (7, 9))}
+    fields_of: Any = (8, "p", {"payload": "e30="}, "grant", "id", None, "ada", 9, (({"a": 1}, "bob"),), 4)
+    books.proposals = {Digest("p"): Proposal(*fields_of)}
     books.void = {3: "said-twice"}
     books.issuers = {"https://idp.example": IssuerKeys(said={"k1": issued}), "https://other.example": IssuerKeys()}
     books.quotas = {"": {"calls": 1, "window_ms": 2}, "ant": None}

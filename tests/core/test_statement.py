@@ -74,6 +74,10 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
                        body={"grant": scene.grant, "tool": "write", "args": {}})  # fmt: skip
     lab.admit(call, [])
     lab.ask("quota", agent="clerk", body={"before": None, "after": {"calls": 1, "window_ms": 1}})
+    request = lab.change(lab.next_root())
+    lab.say("controller", "proposed", request=request.as_value())
+    approval = lab.approval(request, "bob").as_value()
+    lab.say("controller", "seconded", request_sha256=request.digest, approval=approval)
     lab.reform(lab.next_root())
     lab.flag("cy", 1, "bob")
     review = {"grant": scene.grant, "request_sha256": digest_of("r"), "finding": "misused", "text": ""}
@@ -86,10 +90,11 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     for data in lab.entries:
         statement = parse_statement(parse_envelope(data).payload)
         yield statement.kind, statement.predicate
+        signed = [statement.predicate["held"]] if statement.kind == "started" else []
         if statement.kind == "admitted":
             signed = [statement.predicate["request"], *statement.predicate["approvals"]]
-            for inner in (parse_statement(envelope_from_value(one).payload) for one in signed):
-                yield inner.kind, inner.predicate
+        for inner in (parse_statement(envelope_from_value(one).payload) for one in signed):
+            yield inner.kind, inner.predicate
 
 
 HOLDERS = [Lab().holder(name) for name in ("ada", "eli", "fay")]
@@ -248,8 +253,9 @@ def test_an_unknown_kind_can_neither_be_said_nor_read() -> None:
 
 def test_what_gives_power_is_no_service_s_to_say() -> None:
     said = [kind for kinds in VOICES.values() for kind in kinds]
-    assert not set(said) & (ACTS.keys() | {"trust-root", "approval"})
-    assert set(said) | ACTS.keys() | {"trust-root", "approval"} == SHAPES.keys()
+    inner = {"trust-root", "approval", "held"}
+    assert not set(said) & (ACTS.keys() | inner)
+    assert set(said) | ACTS.keys() | inner == SHAPES.keys()
     shared = {kind for kind in said if said.count(kind) > 1}
     assert shared == {"service-started", "snapshot"}, "two roles may say the same thing"
     assert {kind for kind, act in ACTS.items() if act is None} == {"revocation", "stop"}

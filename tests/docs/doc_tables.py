@@ -87,7 +87,11 @@ def speaker(kind: str) -> str:
     if kind in ACTS:
         act = ACTS[kind]
         return f"operators: quorum `{act}`" if act else "operators: one human"
-    return {"trust-root": "operators: its own highest quorum", "approval": "an operator, inside `admitted`"}[kind]
+    return {
+        "trust-root": "operators: its own highest quorum",
+        "approval": "an operator, inside `admitted`",
+        "held": "monitor, inside `started`",
+    }[kind]
 
 
 def kinds() -> Iterable[str]:

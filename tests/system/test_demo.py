@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ironbound.canary.probes import load_probes
+from ironbound.core.profile import RUNTIMES
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.writer import write_members
+from ironbound.terminal.demo.run import SAMPLE
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import verify_bundle
 
@@ -30,6 +34,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*COMMAND, "demo", "--out", str(out)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\x1b" not in done.stdout  # no terminal, no colour
+    (out / "said.txt").write_text(done.stdout)
     return out
 
 
@@ -44,6 +49,26 @@ def test_the_evidence_of_the_demo_verifies_with_only_what_is_not_built_unproven(
     claims = {claim["id"]: claim["status"] for claim in json.loads(done.stdout)["claims"]}
     assert {claim for claim, status in claims.items() if status == "unproven"} == NOT_BUILT
     assert "refuted" not in claims.values()
+
+
+def test_the_evidence_of_the_demo_holds_over_three_runtimes_at_least(left: Path) -> None:
+    pin = parse_pin((left / "pin.txt").read_text())
+    with open(left / "evidence.ironbound", "rb") as file:
+        claims = {claim.id: claim for claim in verify_bundle(file, pin).claims}
+    assert {claims[name].status for name in ("A2", "B1", "B2", "B3", "F1")} == {"holds"}
+    runtimes = {name.removeprefix("launches in ") for name in claims["B1"].counts if name.startswith("launches in ")}
+    assert "wasmtime" in runtimes and len(runtimes) >= 3, runtimes
+    assert claims["B2"].counts["configurations in use"] >= 3
+    assert claims["B2"].counts["canaries refused"] >= len(load_probes("wasm")) + 2 * len(SAMPLE)
+
+
+def test_what_the_demo_could_not_test_here_stands_at_its_end(left: Path) -> None:
+    said = (left / "said.txt").read_text().splitlines()
+    end = said[next(at for at, line in enumerate(said) if line.startswith("Every step did")) :]
+    tested = {line.split()[1] for line in said if "held, seen as approved" in line} | {"wasmtime"}
+    untested = {line.split()[3].rstrip(":") for line in end if line.startswith("NOT TESTED here: ")}
+    assert tested.isdisjoint(untested) and tested | untested == set(RUNTIMES), said
+    assert shutil.which("firecracker") or "firecracker" in untested
 
 
 def test_the_agent_of_the_demo_is_the_example_of_the_sdk_byte_for_byte() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from test_drift_and_voices import STRAY, TRACER, first_line, helper, let_go, put
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject, encode_statement
+from ironbound.wire.frames import read_frame, write_frame
 
 IDLE = puppet(WAIT)
 HERE = Path(__file__).resolve().parent
@@ -213,12 +215,13 @@ def test_a_runtime_changed_on_disk_after_it_was_measured_is_drift_and_starts_not
         found = paths(ended_in_time(stand, entry, since))
         assert any(path.endswith("_libwasmtime.so") for path in found) or "mappings" in found
         launch = stand.launch("after", IDLE)
-        later = stand.await_entry("started", launch, launch=launch)
-        seen = stand.await_entry("observed", later.index, started=later.index)
-        assert seen.predicate["differences"]
-        end = stand.await_entry("exited", later.index, started=later.index)
-        assert end.predicate["reason"] in ("observed-differs", "stop-order")
-        assert end.predicate["usage"]["wall_ms"] == 0  # it never ran
+        refused = stand.await_entry("launch-refused", launch, launch=launch).predicate
+        assert (refused["stage"], refused["reason"]) == ("look", "observed-differs")
+        assert "_libwasmtime.so" in refused["text"] or "mappings" in refused["text"]
+        drift = stand.await_entry("drift", launch, started=None)
+        assert drift.predicate["kind"] == "posture-differs" and drift.predicate["differences"]
+        stand.await_entry("end-witnessed", drift.index, drift=drift.index)
+        assert not stand.entries("started", launch, launch=launch)  # it never ran
     finally:
         stand.stop()
 
@@ -227,16 +230,26 @@ def test_a_runtime_changed_on_disk_after_it_was_measured_is_drift_and_starts_not
 
 
 def _claims(stand: Stand, agent: str, launch: int, like: Entry, pid: int, uid: int) -> Entry:
-    """The node's key says that this process is the agent of a launch that waits; the node itself is halted."""
+    """As the node, which is halted: this process is the agent of a launch that waits. The drift that the monitor says
+    at its look; and a start that is said all the same has no effect."""
     start = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    said = {name: value for name, value in like.predicate.items() if name not in ("id", "at_ms")}
-    said |= {"id": os.urandom(16).hex(), "deployment": stand.deployment.trust.deployment, "at_ms": now_ms()}
+    head = ("id", "at_ms", "deployment", "held", "quote")
+    account = {name: value for name, value in like.predicate.items() if name not in head}
     posture = like.predicate["posture"] | {"uid": [uid] * 4, "gid": [uid] * 4}
-    said |= {"launch": launch, "agent": agent, "pid": pid, "pid_start": start, "uid": uid, "posture": posture}
+    account |= {"launch": launch, "agent": agent, "pid": pid, "pid_start": start, "uid": uid, "posture": posture}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(30.0)
+        link.connect(stand.deployment.socket("monitor"))
+        write_frame(link, {"op": "look", "said": account})
+        answer = read_frame(link)
+    assert answer is not None and answer["ok"] is True, answer
+    said = account | {"id": os.urandom(16).hex(), "deployment": stand.deployment.trust.deployment, "at_ms": now_ms()}
+    said |= {"held": answer["held"], "quote": None}
     payload = encode_statement("started", (Subject("module", stand.latest(agent).module),), said)
-    answer = put(stand, "node", sign_envelope(payload, [stand.deployment.key("node")]).encode())
-    assert answer["ok"] is True, answer
-    return stand.await_entry("started", int(str(answer["index"])), launch=launch)
+    told = put(stand, "node", sign_envelope(payload, [stand.deployment.key("node")]).encode())
+    assert told["ok"] is True, told
+    assert stand.await_entry("started", int(str(told["index"])), launch=launch).void == "seen-differs"
+    return stand.await_entry("drift", launch, started=None, pid=pid, pid_start=start)
 
 
 @contextmanager
@@ -278,11 +291,14 @@ def test_a_node_that_passes_off_another_process_is_seen_and_the_process_ended_wi
         launch = drifting.launch(f"double-{mode}", IDLE)  # a launch on its way may have a process
         with specimen(mode, uids[700]) as pid:
             since = now_ms()
-            entry = _claims(drifting, f"double-{mode}", launch, like, pid, uids[700])
-            drift = ended_in_time(drifting, entry, since)
+            drift = _claims(drifting, f"double-{mode}", launch, like, pid, uids[700])
             found = paths(drift)
+            assert drifting.await_entry("stop-order", drift.index, drift=drift.index).predicate["launch"] == launch
+            until("it is dead", lambda: not is_alive(pid, drift.predicate["pid_start"]))
             end = drifting.await_entry("end-witnessed", drift.index, drift=drift.index)
             assert end.predicate["by"] == "monitor"
+            took = drift.predicate["detected_ms"] + end.predicate["took_ms"] - since
+            assert took < drifting.deployment.trust.drift_stop_ms
     bare = {"caps.prm", "threads.uniform", "fds.7", "seccomp", "uid", "rlimits.nofile"}
     assert found & bare == ({path} if path is not None and mode != "bare" else found & bare if path else set())
     assert path is None or path in found
@@ -300,8 +316,7 @@ def test_a_node_that_names_a_process_of_somebody_else_gets_nobody_killed(driftin
         assert first_line(other) == b"here\n"
         with halted(drifting.pid("node")):
             launch = drifting.launch("foreign", IDLE)
-            entry = _claims(drifting, "foreign", launch, like, other.pid, uids[701])
-            drift = drifting.await_entry("drift", entry.index, started=entry.index)
+            drift = _claims(drifting, "foreign", launch, like, other.pid, uids[701])
             drifting.await_entry("stop-order", drift.index, drift=drift.index)
             rounds_pass()
             assert other.poll() is None

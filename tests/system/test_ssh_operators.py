@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from base64 import encodebytes
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ from ironbound.terminal.ssh import SshSigner, _unarmoured
 from ironbound.terminal.voice import Stop
 from ironbound.wire.deployment import ROLES
 
-TESTS = Path(__file__).resolve().parents[1]
 MESSAGE = b"DSSEv1 28 application/vnd.in-toto+json 2 {}"
 PHRASE = b"a phrase"
 
@@ -45,26 +43,6 @@ def signer(path: Path, phrase: bytes | None = PHRASE, dress: str = "") -> SshSig
     key = enrolled(f"{dress}{path}.pub", "lab")
     assert isinstance(key, SshKey)
     return SshSigner(path, key, phrase)
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A security key's library, built from source."""
-    library = tmp_path_factory.mktemp("sk") / "sk.so"
-    words = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-o", str(library)]
-    subprocess.run([*words, str(TESTS / "sk_provider.c")], check=True, timeout=250)
-    return library
-
-
-@pytest.fixture
-def security_key(provider: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A handle that the real ssh-keygen made with the software security key; it says touched and verified."""
-    monkeypatch.setenv("SSH_SK_PROVIDER", str(provider))
-    monkeypatch.setenv("SK_HELPER", f"{sys.executable} {TESTS / 'sk_helper.py'}")
-    monkeypatch.setenv("SK_FLAGS", "5")
-    done = keygen("-q", "-t", "ed25519-sk", "-N", "", "-C", "test", "-f", str(tmp_path / "sk"))
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "sk"
 
 
 def second_opinion(path: Path, signature: bytes, place: Path) -> bool:

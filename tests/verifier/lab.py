@@ -17,6 +17,7 @@ from ironbound.core.canonical import b64encode, canonical, sha256_hex
 from ironbound.core.channel import SURFACE_FILE
 from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkpoint
 from ironbound.core.envelope import Envelope, parse_envelope, sign_envelope
+from ironbound.core.held import account_digest
 from ironbound.core.keys import PrivateKey
 from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, add_lines
@@ -361,7 +362,8 @@ class Lab:
         }
         return expected_posture(json.loads(self.artifacts[cage]), facts)
 
-    def start(self, launch: int, **fields: Any) -> Entry:
+    def account(self, launch: int, **fields: Any) -> dict[str, Any]:
+        """What an honest node says of the sandbox of a launch, but for the fields that are given."""
         said = self.replay.books.launches[launch]
         module, cage = fields.get("module_sha256", said.module), fields.get("config_sha256", said.config)
         base = {
@@ -378,10 +380,29 @@ class Lab:
             "uid": 61_100,
             "posture": None if "posture" in fields else self.posture(module, cage),
             "probes": [{"name": "socket", "verdict": "REFUSED", "refusal": "EPERM"}],
-            "quote": None,
         }
-        unmeasured = fields.pop("unmeasured", {})
-        return self.say("node", "started", **(self.quoted("started", launch, base | fields) | unmeasured))
+        return base | fields
+
+    def start(self, launch: int, **fields: Any) -> Entry:
+        """`seen`: what the monitor says it saw, if that is something else; `unmeasured`: what the TPM did not see."""
+        unmeasured, seen = fields.pop("unmeasured", {}), fields.pop("seen", {})
+        said = self.account(launch, **{"quote": None} | fields)
+        if "held" not in said:
+            said["held"] = self.held(said | unmeasured, **seen)
+        return self.say("node", "started", **(self.quoted("started", launch, said) | unmeasured))
+
+    def held(self, said: Mapping[str, Any], signer: PrivateKey | None = None, **fields: Any) -> Any:
+        """The monitor's look at the sandbox of which the node gives this account, as a start carries it."""
+        base = {
+            "launch": said["launch"],
+            "agent": said["agent"],
+            "account_sha256": account_digest(said),
+            "pid": said["pid"],
+            "posture": said["posture"],
+            "differences": [],
+        }
+        payload = self.statement("held", base | fields)
+        return sign_envelope(payload, [signer or self.services["monitor"]]).as_value()
 
     def quoted(self, kind: str, launch: int, said: dict[str, Any]) -> dict[str, Any]:
         """What the node says, with its TPM's quote if it has one and none is given."""
@@ -526,7 +547,6 @@ class Lab:
         challenge = self.challenge(module, cage, name)
         nonce = self.replay.books.launches[challenge].nonce
         started = self.expect(self.start(challenge, **start))
-        self.expect(self.observe(started))
         told = {
             "nonce": nonce,
             "probe": name,

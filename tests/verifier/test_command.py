@@ -126,7 +126,7 @@ def test_whatever_an_entitled_voice_says_the_verifier_reaches_a_verdict() -> Non
     lab = scene.lab
     lab.say("node", "started", **_nonsense_start(scene))
     launch = lab.expect(lab.ask_launch("second", scene.module, scene.cage))
-    started = lab.expect(lab.start(launch, posture={}, probes=[]))
+    started = lab.expect(lab.start(launch, posture={}, probes=[], seen={"posture": {"config_sha256": {}}}))
     lab.expect(lab.observe(started, posture={"config_sha256": {}}, differences=[]))
     lab.expect(lab.observe(started, posture={"uid": "x"}))
     lab.expect(lab.drift(started, "?", differences=[{"path": "", "expected": None, "got": [[]]}]))

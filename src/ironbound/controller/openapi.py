@@ -18,6 +18,11 @@ def _answer(text: str, schema: str, **headers: Any) -> dict[str, Any]:
     return {"description": text, "content": content} | ({"headers": headers} if headers else {})
 
 
+def _takes(schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"required": True, "content": content}
+
+
 def _exactly(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
@@ -40,6 +45,33 @@ _ALWAYS: Final = {
     ),
     "503": _answer("The log is away; only the log can tell what became of it.", "Problem"),
 }
+#: What a submission can be answered with.
+_JUDGED: Final = {
+    "400": _answer("Malformed; the refusal is logged.", "Problem"),
+    "403": _answer("Refused; the refusal is logged.", "Problem"),
+    "409": _answer("The log changed in between; ask anew.", "Problem"),
+}
+_REQUEST: Final = {
+    "name": "request",
+    "in": "path",
+    "required": True,
+    "description": "SHA-256 of the request's payload.",
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+_SHOWN: Final[dict[str, Any]] = {
+    "request_sha256": _TEXT,
+    "id": _TEXT,
+    "index": _COUNT,
+    "kind": _TEXT,
+    "agent": {"type": ["string", "null"]},
+    "state": {"enum": ["waiting", "complete", "applied", "expired", "refused"]},
+    "reason": {"description": "A code of docs/formats.md.", "type": ["string", "null"]},
+    "initiator": _TEXT,
+    "approvers": {"type": "array", "items": _TEXT},
+    "needed": {"description": "How many humans it takes, the initiator included.", **_COUNT},
+    "expires_ms": _COUNT,
+    "applied": {"description": "Where it was admitted.", "type": ["integer", "null"]},
+}
 
 DESCRIPTION: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
@@ -55,15 +87,61 @@ DESCRIPTION: Final[dict[str, Any]] = {
             "post": {
                 "operationId": "submit",
                 "summary": "Submit a signed request with its approvals",
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
-                },
+                "requestBody": _takes("Submission"),
                 "responses": {
                     "200": _answer("Admitted; it stands in the log at `index`.", "Admitted"),
-                    "400": _answer("Malformed; the refusal is logged.", "Problem"),
-                    "403": _answer("Refused; the refusal is logged.", "Problem"),
-                    "409": _answer("The log changed in between; ask anew.", "Problem"),
+                    **_JUDGED,
+                    **_ALWAYS,
+                },
+            }
+        },
+        "/proposals": {
+            "get": {
+                "operationId": "proposals",
+                "summary": "The latest proposed requests, and what became of each",
+                "responses": {"200": _answer("The latest first.", "Proposals"), **_ALWAYS},
+            },
+            "post": {
+                "operationId": "propose",
+                "summary": "Propose a signed request, for others to approve",
+                "requestBody": _takes("Proposed"),
+                "responses": {
+                    "200": _answer("It stands in the log and waits for approvals.", "Proposal"),
+                    **_JUDGED,
+                    **_ALWAYS,
+                },
+            },
+        },
+        "/proposals/{request}": {
+            "get": {
+                "parameters": [_REQUEST],
+                "operationId": "proposal",
+                "summary": "A proposed request, in the very bytes that are to be approved",
+                "responses": {"200": _answer("With its approvals so far.", "ProposalInFull"), **_ALWAYS},
+            },
+        },
+        "/proposals/{request}/approvals": {
+            "post": {
+                "parameters": [_REQUEST],
+                "operationId": "approve",
+                "summary": "Approve a proposed request; the approval that completes the quorum applies it",
+                "requestBody": _takes("Approval"),
+                "responses": {
+                    "200": _answer("The approval stands in the log.", "Proposal"),
+                    **_JUDGED,
+                    **_ALWAYS,
+                },
+            },
+        },
+        "/trust-root": {
+            "get": {
+                "operationId": "trustRoot",
+                "summary": "The body of the trust root in force",
+                "responses": {
+                    "200": {
+                        "description": "As docs/formats.md says; a change of it names its SHA-256 in canonical JSON.",
+                        "content": {"application/json": {"schema": {"type": "object"}}},
+                    },
                     **_ALWAYS,
                 },
             }
@@ -118,6 +196,19 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 request=_ENVELOPE,
                 approvals={"type": "array", "items": _ENVELOPE, "maxItems": 16},
                 artifacts={"type": "array", "items": {"type": "string", "pattern": _BASE64}, "maxItems": 1},
+            ),
+            "Proposed": _exactly(
+                request=_ENVELOPE,
+                approvals={"type": "array", "items": _ENVELOPE, "maxItems": 0},
+                artifacts={"type": "array", "items": {"type": "string", "pattern": _BASE64}, "maxItems": 1},
+            ),
+            "Approval": _exactly(approval=_ENVELOPE),
+            "Proposal": _exactly(**_SHOWN),
+            "ProposalInFull": _exactly(
+                **_SHOWN, request=_ENVELOPE, approvals={"type": "array", "items": _ENVELOPE, "maxItems": 16}
+            ),
+            "Proposals": _exactly(
+                proposals={"type": "array", "items": {"$ref": "#/components/schemas/Proposal"}, "maxItems": 256}
             ),
             "Admitted": _exactly(index=_COUNT, id=_TEXT, humans={"type": "array", "items": _TEXT}),
             "Problem": _exactly(

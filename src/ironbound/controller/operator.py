@@ -6,7 +6,7 @@ again for themselves from the humans' signatures. A controller that lies can onl
 Rule 1: the signatures on the request are the authority; there is no session, no login, no token.
 Rule 2: every refusal is an entry in the log before it is an answer, a path or method that is none included. Only a
         flood is counted instead (`pace`). Bytes that are no HTTP are no request, and are answered 400 without an entry.
-Rule 3: bytes are kept only if an admitted request names their digest.
+Rule 3: bytes are kept only if a request names their digest that an operator on the roster signed.
 """
 
 from __future__ import annotations
@@ -17,43 +17,32 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ironbound.core.authority import Refused
-from ironbound.core.canonical import FormatError, b64decode, parse_json, sha256_hex
-from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.canonical import FormatError, sha256_hex
+from ironbound.core.envelope import Envelope
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.profile import ProfileRefused, parse_configuration, require_provenance
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import Consent
-from ironbound.core.statement import ACTS, MAX_STATEMENT, Subject, parse_statement
+from ironbound.core.statement import Statement, Subject
 from ironbound.core.surface import parse_surface, surface_digest
 from ironbound.core.tree import parse_tree
 from ironbound.wire.archive import Archive
-from ironbound.wire.deployment import MAX_ARTIFACT, Deployment, DeploymentError
+from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, now_ms
 
 from .openapi import DESCRIPTION
 from .pace import WINDOW_S, Paced
+from .proposals import Proposals
+from .submission import Malformed, check_size, parse_submission, problem, read_body, still_valid
 
-#: Bytes of one submission: an artifact in base64 and the signed envelopes.
-MAX_SUBMISSION: Final = MAX_ARTIFACT * 4 // 3 + 4 * MAX_STATEMENT
-#: Bytes of a request's and its approvals' envelopes together. As a statement in an envelope they grow by a third, and
-#: an entry has at most 65,535 bytes.
-MAX_CONSENT: Final = 47_000
-#: Seconds that a submission's body may take to arrive.
-BODY_TIMEOUT_S: Final = 30.0
-#: What a request's and an approval's validity must exceed when they arrive.
-MARGIN_MS: Final = 2_000
 #: Refusals answered at once; more wait, so that a flood is slow instead of lost.
 REFUSALS_AT_ONCE: Final = 4
-
-
-class Malformed(Exception):
-    """The submission is not what the channel takes."""
 
 
 class Operators:
@@ -61,8 +50,9 @@ class Operators:
 
     def __init__(self, deployment: Deployment, log: Log, archive: Archive) -> None:
         self._deployment = deployment
-        self._log = log
+        self.log = log
         self._archive = archive
+        self.proposals = Proposals(self)
         self._refusing = asyncio.Semaphore(REFUSALS_AT_ONCE)
 
     def app(self) -> Paced:
@@ -72,6 +62,7 @@ class Operators:
                 Route("/openapi.json", self._describe, methods=["GET"]),
                 Route("/status", self._status, methods=["GET"]),
                 Route("/requests", self._submit, methods=["POST"]),
+                *self.proposals.routes(),
             ],
             exception_handlers={404: self._no_route, 405: self._no_route},
         )
@@ -82,51 +73,56 @@ class Operators:
         if not isinstance(error, HTTPException):
             raise error
         verb = printable_part(f"{request.method} {request.url.path}")
-        answer = await self._refuse(error.status_code, b"", "route-unknown", "", verb)
+        answer = await self.refuse(error.status_code, b"", "route-unknown", "", verb)
         answer.headers.update(error.headers or {})
         return answer
 
     async def _too_many(self, scope: Scope, receive: Receive, send: Send, wait_s: int, peer: str | None) -> None:
         text = f"come again in {wait_s} s"
         if peer is None:
-            answer = _problem(429, "peer-too-fast", text, None)
+            answer = problem(429, "peer-too-fast", text, None)
         else:
-            answer = await self._refuse(429, b"", "peer-too-fast", f"{text}, {peer}", None)
+            answer = await self.refuse(429, b"", "peer-too-fast", f"{text}, {peer}", None)
         answer.headers["retry-after"] = str(wait_s)
         await answer(scope, receive, send)
 
     async def _tell_flood(self, peer: str, count: int) -> None:
         text = f"{count} more requests of {peer} were refused unread within {WINDOW_S:.0f} s"
-        await self._refuse(429, b"", "peer-too-fast", text, None)
+        await self.refuse(429, b"", "peer-too-fast", text, None)
 
     async def _describe(self, request: Request) -> Response:
         return JSONResponse(DESCRIPTION)
 
     async def _status(self, request: Request) -> Response:
-        trust = self._deployment.trust
-        return JSONResponse({"deployment": trust.deployment, "size": self._log.size, "quorum": dict(trust.quorum)})
+        trust = self.log.replay.trust
+        return JSONResponse({"deployment": trust.deployment, "size": self.log.size, "quorum": dict(trust.quorum)})
 
     async def _submit(self, request: Request) -> Response:
         body = b""
         try:
-            body = await _body(request)
-            asked, approvals, artifacts = _submission(body)
+            body = await read_body(request)
+            asked, approvals, artifacts = parse_submission(body)
         except Malformed as error:
-            return await self._refuse(400, body, "submission-malformed", str(error), None)
+            return await self.refuse(error.status, body, error.reason, str(error), None)
+        return await self.admit(body, asked, approvals, artifacts)
+
+    async def admit(
+        self, body: bytes, asked: Envelope, approvals: list[Envelope], artifacts: list[bytes] | None
+    ) -> Response:
+        """Judge a request and put it into the log. `artifacts` None: those that it names were kept when proposed."""
         try:
-            consent = await self._consider(asked, approvals)
-            _still_valid(consent, approvals, now_ms() + MARGIN_MS)
-            _check_size(asked, approvals)
-            self._check_artifacts(consent, artifacts)
+            consent = await self.consider(asked, approvals)
+            still_valid(consent, approvals, now_ms())
+            check_size(asked, approvals)
+            self.check_artifacts(consent.statement, artifacts)
         except Refused as refusal:
-            return await self._refuse(403, body, refusal.reason, "", None)
+            return await self.refuse(403, body, refusal.reason, "", None)
         except FormatError as error:
-            return await self._refuse(403, body, "body-malformed", str(error), None)
+            return await self.refuse(403, body, "body-malformed", str(error), None)
         statement = consent.statement
         try:
-            for data in artifacts:
-                self._deployment.keep_artifact("controller", data)
-            entry = await self._log.append(
+            self.keep(artifacts or [])
+            entry = await self.log.append(
                 "admitted",
                 (Subject("request", consent.digest),),
                 {"request": asked.as_value(), "approvals": [one.as_value() for one in approvals]},
@@ -134,26 +130,39 @@ class Operators:
         except (LogUnavailable, AppendRefused, OSError) as error:
             # An entry on its way may still arrive, once the log is back; only the log can tell.
             text = f"not known to be admitted; look at the log before you ask again: {error}"
-            return _problem(503, "log-unavailable", text, None)
+            return problem(503, "log-unavailable", text, None)
         if entry.void is not None:  # the log changed between the look and the entry
-            return _problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
+            return problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
         return JSONResponse({"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)})
 
-    async def _consider(self, asked: Envelope, approvals: list[Envelope]) -> Consent:
+    async def consider(self, asked: Envelope, approvals: list[Envelope]) -> Consent:
         """What the log says of it. A token by a key that the log lacks is looked at again after the provider was."""
         try:
-            return self._log.replay.consider(asked, approvals, now_ms())
+            return self.log.replay.consider(asked, approvals, now_ms())
         except Refused as refusal:
             if refusal.reason not in ("issuer-key-unknown", "issuer-key-unconfirmed"):
                 raise
         await self._archive.catch_up()
-        return self._log.replay.consider(asked, approvals, now_ms())
+        return self.log.replay.consider(asked, approvals, now_ms())
 
-    def _check_artifacts(self, consent: Consent, artifacts: list[bytes]) -> None:
+    async def prospect(self, asked: Envelope) -> str | None:
+        """Why more humans would not help it. A token by a key that the log lacks is looked at again, as above."""
+        reason = self.log.replay.prospect(asked, now_ms())
+        if reason in ("issuer-key-unknown", "issuer-key-unconfirmed"):
+            await self._archive.catch_up()
+            reason = self.log.replay.prospect(asked, now_ms())
+        return reason
+
+    def check_artifacts(self, statement: Statement, artifacts: list[bytes] | None) -> None:
         """The bytes that the request names are here and are what they should be."""
-        asked, kind = consent.statement.predicate, consent.statement.kind
-        given = {sha256_hex(data): data for data in artifacts}
+        asked, kind = statement.predicate, statement.kind
         field = {"module-approval": "module_sha256", "profile-approval": "config_sha256"}.get(kind)
+        if artifacts is None:
+            try:
+                artifacts = [self._deployment.artifact(asked[field])] if field else []
+            except DeploymentError as error:
+                raise Refused("artifact-differs") from error
+        given = {sha256_hex(data): data for data in artifacts}
         if set(given) != ({asked[field]} if field else set()):
             raise Refused("artifact-differs")
         if kind == "module-approval":
@@ -185,7 +194,12 @@ class Operators:
         if surface.imports:
             raise Refused("module-imports")
 
-    async def _refuse(self, status: int, body: bytes, reason: str, detail: str, verb: str | None) -> Response:
+    def keep(self, artifacts: list[bytes]) -> None:
+        """Keep the bytes that a signed request names. OSError where the disk is full."""
+        for data in artifacts:
+            self._deployment.keep_artifact("controller", data)
+
+    async def refuse(self, status: int, body: bytes, reason: str, detail: str, verb: str | None) -> Response:
         digest = sha256_hex(body)
         fields: Mapping[str, Any] = {
             "submission_sha256": digest,
@@ -195,73 +209,13 @@ class Operators:
         }
         async with self._refusing:
             try:
-                entry = await self._log.append("refused", (Subject("submission", digest),), fields)
+                entry = await self.log.append("refused", (Subject("submission", digest),), fields)
             except (LogUnavailable, AppendRefused) as error:
                 text = f"refused ({reason}), and not known to be logged: {error}"
-                return _problem(503, "log-unavailable", text, None)
-        return _problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
+                return problem(503, "log-unavailable", text, None)
+        return problem(status, reason, detail or REASONS.get(reason, ""), entry.index)
 
 
 def printable_part(text: str) -> str:
     """What of a text can stand in a `refused` entry's `verb`."""
     return "".join(one if " " <= one <= "~" else "?" for one in text[:200])
-
-
-def _check_size(asked: Envelope, approvals: list[Envelope]) -> None:
-    """A request stands in the log whole, with its approvals, so they must fit in one entry together."""
-    if sum(len(one.encode()) for one in (asked, *approvals)) > MAX_CONSENT:
-        raise Refused("request-too-large")
-
-
-def _still_valid(consent: Consent, approvals: list[Envelope], at_ms: int) -> None:
-    """What gives power must outlive its way into the log: an admission that expired on the way would be void."""
-    if ACTS[consent.statement.kind] is None:
-        return
-    if consent.statement.predicate["expires_ms"] <= at_ms:
-        raise Refused("request-expired")
-    if any(parse_statement(one.payload).predicate["expires_ms"] <= at_ms for one in approvals):
-        raise Refused("approval-expired")
-
-
-def _problem(status: int, reason: str, text: str, index: int | None) -> Response:
-    return JSONResponse({"reason": reason, "text": text, "index": index}, status_code=status)
-
-
-async def _body(request: Request) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > MAX_SUBMISSION:
-                    raise Malformed(f"a submission has at most {MAX_SUBMISSION} bytes")
-                parts.append(part)
-    except TimeoutError as error:
-        raise Malformed(f"the submission did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
-    except ClientDisconnect as error:
-        raise Malformed("the client went away before its submission was complete") from error
-    return b"".join(parts)
-
-
-def _submission(body: bytes) -> tuple[Envelope, list[Envelope], list[bytes]]:
-    try:
-        value = parse_json(body, limit=MAX_SUBMISSION, depth=16)
-        if type(value) is not dict or value.keys() != {"request", "approvals", "artifacts"}:
-            raise Malformed("expected an object of request, approvals and artifacts")
-        approvals, artifacts = value["approvals"], value["artifacts"]
-        if type(approvals) is not list or len(approvals) > 16:
-            raise Malformed("approvals: expected a list of at most 16")
-        if type(artifacts) is not list or len(artifacts) > 1:
-            raise Malformed("artifacts: expected a list of at most one")
-        return (
-            envelope_from_value(value["request"]),
-            [envelope_from_value(one) for one in approvals],
-            [b64decode(one) if isinstance(one, str) else _not_text() for one in artifacts],
-        )
-    except FormatError as error:
-        raise Malformed(str(error)) from error
-
-
-def _not_text() -> bytes:
-    raise Malformed("artifacts: expected base64 text")

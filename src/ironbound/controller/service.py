@@ -24,7 +24,9 @@ async def main(deployment: Deployment, key: PrivateKey) -> None:
     await log.start(own="controller")
     Keeper(log, "controller")
     await announce(log, "controller", {})
-    app = Operators(deployment, log, archive).app()
+    operators = Operators(deployment, log, archive)
+    app = operators.app()
+    await operators.proposals.resume()
     servers = [await LoopbackServer.start_unix(app, deployment.socket("controller"))]
     if deployment.listen is not None:
         servers.append(await LoopbackServer.start_tls(app, *deployment.listen, *deployment.channel_certificate()))

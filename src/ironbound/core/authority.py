@@ -465,9 +465,9 @@ def _acting(L: Any, s: Any, m: Message) -> Guard:
     yield "agent-differs", L.same(_get(L, s, "launch_agent", launch), m["agent"])
 
 
-def _holding(L: Any, s: Any, m: Message) -> Guard:
+def _holding(L: Any, s: Any, m: Message, now: Any) -> Guard:
     """The acting agent holds this grant, with the code and the cage that it is for, and it is not over. m: grant."""
-    grant, launch, now = m["grant"], m["launch"], _now(L, s, m)
+    grant, launch = m["grant"], m["launch"]
     line = _line(L, s, grant)
     yield "no-such-grant", L.neg(L.same(_get(L, s, "grant_state", grant), ABSENT))
     yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])
@@ -486,9 +486,9 @@ def _holding(L: Any, s: Any, m: Message) -> Guard:
 
 def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     """m: launch, agent, grant, tool, action, args (as the log shows them) with their digest, approval, client."""
-    yield from _acting(L, s, m)
-    yield from _holding(L, s, m)
     grant, line, now = m["grant"], _line(L, s, m["grant"]), _now(L, s, m)
+    yield from _acting(L, s, m)
+    yield from _holding(L, s, m, now)
     yield "tool-differs", L.same(_get(L, s, "grant_tool", grant), m["tool"])
     yield "action-differs", L.same(_get(L, s, "grant_action", grant), m["action"])
     yield "calls-exhausted", L.forall(line, lambda one: L.less(0, _get(L, s, "grant_left", one)))
@@ -503,7 +503,7 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     cost = _get(L, s, "grant_cost", grant)
     yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, _get(L, s, "grant_budget", one)))
     yield "arguments-not-covered", L.covers(_get(L, s, "grant_where", grant), m["args"])
-    yield from _approved(L, s, m)
+    yield from _approved(L, s, m, now)
     yield from _for_client(L, s, m)
 
 
@@ -511,7 +511,7 @@ def _within_quota(L: Any, s: Any, agent: Any, now: Any) -> Any:
     return L.at_most(_get(L, s, "quota_full", agent), L.plus(now, _get(L, s, "quota_slack", agent)))
 
 
-def _approved(L: Any, s: Any, m: Message) -> Guard:
+def _approved(L: Any, s: Any, m: Message, now: Any) -> Guard:
     """If the grant asks for it, humans approved this very call, and the approval was not used. m: approval."""
     grant, call = m["grant"], m["approval"]
     needed = _get(L, s, "grant_approvals", grant)
@@ -529,7 +529,7 @@ def _approved(L: Any, s: Any, m: Message) -> Guard:
     yield "approval-for-another-call", L.disj(free, none, content)
     yield (
         "approval-expired",
-        L.disj(free, none, L.less(_now(L, s, m), _get(L, s, "call_expires", call))),
+        L.disj(free, none, L.less(now, _get(L, s, "call_expires", call))),
     )
 
 
@@ -617,8 +617,8 @@ def _guard_delegate(L: Any, s: Any, m: Message) -> Guard:
     """An agent hands a part of its own grant to another that runs. m: launch, agent, grant; id, child (a launch), to
     (its agent), module, config (the child's); tool, where, calls, grant_expires, budget, delegable of the part."""
     yield from _acting(L, s, m)
-    yield from _holding(L, s, m)
-    grant, child = m["grant"], m["child"]
+    grant, child, now = m["grant"], m["child"], _now(L, s, m)
+    yield from _holding(L, s, m, now)
     yield "grant-not-delegable", L.less(0, _get(L, s, "grant_delegable", grant))
     yield "delegate-to-itself", L.neg(L.same(m["to"], m["agent"]))
     yield (
@@ -639,7 +639,7 @@ def _guard_delegate(L: Any, s: Any, m: Message) -> Guard:
         L.conj(
             L.less(0, m["calls"]),
             L.at_most(m["calls"], _get(L, s, "grant_left", grant)),
-            L.less(_now(L, s, m), m["grant_expires"]),
+            L.less(now, m["grant_expires"]),
             L.at_most(m["grant_expires"], _get(L, s, "grant_expires", grant)),
             L.at_most(0, m["budget"]),
             L.at_most(m["budget"], _get(L, s, "grant_budget", grant)),

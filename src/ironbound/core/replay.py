@@ -20,15 +20,17 @@ from .authority import FIELDS, LIVE, Authority, Refused
 from .canonical import Digest, FormatError, Value, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value, parse_envelope, verify_envelope
+from .held import require_seen
 from .jose import IssuerKey, issuer_key
 from .keys import SignatureInvalid
 from .merkle import Tree, leaf_hash
 from .oidc import IssuerKeys
+from .proposal import Proposal
 from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent
 from .roster import changed, counted, flagged
 from .snapshot import Resumable, used_id
 from .statement import QUORUMS, VOICES, parse_statement
-from .trust import Roster, TrustRoot, parse_trust_root
+from .trust import Human, Roster, TrustRoot, parse_trust_root
 
 CANARY_PREFIX: Final = "canary:"
 #: Tools of the gateway itself; no grant's tool is called so.
@@ -38,6 +40,8 @@ CHALLENGE_LIFE_MS: Final = 60_000
 #: A challenge's checkpoint may lack this many entries, the oldest of which was said this long before the challenge.
 CHECKPOINT_LAG: Final = 4096
 CHECKPOINT_LAG_MS: Final = 60_000
+#: More humans than any roster has.
+EVERYBODY: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,7 @@ class Books:
     broken_glass: dict[str, BrokenGlass] = field(default_factory=dict)
     approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
+    proposals: dict[Digest, Proposal] = field(default_factory=dict)  # by the request's digest
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
     issuers: dict[str, IssuerKeys] = field(default_factory=dict)
@@ -216,6 +221,15 @@ class Replay(Resumable):
             raise Refused(reason)
         return consent
 
+    def prospect(self, request: Envelope, now_ms: int) -> str | None:
+        """Why this request could not be admitted now, however many humans agreed; None if only they are missing."""
+        try:
+            consent = verify_consent(self.trust, request, [], self._latest(now_ms), self.books.issuers)
+            rule, message = self._asked(consent, self.size, now_ms)
+        except Refused as refusal:
+            return refusal.reason
+        return self._authority.check(rule, message | {"consents": EVERYBODY, "consents_after": EVERYBODY})
+
     def holds(self, agent: str) -> list[str]:
         """The ids of the agent's grants from humans that are not revoked, sorted: what a request calls `before`.
 
@@ -227,6 +241,19 @@ class Replay(Resumable):
             for one in sorted(self.books.grants_of.get(agent, {}))
             if self._authority.read("grant_state", one) == LIVE and self.books.grants[one].parent is None
         ]
+
+    def counting(self, proposal: Proposal, now_ms: int) -> list[tuple[Envelope, Human]]:
+        """The approvals of a proposal that count now: who was removed, or whose key was flagged, approves no more."""
+        found = []
+        asked, now_ms = proposal.asked, self._latest(now_ms)
+        for value, human in proposal.approvals:
+            one = envelope_from_value(dict(value))
+            try:
+                verify_consent(self.trust, asked, [one], now_ms, self.books.issuers)
+            except Refused:
+                continue
+            found.append((one, human))
+        return found
 
     def stands(self, index: int) -> bool:
         """True unless what this entry gave rests on a key that was compromised then, as far as is known by now."""
@@ -309,7 +336,42 @@ class Replay(Resumable):
             named = asked["body"]["grant"] if kind == "call-approval" else asked[about.get(kind, "id")]
             self.books.acts[index] = Act(kind, str(named), bars)
         self._reform(consent, message)
+        if consent.digest in self.books.proposals:
+            proposal = self.books.proposals[consent.digest]
+            self.books.proposals[consent.digest] = replace(proposal, applied=index)
         return consent
+
+    def _proposed(self, index: int, said: Mapping[str, Any]) -> None:
+        request = envelope_from_value(said["request"])
+        consent = verify_consent(self.trust, request, [], self._latest(said["at_ms"]), self.books.issuers)
+        asked, kind = consent.statement.predicate, consent.statement.kind
+        if consent.act is None:
+            raise Refused("one-is-enough")
+        if request.digest in self.books.proposals or self._authority.read("used", asked["id"]):
+            raise Refused("request-replayed")
+        self.books.proposals[request.digest] = Proposal(
+            index,
+            request.digest,
+            said["request"],
+            kind,
+            asked["id"],
+            asked["agent"],
+            consent.initiator,
+            asked["expires_ms"],
+        )
+
+    def _seconded(self, index: int, said: Mapping[str, Any]) -> None:
+        proposal = self.books.proposals.get(said["request_sha256"])
+        if proposal is None:
+            raise Refused("proposal-unknown")
+        if proposal.applied >= 0:
+            raise Refused("request-replayed")
+        approvals = [one for one, _ in self.counting(proposal, said["at_ms"])] + [envelope_from_value(said["approval"])]
+        now_ms = self._latest(said["at_ms"])
+        consent = verify_consent(self.trust, proposal.asked, approvals, now_ms, self.books.issuers)
+        last = (said["approval"], consent.signatories[-1].human)
+        made = replace(proposal, approvals=(*proposal.approvals, last))
+        self.books.proposals[proposal.digest] = made
 
     def _bars(self, consent: Consent) -> tuple[tuple[int, tuple[Signatory, ...]], ...]:
         """The quorums that a request meets, with who counted for each; none for what takes away."""
@@ -534,6 +596,7 @@ class Replay(Resumable):
 
     def _started(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["launch"])
+        require_seen(said, self.trust.services["monitor"])
         message = {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
         digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
         self._authority.apply("start", message | digests)
@@ -743,6 +806,8 @@ _RULE_OF: Final[Mapping[str, str]] = {
 _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent | None]]] = {
     "service-started": Replay._nothing,
     "admitted": Replay._admitted,
+    "proposed": Replay._proposed,
+    "seconded": Replay._seconded,
     "refused": Replay._nothing,
     "canary-challenge": Replay._challenge,
     "started": Replay._started,

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import pairwise
-from types import NoneType, UnionType
 from typing import Any, Final, Self, Union, get_args, get_origin, get_type_hints
 
 from .authority import Authority
@@ -44,6 +43,7 @@ VOUCHING: Final = frozenset(role for role, kinds in VOICES.items() if "snapshot"
 _PARTS: Final = ("trust", "people", "books", "authority", "times", "kinds", "ids", "tree")
 _ROLES: Final = tuple(VOICES)
 _ID: Final = 17
+_SEVERAL: Final = (Union, type(int | None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +211,10 @@ def _read(kind: Any, value: Any) -> tuple[Any, Any, tuple[Any, ...]]:
     """A type without its aliases; where it is of several, None or the other; what it is made of."""
     while hasattr(kind, "__supertype__"):
         kind = kind.__supertype__
-    if get_origin(kind) in (Union, UnionType):
+    if get_origin(kind) in _SEVERAL:
         if value is None:
             return None, None, ()
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        (kind,) = (one for one in get_args(kind) if one is not type(None))
         return _read(kind, value)
     form, inner = get_origin(kind), get_args(kind)
     records = form is abc.Mapping and is_dataclass(inner[1])

@@ -290,6 +290,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
     ),
     "admitted": _said(request=document, approvals=each(document, 16)),
     "refused": _said(submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)),
+    "proposed": _said(request=document),
+    "seconded": _said(request_sha256=digest, approval=document),
     "issuer-keys": _said(issuer=text(255), keys=each(_issuer_key, 32)),
     "issuer-keys-seen": _said(issuer=text(255), keys=each(_issuer_key, 32)),
     "started": _said(
@@ -306,7 +308,16 @@ SHAPES: Final[Mapping[str, Shape]] = {
         uid=count,
         posture=document,
         probes=each(_probe_result, 128),
+        held=document,
         quote=maybe(_quote),
+    ),
+    "held": _said(
+        launch=index,
+        agent=agent,
+        account_sha256=digest,
+        pid=pid,
+        posture=document,
+        differences=each(_difference, 64),
     ),
     "launch-refused": _said(
         launch=index,
@@ -436,7 +447,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 #: Which kinds each service may say in the log. The ledger itself has no voice.
 VOICES: Final[Mapping[str, frozenset[str]]] = {
-    "controller": frozenset({"service-started", "admitted", "refused", "issuer-keys", "snapshot"}),
+    "controller": frozenset(
+        {"service-started", "proposed", "seconded", "admitted", "refused", "issuer-keys", "snapshot"}
+    ),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
     "gateway": frozenset(
         {"service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"}

@@ -1,7 +1,8 @@
 """The gateway's process: takes agents' pipes from the node, serves MCP on them, mediates every effect.
 
-Decides that a pipe belongs to the launch that the node names: only the node's user can hand one over, and the launch
-must stand in the log as started, for that agent. An agent is never asked who it is.
+Decides that a pipe belongs to the launch that the node names: only the node's user can hand one over, for a launch
+that the log admits, and nothing is read from it before the launch stands in the log as started, for that agent. An
+agent is never asked who it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from ironbound.core.authority import STARTED
+from ironbound.core.authority import ADMITTED, STARTED
 from ironbound.core.canonical import FormatError, Value, canonical
 from ironbound.core.keys import PrivateKey
 from ironbound.core.replay import Entry, Launch
@@ -31,14 +32,28 @@ from .surface import announced
 
 ATTACH_TIMEOUT_S: Final = 5.0
 MAX_ATTACH: Final = 4096
+#: Seconds for which a pipe is kept until its launch has started.
+START_TIMEOUT_S: Final = 60.0
 #: Seconds between two looks whether an agent's input changed.
 INPUT_S: Final = 0.25
 #: Seconds that sessions have to end when the gateway stops.
 CLOSE_S: Final = 5.0
 
 
+_DECIDED: Final = frozenset({"started", "launch-refused", "exited"})
+
+
 class AttachRefused(Exception):
     """The pipe is not taken; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A pipe whose launch has not started yet; `started`: whether it did."""
+
+    launch: Launch
+    pipe: socket.socket
+    started: asyncio.Future[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,7 @@ class Gateway:
         self._log = log
         self._credentials = credentials
         self._sessions: dict[int, Attached] = {}
+        self._kept: dict[int, Kept] = {}  # by launch
         self._tasks: set[asyncio.Task[None]] = set()
         self.intents = Intents(log)
 
@@ -66,6 +82,9 @@ class Gateway:
         if entry.void is not None:
             return
         self.intents.entered(entry)
+        kept = self._kept.get(entry.predicate.get("launch", -1)) if entry.kind in _DECIDED else None
+        if kept is not None and not kept.started.done():
+            kept.started.set_result(entry.kind == "started")
         if entry.kind in ("delegated", "dropped"):
             self._tools_changed()
         elif entry.kind == "admitted" and entry.consent is not None:
@@ -118,49 +137,68 @@ class Gateway:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
 
     async def _accept(self, link: socket.socket) -> None:
-        pipe: socket.socket | None = None
+        kept: Kept | None = None
         try:
             with link:
                 try:
-                    pipe, attached = await self._attach(link)
+                    kept = await self._attach(link)
                     answer: dict[str, Value] = {"ok": True}
                 except (AttachRefused, FormatError, LogUnavailable, DeploymentError) as error:
                     answer = {"ok": False, "code": "attach-refused", "message": str(error)[:500]}
                 body = canonical(answer)
                 await asyncio.get_running_loop().sock_sendall(link, len(body).to_bytes(4, "big") + body)
-            if answer["ok"] is True and pipe is not None:
-                await self._serve(pipe, attached)
+            if kept is not None and await self._started(kept):
+                await self._serve(kept.pipe, kept.launch)
         except OSError:
             return  # the node went away in the middle; the agent's pipe closes with it
         finally:
-            if pipe is not None:
-                pipe.close()
+            if kept is not None:
+                self._forget(kept)
+                kept.pipe.close()
 
-    async def _attach(self, link: socket.socket) -> tuple[socket.socket, Launch]:
+    async def _started(self, kept: Kept) -> bool:
+        """Wait until the log says that the launch started; False if it says that it will not, or nothing in time."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                return await kept.started
+        except TimeoutError:
+            return False
+
+    def _forget(self, kept: Kept) -> None:
+        if self._kept.get(kept.launch.index) is kept:
+            del self._kept[kept.launch.index]
+
+    async def _attach(self, link: socket.socket) -> Kept:
         peer = struct.unpack("iII", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
         if peer != self._deployment.uid("node"):
             raise AttachRefused(f"only the node hands over pipes, not user {peer}")
-        link.settimeout(ATTACH_TIMEOUT_S)
-        data, descriptors = await asyncio.to_thread(_receive, link)
         link.setblocking(False)
+        try:
+            async with asyncio.timeout(ATTACH_TIMEOUT_S):
+                data, descriptors = await _receive(link)
+        except TimeoutError:
+            raise AttachRefused("nothing came in time") from None
         pipes = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         try:
             if len(pipes) != 1:
                 raise AttachRefused(f"expected one pipe, got {len(pipes)}")
             asked = decode_body(data, limit=MAX_ATTACH)
-            if asked.keys() != {"op", "launch", "started", "agent"} or asked["op"] != "attach":
-                raise AttachRefused("expected op, launch, started and agent")
-            started, index = asked["started"], asked["launch"]
-            if type(started) is not int or type(index) is not int:
-                raise AttachRefused("launch and started are indexes")
-            await self._log.caught_up(started + 1, ATTACH_TIMEOUT_S)
+            if asked.keys() != {"op", "launch", "agent"} or asked["op"] != "attach":
+                raise AttachRefused("expected op, launch and agent")
+            index = asked["launch"]
+            if type(index) is not int:
+                raise AttachRefused("a launch is an index")
+            await self._log.caught_up(index + 1, ATTACH_TIMEOUT_S)
             launch = self._log.replay.books.launches.get(index)
             state = self._log.replay.authority.read("launch_state", index)
-            if launch is None or state != STARTED or launch.started != started or launch.agent != asked["agent"]:
-                raise AttachRefused("the log has no such started launch")
-            if index in self._sessions:
-                raise AttachRefused("this launch has its session already")
-            return pipes.pop(), launch
+            if launch is None or state not in (ADMITTED, STARTED) or launch.agent != asked["agent"]:
+                raise AttachRefused("the log has no such launch that waits or runs")
+            if index in self._sessions or index in self._kept:
+                raise AttachRefused("this launch has its pipe already")
+            kept = self._kept[index] = Kept(launch, pipes.pop(), asyncio.get_running_loop().create_future())
+            if state == STARTED:
+                kept.started.set_result(True)
+            return kept
         finally:
             for one in pipes:
                 one.close()
@@ -172,6 +210,7 @@ class Gateway:
         reader, writer = await asyncio.open_connection(sock=pipe)
         session = Session(reader, writer, launch.agent, mediator, limits)
         self._sessions[launch.index] = Attached(launch, session, mediator)
+        self._kept.pop(launch.index, None)
         try:
             await session.run()
         finally:
@@ -179,22 +218,34 @@ class Gateway:
             await mediator.close()
 
 
-def _receive(link: socket.socket) -> tuple[bytes, list[int]]:
-    """One frame with the descriptors that came along; blocking, with the socket's timeout."""
+async def _receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """One frame with the descriptors that came along; the link does not block."""
+    loop = asyncio.get_running_loop()
+    await _readable(link)
     data, descriptors, _, _ = socket.recv_fds(link, MAX_ATTACH + 4, 4)
     try:
         while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
             if len(data) > MAX_ATTACH:
                 raise AttachRefused("too long")
-            more = link.recv(MAX_ATTACH)
+            more = await loop.sock_recv(link, MAX_ATTACH)
             if not more:
                 raise AttachRefused("ended too early")
             data += more
-    except (AttachRefused, OSError):
+    except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
     return data[4 : 4 + int.from_bytes(data[:4], "big")], list(descriptors)
+
+
+async def _readable(link: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(link.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(link.fileno())
 
 
 async def main(deployment: Deployment, key: PrivateKey) -> None:

@@ -138,20 +138,20 @@ class Cages:
             return ()
         return limit_files(f"ironbound-{self._deployment.trust.deployment}/{said['launch']}")
 
-    def use_files(self, index: int, said: Mapping[str, Any], sample: Value) -> list[Difference]:
+    def use_files(self, launch: int, said: Mapping[str, Any], sample: Value) -> list[Difference]:
         """Name the files that a started launch runs from; the differences are those that changed already."""
         if not isinstance(sample, dict):
             return []
         family = family_of(self._config(said["config_sha256"]))
         if family in (NATIVE, MICROVM):
             runtime = self.host["runtimes"][said["runtime"]]
-            self.files.use(index, runtime["binary"], runtime["sha256"])
+            self.files.use(launch, runtime["binary"], runtime["sha256"])
         if family == NATIVE:  # a virtual machine's image is in a sealed memory file
-            self.files.use_image(index, self._approval(said).rootfs)
+            self.files.use_image(launch, self._approval(said).rootfs)
         mapped = sample.get("mappings")
         if family != WASM or not isinstance(mapped, list):
             return []
-        return self.files.use_mapped(index, said["pid"], frozenset(str(one) for one in mapped))
+        return self.files.use_mapped(launch, said["pid"], frozenset(str(one) for one in mapped))
 
     def sample(self, said: Mapping[str, Any], *, running: bool, filters: bool) -> Value:
         """How the launch's process looks now; `filters`: the installed ones too, for which each thread is stopped.

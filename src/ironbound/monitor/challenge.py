@@ -10,11 +10,7 @@ Rule 1: the nonce is drawn after a fresh witnessed checkpoint, and the challenge
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import socket
-import struct
-import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
@@ -25,7 +21,6 @@ from ironbound.core.replay import Entry
 from ironbound.core.request import head_of
 from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
-from ironbound.wire.frames import receive_frame, send_frame
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable, fresh_id, now_ms
 
 from .schedule import Schedule, family_of_probe
@@ -85,7 +80,7 @@ class Challenges:
             return sorted(digest for digest, approved in profiles.items() if approved.name == profile)
         return sorted(profiles) if every else self.in_use()
 
-    def _canaries(self, configs: Iterable[str]) -> list[tuple[str, str, str]]:
+    def canaries(self, configs: Iterable[str]) -> list[tuple[str, str, str]]:
         """Each configuration with each approved canary for its family: config, module, probe."""
         modules = self._log.replay.books.modules
         return [
@@ -159,34 +154,6 @@ class Challenges:
             for task in tasks:
                 task.cancel()
 
-    async def serve(self, path: str) -> asyncio.Server:
-        """Take `canary-run` on a Unix socket, from root or our own user; it gives nobody any power."""
-        if os.path.exists(path):
-            os.unlink(path)
-        server = await asyncio.start_unix_server(self._asked, path)
-        os.chmod(path, 0o666)
-        return server
-
-    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(5.0):
-                question: Any = await receive_frame(reader, limit=4096)
-            if _peer(writer) not in (0, os.getuid()):
-                await send_frame(writer, {"ok": False, "code": "peer-mismatch"})
-            elif not _is_question(question):
-                await send_frame(writer, {"ok": False, "code": "frame-invalid"})
-            else:
-                work = self._canaries(self.chosen(question["every"], question["profile"]))
-                await send_frame(writer, {"ok": True, "total": len(work)})
-                async for result in self.everything(work):
-                    await send_frame(writer, {"ok": True, "result": dict(result)})
-                await send_frame(writer, {"ok": True, "done": True})
-        except (OSError, FormatError, TimeoutError, LogUnavailable, AppendRefused) as error:
-            # The asker sees the connection end before `done`, and is told to look here.
-            sys.stderr.write(f"monitor: canary run broken off: {type(error).__name__}: {error}\n")
-        finally:
-            writer.close()
-
     def _result(self, probe: str, config: str, verdict: str, refusal: str, entry: int) -> Mapping[str, Any]:
         known = self._config(config)
         return {
@@ -197,20 +164,3 @@ class Challenges:
             "refusal": refusal,
             "entry": entry,
         }
-
-
-def _is_question(value: Any) -> bool:
-    """Whether a frame asks for canaries: of the profiles in use, of every approved one, or of one by its name."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"op", "every", "profile"}
-        and value["op"] == "canary-run"
-        and isinstance(value["every"], bool)
-        and (value["profile"] is None or isinstance(value["profile"], str))
-    )
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user at the other end."""
-    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("iII", raw)[1])

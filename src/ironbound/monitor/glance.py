@@ -60,7 +60,7 @@ class Glance:
         self._turn = 0
         try:
             self._folder = os.open(f"/proc/{pid}", _FOLDER)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # ESRCH where it ends between the lookup and the permission
             raise ProcessGone(f"process {pid} has ended") from None
         try:
             self._open(pid_start, limit_files or ())

@@ -12,6 +12,7 @@ from ironbound.wire.keeping import Keeper
 from ironbound.wire.log import Log
 from ironbound.wire.service import announce, ready, until_stopped
 
+from .asked import Asked
 from .challenge import Challenges
 from .events import ProcessEvents
 from .watch import Watch
@@ -36,7 +37,7 @@ async def main(
     archive = Archive(log, "monitor")
     await log.start()
     Keeper(log, "monitor", keeps=False)
-    server = await challenges.serve(deployment.socket("monitor"))
+    server = await Asked(deployment, watch, challenges).serve(deployment.socket("monitor"))
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:

@@ -1,13 +1,14 @@
-"""Watches every sandbox: looks at each as soon as it is started and again and again, and says what it saw.
+"""Watches every sandbox: looks at each while it is held and again and again, and says what it saw.
 
 Decides what is drift: a posture that differs from the expected one, a process that no entry accounts for, an entry
 whose process is gone. It derives the expected posture itself from the approved configuration's bytes; the node's
 word is compared, never taken. On drift it orders the stop; the node obeys, and the order is in the log. What the node
 does not end in time the monitor ends itself (`stopper`).
 
-Rule 1: the first sample of a launch is said before the agent's first instruction; the node waits for it.
+Rule 1: the first look at a launch is at the held sandbox. Its signed word goes to the node, whose `started` has no
+        effect without it.
 Rule 2: a drift is said once, with all its differences, and its stop is ordered at once.
-Rule 3: no look and no stop waits for the log, but for the first look of a launch, which the launch waits for.
+Rule 3: no look and no stop waits for the log, but the first look of a launch, which waits for its admission.
 Rule 4: an event of the kernel leads to a look at the process concerned at once; the rounds go on beside.
 """
 
@@ -19,8 +20,11 @@ import random
 from collections.abc import Mapping, Set
 from typing import Any, Final
 
+from ironbound.core.authority import ADMITTED
 from ironbound.core.cage import compare_cage
 from ironbound.core.canonical import FormatError, Value
+from ironbound.core.envelope import Envelope
+from ironbound.core.held import KIND, account_digest, require_account
 from ironbound.core.posture import Difference
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
@@ -48,12 +52,18 @@ IMAGES_S: Final = 30.0
 REPEAT_S: Final = 600.0
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 5.0
+#: Seconds that the admission of a held sandbox may take to be folded here.
+HELD_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
 HELD_NATIVE: Final = 4
 #: Seconds between two whole looks at one container.
 AGAIN_S: Final = 0.05
 #: Glances after which others get their turn in this process.
 AT_ONCE: Final = 16
+
+
+class NotHeld(Exception):
+    """There is no such sandbox to look at."""
 
 
 class Watch:
@@ -68,6 +78,8 @@ class Watch:
         self._by_pid: dict[int, Watched] = {}
         #: Launches that are admitted and not started yet, with how many processes each may have by now.
         self._coming: dict[int, int] = {}
+        #: How often this process attached to threads of a process and has not let go.
+        self._attached: dict[int, int] = {}
         self._uids = deployment.sandbox_uids
         self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
         self._outbox = Outbox(log)
@@ -90,41 +102,54 @@ class Watch:
             zygote = (measured["zygote_pid"], measured["zygote_start"])
             self._reconciler.zygote = self._drifts.stopper.zygote = zygote
         elif entry.kind == "started":
-            native = self._cages.may_be_native(said["config_sha256"])
-            watched = Watched(entry.index, said, native=native)
             self._coming.pop(said["launch"], None)
-            self._watched[entry.index] = self._by_pid[said["pid"]] = watched
-            if self._running:
-                self._outbox.begin(self._look(watched))
+            self._started(entry.index, said)
         elif entry.kind == "exited":
-            self._forget(said["started"])
-        elif entry.kind == "observed" and said["started"] in self._watched:
-            self._watched[said["started"]].observed = True
+            self._forget(said["launch"])
         elif entry.kind == "launch-refused":
             self._coming.pop(said["launch"], None)
+            self._forget(said["launch"])
         elif entry.index in self._log.replay.books.launches:
             config = self._log.replay.books.launches[entry.index].config
             self._coming[entry.index] = HELD_NATIVE if self._cages.may_be_native(config) else 1
         else:
             self._drifts.entered(entry)
 
-    def _forget(self, started: int) -> None:
-        watched = self._watched.pop(started, None)
+    def _started(self, index: int, said: Mapping[str, Any]) -> None:
+        watched = self._watched.get(said["launch"])
+        if watched is not None and account_digest(watched.said) == account_digest(said):
+            watched.index = index
+            watched.leaf = sample_leaf(index, watched.sample)
+            self._pulse.sampled(watched.leaf)
+            return
+        watched = self._begin(index, said)  # another monitor's look stands in it, before this one began
+        if self._running:
+            self._outbox.begin(self._look(watched))
+
+    def _begin(self, index: int | None, said: Mapping[str, Any]) -> Watched:
+        self._forget(said["launch"])
+        watched = Watched(index, said, native=self._cages.may_be_native(said["config_sha256"]))
+        self._watched[said["launch"]] = self._by_pid[said["pid"]] = watched
+        return watched
+
+    def _forget(self, launch: int) -> None:
+        watched = self._watched.pop(launch, None)
         if watched is None:
             return
         watched.close()
-        self._cages.files.forget(started)
+        self._cages.files.forget(launch)
         pid, pid_start = watched.said["pid"], watched.said["pid_start"]
         if self._by_pid.get(pid) is watched:
             del self._by_pid[pid]
         self._reconciler.namespaces.pop(pid, None)
+        self._attached.pop(pid, None)
         if not watched.drifted:  # else whoever ends it lets go
             self._drifts.stopper.let_go(pid, pid_start)
 
     async def run(self) -> None:
         """Look at new launches at once, at all of them in turn, for ever."""
         self._running = True
-        self._drifts.resume(self._watched)
+        self._drifts.resume({one.index: one for one in self._watched.values() if one.index is not None})
         for watched in list(self._watched.values()):
             self._outbox.begin(self._look(watched))
         loop = asyncio.get_running_loop()
@@ -149,7 +174,8 @@ class Watch:
         for event in events:
             strangers = self._concerns(event, touched) or strangers
         if lost:  # whatever it was, everything is looked at
-            touched = {one.index: one for one in self._watched.values()}
+            touched = dict(self._watched)
+            self._attached.clear()
         for watched in touched.values():
             if not watched.queued and watched.expected is not None:
                 watched.queued = True
@@ -159,29 +185,38 @@ class Watch:
 
     def _concerns(self, event: Event, touched: dict[int, Watched]) -> bool:
         """Note the sandbox that an event is about; True if it may be about a process without an entry."""
-        own = event.what == PTRACE and event.other == os.getpid()
-        if own:
+        if event.what == PTRACE and self._is_own(event):
             return False
         self._reconciler.forget((event.tgid,))
         watched = self._of(event.tgid)
         if watched is None and event.what == FORK:
             watched = self._of(event.other)
             if watched is not None:
-                touched[watched.index] = watched
+                touched[watched.said["launch"]] = watched
                 if watched.native:
                     self._reconciler.members[event.tgid] = watched.said["launch"]
                 return not watched.native
         if watched is not None and event.what in (FORK, EXEC, UID, GID, PTRACE, COREDUMP, EXIT):
-            touched[watched.index] = watched
+            touched[watched.said["launch"]] = watched
         became = event.what == UID and self._uids is not None and event.other in self._uids
         return became and watched is None
+
+    def _is_own(self, event: Event) -> bool:
+        """Whether this process attached to a thread of that one, or let go of it."""
+        attached = self._attached.get(event.tgid, 0)
+        if event.other == os.getpid():
+            self._attached[event.tgid] = attached + 1
+            return True
+        if event.other or not attached:
+            return False
+        self._attached[event.tgid] = attached - 1
+        return True
 
     def _of(self, pid: int) -> Watched | None:
         """The launch that a process belongs to, as far as is known."""
         watched = self._by_pid.get(pid)
         if watched is None and (launch := self._reconciler.members.get(pid)) is not None:
-            started = self._log.replay.books.launches[launch].started
-            watched = self._watched.get(started)
+            watched = self._watched.get(launch)
         return watched
 
     # The files on disk
@@ -201,20 +236,20 @@ class Watch:
             self._changed(await asyncio.to_thread(self._cages.files.changed_images))
 
     def _changed(self, found: Mapping[int, list[Difference]]) -> None:
-        for index, differences in found.items():
-            watched = self._watched.get(index)
+        for launch, differences in found.items():
+            watched = self._watched.get(launch)
             if watched is not None and not watched.drifted:
                 watched.drifted = True
                 said = watched.said
                 listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
-                self._drifts.found("file-changed", index, said["launch"], said["pid"], said["pid_start"], listed)
+                self._drifts.found("file-changed", watched.index, launch, said["pid"], said["pid_start"], listed)
 
     # The rounds
 
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_S * (1 + JITTER * (2 * random.random() - 1)))
-            everybody = list(self._watched.values())
+            everybody = [one for one in self._watched.values() if one.index is not None]
             random.shuffle(everybody)
             for number, watched in enumerate(everybody):
                 if watched.expected is not None and not watched.drifted and not self._is_unchanged(watched):
@@ -226,9 +261,8 @@ class Watch:
             self._changed(self._cages.files.changed_files())
             if asyncio.get_running_loop().time() - self._images_at > IMAGES_S and not self._checking.locked():
                 self._outbox.begin(self._check_images())
-            self._pulse.agents = len(self._watched)
-            running = {one.said["launch"] for one in self._watched.values()}
-            self._pulse.leftovers = self._reconciler.leftovers(running | self._coming.keys())
+            self._pulse.agents = len(everybody)
+            self._pulse.leftovers = self._reconciler.leftovers(self._watched.keys() | self._coming.keys())
             self._pulse.processes = self._reconciler.processes
 
     def _is_unchanged(self, watched: Watched) -> bool:
@@ -244,50 +278,91 @@ class Watch:
         """The processes of a launch beside its first."""
         return self._reconciler.beside.get(watched.said["launch"], frozenset()) if watched.native else frozenset()
 
+    async def held(self, account: Value) -> Envelope:
+        """A look at the sandbox that the node holds and gives this account of, signed; it is watched from now on.
+
+        NotHeld where there is nothing to look at, FormatError where it is no account.
+        """
+        said = require_account(account)
+        index, agent, pid = said["launch"], said["agent"], said["pid"]
+        known = self._by_pid.get(pid)
+        if known is not None and known.index is not None:
+            raise NotHeld("the process has its start already")
+        try:
+            await self._log.caught_up(index + 1, HELD_S)
+            launch = self._log.replay.books.launches.get(index)
+            state = self._log.replay.authority.read("launch_state", index)
+            asked = (agent, said["module_sha256"], said["config_sha256"])
+            if launch is None or state != ADMITTED or asked != (launch.agent, launch.module, launch.config):
+                raise NotHeld("launch-not-admitted")
+            watched = self._begin(None, said)
+            async with self._looking:
+                sample, differences = await self._whole(watched)
+        except ProcessGone as error:
+            self._forget(index)
+            raise NotHeld(str(error)) from error
+        except LogUnavailable as error:
+            raise NotHeld(str(error)) from error
+        if differences:
+            self._drifts.found("posture-differs", None, index, pid, said["pid_start"], differences)
+        subjects = (Subject("module", launch.module), Subject("profile", launch.config))
+        fields = {"launch": index, "agent": agent, "account_sha256": account_digest(said), "pid": pid}
+        return self._log.signed(KIND, subjects, fields | {"posture": sample, "differences": differences})
+
     async def _look(self, watched: Watched) -> None:
-        """A whole look, and what follows from it."""
+        """A whole look at what was looked at before, or was started under another monitor; and what follows from it."""
         if watched.native and watched.looked:
             # Many events at once, of an agent that starts many processes, are one look.
             await asyncio.sleep(watched.looked + AGAIN_S - asyncio.get_running_loop().time())
         async with self._looking:
             watched.queued = False
-            if watched.drifted or watched.index not in self._watched:
+            said = watched.said
+            if watched.drifted or self._watched.get(said["launch"]) is not watched:
                 return
-            said, now = watched.said, asyncio.get_running_loop().time()
-            is_first = watched.spoken is None
+            spoken = watched.spoken
             try:
-                if watched.expected is None:
-                    watched.limit_files = self._cages.limit_files(said)
-                    watched.expected = self._cages.expected(said)
-                running = watched.observed or not is_first
-                sample = await asyncio.to_thread(self._sample, watched, running=running)
-                differences = list(compare_cage(watched.expected, sample, running=running))
-                differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
-                differences += self._misplaced(said)
-                if is_first:
-                    differences += await asyncio.to_thread(self._cages.use_files, watched.index, said, sample)
+                sample, differences = await self._whole(watched)
             except ProcessGone:
                 self._outbox.begin(self._gone(watched))
                 return
-            except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
-                sample = {}
-                differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
-            if watched.index not in self._watched:  # it was over meanwhile
-                watched.close()
-            watched.looked = now
-            watched.leaf = sample_leaf(watched.index, sample)
-            self._pulse.sampled(watched.leaf)
-            listed = [one.as_value() for one in differences[:MAX_DIFFERENCES]]
-            speaks = watched.spoken is None or now - watched.spoken > REPEAT_S or bool(differences)
-            watched.spoken = now if speaks else watched.spoken
-            watched.drifted = bool(differences)
+            if watched.index is not None:
+                watched.leaf = sample_leaf(watched.index, sample)
+                self._pulse.sampled(watched.leaf)
+            speaks = spoken is None or watched.looked - spoken > REPEAT_S or bool(differences)
+            watched.spoken = watched.looked if speaks else spoken
         if differences:
-            self._drifts.found("posture-differs", watched.index, said["launch"], said["pid"], said["pid_start"], listed)
-        if speaks:
-            self._outbox.begin(self._say_observed(watched, sample, listed))
+            self._drifts.found(
+                "posture-differs", watched.index, said["launch"], said["pid"], said["pid_start"], differences
+            )
+        if speaks and watched.index is not None:
+            self._outbox.begin(self._say_observed(watched, sample, differences))
 
-    def _sample(self, watched: Watched, *, running: bool) -> Value:
-        """A whole sample. The filters are read when something changed since they were: reading stops the process."""
+    async def _whole(self, watched: Watched) -> tuple[Value, list[Value]]:
+        """A whole sample and what differs in it. Raises ProcessGone."""
+        said, now = watched.said, asyncio.get_running_loop().time()
+        is_first, running = watched.spoken is None, watched.index is not None
+        try:
+            if watched.expected is None:
+                watched.limit_files = self._cages.limit_files(said)
+                watched.expected = self._cages.expected(said)
+            sample, changed = await asyncio.to_thread(self._sample, watched, running=running, is_first=is_first)
+            differences = [*compare_cage(watched.expected, sample, running=running), *changed]
+            differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
+            differences += self._misplaced(said)
+        except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
+            sample = {}
+            differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
+        if self._watched.get(said["launch"]) is not watched:  # it was over meanwhile
+            watched.close()
+        watched.looked, watched.sample, watched.drifted = now, sample, bool(differences)
+        watched.spoken = now if is_first else watched.spoken
+        return sample, [one.as_value() for one in differences[:MAX_DIFFERENCES]]
+
+    def _sample(self, watched: Watched, *, running: bool, is_first: bool) -> tuple[Value, list[Difference]]:
+        """A whole sample, and at the first look the files that changed on disk already.
+
+        The filters are read when something changed since they were: reading stops the process.
+        """
         said = watched.said
         held = self._drifts.stopper.hold(said["pid"], said["pid_start"])
         seen = watched.glanced(self._beside(watched), thorough=self._events is None)
@@ -296,7 +371,7 @@ class Watch:
         asked = self._deployment.separated and (watched.filters is None or seen != watched.seen)
         sample = self._cages.sample(said, running=running, filters=asked)
         watched.keep(sample, seen, asked=asked)
-        return sample
+        return sample, self._cages.use_files(said["launch"], said, sample) if is_first else []
 
     def _misplaced(self, said: Mapping[str, Any]) -> list[Difference]:
         """Every sandbox has a user of its own, from the range that is for sandboxes."""
@@ -319,7 +394,10 @@ class Watch:
         )
 
     async def _gone(self, watched: Watched) -> None:
-        """The process has ended, and its exit is not in the log; a log that is away can't have it."""
+        """The process has ended, and its exit is not in the log; a log that is away can't have it. What was held and
+        never started is the node's to tell of."""
+        if watched.index is None:
+            return
         loop = asyncio.get_running_loop()
         if watched.gone_since is None:
             watched.gone_since = loop.time()
@@ -331,7 +409,7 @@ class Watch:
         except LogUnavailable:
             watched.gone_since = loop.time()
             return
-        if watched.index in self._watched and not watched.drifted:
+        if self._watched.get(watched.said["launch"]) is watched and not watched.drifted:
             watched.drifted = True
             said = watched.said
             missing: list[Value] = [{"path": "process", "expected": said["pid"], "got": None}]

@@ -15,18 +15,18 @@ from .observe import ProcessGone
 
 @dataclass(slots=True)
 class Watched:
-    """A launch that runs: what the node said of it, what it must look like, when it was last looked at and spoken of.
+    """A launch that is held or runs: what the node said of it, what it must look like, when it was last looked at and
+    spoken of.
 
-    `observed`: a look at it is in the log, also of an earlier monitor, so that the node may have released it. `seen`
-    is the glance that belongs to the latest whole look, and `leaf` that look's leaf in the heartbeat's tree.
-    `native`: it may have processes of its own; `limit_files` are then those of its control groups. `glances` are kept
-    by process, the first's and those beside it; whole looks, made in a thread, open them anew under `lock`.
+    `index`: its `started`, None while that is not in the log and the sandbox is held. `sample` is the latest whole
+    look, `seen` the glance that belongs to it, and `leaf` its leaf in the heartbeat's tree. `native`: it may have
+    processes of its own; `limit_files` are then those of its control groups. `glances` are kept by process, the first's
+    and those beside it; whole looks, made in a thread, open them anew under `lock`.
     """
 
-    index: int
+    index: int | None
     said: Mapping[str, Any]
     expected: Value = None
-    observed: bool = False
     spoken: float | None = None
     looked: float = 0.0
     gone_since: float | None = None
@@ -34,6 +34,7 @@ class Watched:
     queued: bool = False
     glances: dict[int, Glance] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
+    sample: Value = None
     seen: Seen | None = None
     filters: Value = None
     native: bool = False

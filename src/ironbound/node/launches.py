@@ -5,9 +5,10 @@ humans' signatures were verified; the controller's word counts for nothing.
 
 The order, and each step waits for the one before:
 (1) the admission stands in the log, unexpired, not stopped  (2) configuration and module by their digests
-(3) a sandbox is built and held; it tells the digests that it consumed  (4) `started` is in the log
-(5) the monitor's `observed` is in the log, without a difference  (6) the gateway holds the other end of the pipe
-(7) the agent's first instruction  (8) `exited` is in the log.
+(3) a sandbox is built and held; it tells the digests that it consumed  (4) the monitor looked at it, and signed that it
+differs in nothing  (5) `started`, which carries that look, is in the log  (6) the gateway holds the other end of the
+pipe, which it may have taken since (3) but serves from (5) on  (7) the agent's first instruction  (8) `exited` is in
+the log.
 
 Rule 1: no step is skipped, for canaries neither; what fails ends the launch, with an entry that says why.
 """
@@ -34,11 +35,10 @@ from ironbound.wire.deployment import SANDBOX_SLOTS, Deployment, DeploymentError
 from ironbound.wire.frames import receive_frame
 from ironbound.wire.log import Log, LogUnavailable, now_ms
 
+from .look import look
 from .runtime import Cell, Ended, HoldFailed, Order, Ready, Refused, Runtime
 from .tpm import Tpm, TpmError
 
-#: Seconds that the monitor has to look at a held sandbox and say what it saw.
-OBSERVE_TIMEOUT_S: Final = 10.0
 GATEWAY_TIMEOUT_S: Final = 10.0
 #: The digest of a runtime that this host lacks.
 NOBODY: Final = "0" * 64
@@ -81,8 +81,9 @@ class Launches:
         self._cells: dict[int, Cell] = {}
         self._stopped: dict[int, str] = {}
         self._slots: set[int] = set()
+        self._monitor = deployment.socket("monitor")
+        self._gateway = deployment.socket("gateway")
         self._begun: set[int] = set()
-        self._observed: dict[int, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: Fails when a launch could not be carried through to its last entry: the node must not go on.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -101,22 +102,12 @@ class Launches:
         if not task.cancelled() and task.exception() is not None and not self.failed.done():
             self.failed.set_exception(task.exception() or RuntimeError("no cause"))
 
-    def observed(self, entry: Entry) -> None:
-        """The monitor saw a held sandbox."""
-        started = self._log.replay.books.started.get(entry.predicate["started"])
-        waiting = None if started is None else self._observed.get(started["launch"])
-        if waiting is not None and not waiting.done():
-            waiting.set_result(entry.predicate)
-
     def stop(self, launch: int, why: str) -> None:
         """Kill the launch's process if it has one; a launch on its way will not get one."""
         self._stopped.setdefault(launch, why)
         cell = self._cells.get(launch)
         if cell is not None:
             cell.kill()
-        waiting = self._observed.get(launch)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)  # nobody will see it any more
 
     def stop_agent(self, agent: str, why: str) -> None:
         """The same for all launches of an agent that are not over."""
@@ -169,7 +160,6 @@ class Launches:
         finally:
             self._slots.discard(slot)
             self._cells.pop(launch.index, None)
-            self._observed.pop(launch.index, None)
 
     def _slot(self) -> int:
         for slot in range(SANDBOX_SLOTS):
@@ -200,27 +190,20 @@ class Launches:
         if isinstance(word, Refused):
             await cell.ended()
             raise HoldFailed(word.stage, "sandbox-refused", word.text)
-        failure = self._wrong(launch, word)
-        if failure is not None:
-            cell.kill()
-            await cell.ended()
-            raise failure
-        # From before the start is said, since the monitor may answer before we hear of our own entry.
-        self._observed[launch.index] = asyncio.get_running_loop().create_future()
+        taking = asyncio.create_task(self._connect(launch, channel))  # (6) is begun
         try:
-            entry = await self._say_started(launch, runtime, cell, slot, config, word)  # (4)
-        except TpmError as error:
+            failure = self._wrong(launch, word)
+            if failure is not None:
+                raise failure
+            entry = await self._say_started(launch, self._account(launch, runtime, cell, slot, config, word))
+            why = await taking if launch.index not in self._stopped else None  # (6)
+        except HoldFailed:
             cell.kill()
             await cell.ended()
-            raise HoldFailed("tpm", "tpm-unavailable", str(error)) from error
-        if entry.void is not None:
-            cell.kill()
-            await cell.ended()
-            raise HoldFailed("admission", entry.void, "the log does not let it start")
-        why = await self._seen(launch.index)  # (5)
-        if why is None and launch.index not in self._stopped:
-            why = await self._connect(launch, entry.index, channel)  # (6)
-        channel.close()
+            raise
+        finally:
+            taking.cancel()
+            channel.close()
         if why is not None:
             self._stopped.setdefault(launch.index, why)
         if launch.index not in self._stopped:
@@ -242,9 +225,10 @@ class Launches:
             return HoldFailed("admission", "launch-stopped", "stopped before it started")
         return None
 
-    async def _say_started(
+    def _account(
         self, launch: Launch, runtime: Runtime, cell: Cell, slot: int, config: bytes, word: Ready
-    ) -> Entry:
+    ) -> dict[str, Any]:
+        """What the node says of the held sandbox: what the monitor looks at it with, and what `started` says."""
         uid = self._uid(slot)
         expected = expected_cage(
             _parsed(config),
@@ -257,7 +241,7 @@ class Launches:
                 **cell.facts,
             },
         )
-        said: dict[str, Any] = {
+        return {
             "launch": launch.index,
             "agent": launch.agent,
             "module_sha256": word.module_sha256,
@@ -274,9 +258,25 @@ class Launches:
                 {"name": one.name, "verdict": one.verdict, "refusal": one.refusal[:1000]} for one in word.probes
             ],
         }
-        said["quote"] = await self._quote("started", launch, said)
+
+    async def _say_started(self, launch: Launch, account: Mapping[str, Any]) -> Entry:
+        """Steps (4) and (5). Raises HoldFailed."""
+        deployment = self._deployment
+        try:
+            held = await look(self._monitor, deployment.uid("monitor"), deployment.trust, account)  # (4)
+            said = {**account, "held": held}
+        finally:
+            if launch.index in self._stopped:  # there is nothing to look at any more
+                raise HoldFailed("admission", "launch-stopped", "stopped before it started")
+        try:
+            said["quote"] = await self._quote("started", launch, said)
+        except TpmError as error:
+            raise HoldFailed("tpm", "tpm-unavailable", str(error)) from error
         subjects = (Subject("module", launch.module), Subject("profile", launch.config))
-        return await self._log.append("started", subjects, said)
+        entry = await self._log.append("started", subjects, said)  # (5)
+        if entry.void is not None:
+            raise HoldFailed("admission", entry.void, "the log does not let it start")
+        return entry
 
     async def _quote(self, kind: str, launch: Launch, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The TPM's quote over what is about to be said, None where no key is enrolled. TpmError if it gives none."""
@@ -287,18 +287,7 @@ class Launches:
         expected = qualifying(launch.nonce, root, measurement)
         return await asyncio.to_thread(self._host.tpm.quote, measurement, expected)
 
-    async def _seen(self, launch: int) -> str | None:
-        """None once the monitor saw the held sandbox as it should be, or once it was stopped; else why not."""
-        try:
-            async with asyncio.timeout(OBSERVE_TIMEOUT_S):
-                said = await self._observed[launch]
-        except TimeoutError:
-            return "not-observed"
-        finally:
-            del self._observed[launch]
-        return "observed-differs" if said is not None and said["differences"] else None
-
-    async def _connect(self, launch: Launch, started: int, channel: socket.socket) -> str | None:
+    async def _connect(self, launch: Launch, channel: socket.socket) -> str | None:
         """Hand our end of the agent's pipe to the gateway. None once it has it, else why not."""
         try:
             async with asyncio.timeout(GATEWAY_TIMEOUT_S):
@@ -306,10 +295,8 @@ class Launches:
                 link.setblocking(False)
                 loop = asyncio.get_running_loop()
                 try:
-                    await loop.sock_connect(link, self._deployment.socket("gateway"))
-                    body = canonical(
-                        {"op": "attach", "launch": launch.index, "started": started, "agent": launch.agent}
-                    )
+                    await loop.sock_connect(link, self._gateway)
+                    body = canonical({"op": "attach", "launch": launch.index, "agent": launch.agent})
                     socket.send_fds(link, [len(body).to_bytes(4, "big") + body], [channel.fileno()])
                     reader, writer = await asyncio.open_unix_connection(sock=link)
                 except OSError:

@@ -54,8 +54,6 @@ class Orders:
                 self._launches.stop_agent(asked.predicate["agent"], "stopped")
             elif asked.kind == "key-compromised":
                 self._launches.stop_undone("key-compromised")
-        elif entry.kind == "observed":
-            self._launches.observed(entry)
         elif entry.kind == "stop-order":
             if said["launch"] is not None:
                 self._launches.stop(said["launch"], "stop-order")

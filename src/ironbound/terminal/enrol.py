@@ -1,4 +1,5 @@
-"""An operator's own key, from the file that their tool made: an SSH public key or a passkey's registration.
+"""An operator's own key: an SSH public key or a passkey's registration, from the file that their tool made, or an
+identity at a provider, in a word.
 
 Decides whether the file says what it seems to; what a signature of that key proves, each signature shows anew. No
 attestation is asked for: a registration proves nothing about the device, so nothing is taken from it but the key.
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, b64decode, parse_json
+from ironbound.core.oidc import Identity
 from ironbound.core.scheme import OperatorKey
 from ironbound.core.sshsig import SshKey, namespace_of, parse_public_line
 from ironbound.core.webauthn import Passkey, cose_key
@@ -25,7 +27,12 @@ _ELIGIBLE, _ATTESTED, _EXTENSIONS = 0x08, 0x40, 0x80
 
 
 def enrolled(word: str, deployment: str) -> OperatorKey:
-    """The key in `FILE` or `touch:FILE`, as a deployment's trust root will hold it. Stop if there is none."""
+    """The key in `FILE` or `touch:FILE`, or the identity in `ISSUER,CLIENT,SUBJECT,ACR`, as a trust root will hold it.
+
+    Stop if there is none.
+    """
+    if word.startswith(("https://", "http://")):
+        return identity(word, deployment)
     path = Path(word.removeprefix(TOUCH))
     try:
         data = read_file(path, MAX_REGISTRATION)
@@ -41,6 +48,18 @@ def enrolled(word: str, deployment: str) -> OperatorKey:
             f"{path}: {error}",
             "give a public key of ssh-keygen (ed25519 or ed25519-sk), or what credential.toJSON() gave",
         ) from error
+
+
+def identity(word: str, deployment: str) -> Identity:
+    """The identity in `ISSUER,CLIENT,SUBJECT,ACR`; Stop if it isn't one."""
+    parts = word.split(",")
+    try:
+        if len(parts) != 4:
+            raise FormatError("key-invalid", f"expected four parts, got {len(parts)}")
+        issuer, client, subject, acr = parts
+        return Identity(issuer, client, subject, acr, namespace_of(deployment))
+    except FormatError as error:
+        raise Stop(f"{word!a}: {error}", "write ISSUER,CLIENT,SUBJECT,ACR, as the provider knows them") from error
 
 
 def _base64url(value: Any) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,8 @@ from ironbound.core.canonical import Value, canonical, sha256_hex
 from ironbound.core.envelope import SigningKey, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
-from ironbound.core.scheme import OperatorKey, key_entry
+from ironbound.core.oidc import Identity
+from ironbound.core.scheme import OperatorKey, is_device, key_entry
 from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
 from ironbound.core.webauthn import Passkey
@@ -67,15 +68,20 @@ FOLDERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A human's name and their key: one made for them here, an SSH key of their own, or a passkey."""
+    """A human's name, their key (made for them here, an SSH key of their own, or a passkey), and their identity."""
 
     name: str
     key: SigningKey | Passkey
+    identity: Identity | None = None
 
     @property
     def public(self) -> OperatorKey:
         """What is enrolled of the key."""
         return self.key if isinstance(self.key, Passkey) else self.key.public
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Their keys, as the trust root holds them."""
+        return [key_entry(self.public)] + ([] if self.identity is None else [key_entry(self.identity)])
 
 
 def free_ports(count: int) -> list[int]:
@@ -112,13 +118,15 @@ def initialise(
     canary_interval_ms: int = CANARY_INTERVAL_MS,
     tpm: str | None = None,
     listen: str | None = None,
+    identities: Mapping[str, Identity] | None = None,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names, each with their own key or a passphrase.
 
     For a passphrase a key is made; it goes, encrypted, to `keys` (default: `operators/` inside). All but passkeys
     sign the trust root here, and they have to be enough for its quorum. `environment` is what the deployment is for; it
     is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled. `listen`:
-    the address on which the operator channel listens with TLS too.
+    the address on which the operator channel listens with TLS too. `identities`: operators' identities at a provider,
+    each beside a passkey or a security key.
     Raises Stop with cause and hint.
     """
     if root.exists() and any(root.iterdir()):
@@ -134,6 +142,14 @@ def initialise(
         )
     if not all(key for _, key in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
+    identities = identities or {}
+    for one in identities:
+        own = dict(operators).get(one)
+        if own is None or isinstance(own, bytes) or not is_device(own if isinstance(own, Passkey) else own.public):
+            raise Stop(
+                f"operator {one} has an identity, and no passkey or security key beside it",
+                f"enrol one: --operator {one}=FILE",
+            )
     if listen is not None:
         parse_address(listen)
     enrolment = None if tpm is None else _enrolment(tpm)
@@ -165,7 +181,7 @@ def initialise(
             write((keys or root / "operators") / f"{one}.key", made.to_pem(own), 0o400)
             people.append(Operator(one, made))
         else:
-            people.append(Operator(one, own))
+            people.append(Operator(one, own, identities.get(one)))
     services = {role: PrivateKey.generate(os.urandom(32)) for role in (*ROLES, "witness")}
     for role, key in services.items():
         user = users["monitor" if role == "witness" else role]
@@ -222,7 +238,11 @@ def _enrolment(address: str) -> dict[str, str]:
 
 
 def _roster_digest(people: Sequence[Operator]) -> Any:
-    return sha256_hex(canonical([[person.name, person.public.keyid] for person in people]))
+    return sha256_hex(canonical([[one.name, one.public.keyid, *_identity_of(one)] for one in people]))
+
+
+def _identity_of(person: Operator) -> list[Value]:
+    return [] if person.identity is None else [person.identity.keyid]
 
 
 def _trust_root(
@@ -243,7 +263,7 @@ def _trust_root(
         "deployment": name,
         "environment": environment,
         "created_ms": now_ms(),
-        "operators": [{"name": one.name, "keys": [key_entry(one.public)], "acts": list(QUORUMS)} for one in people],
+        "operators": [{"name": one.name, "keys": one.entries(), "acts": list(QUORUMS)} for one in people],
         "quorum": dict.fromkeys(QUORUMS, quorum),
         "break_glass": None,
         "services": {role: key_entry(services[role].public) for role in VOICED},

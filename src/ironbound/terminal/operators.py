@@ -16,18 +16,22 @@ import httpx
 from ironbound.core.canonical import Digest, FormatError, Value, b64decode, b64encode, canonical, parse_json
 from ironbound.core.envelope import Envelope, SigningKey, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
+from ironbound.core.oidc import Identity
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
+from ironbound.core.scheme import is_device
 from ironbound.core.sshsig import SshKey
 from ironbound.core.statement import parse_statement
+from ironbound.core.trust import TrustRoot
 from ironbound.wire.deployment import Deployment, DeploymentError, parse_address, read_file
 from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
 
 from .certificate import pinned_context
 from .enrol import enrolled
+from .login import Login, WithLogin, keys_of
 from .ssh import SshSigner
-from .voice import Stop, passphrases
+from .voice import Stop, note, passphrases
 
 #: How long a request can be approved and submitted, unless the operator says otherwise.
 REQUEST_LIFE_MS: Final = 15 * 60_000
@@ -81,10 +85,13 @@ def replayed(deployment: Deployment, listener: Callable[[Entry], None] | None = 
     return asyncio.run(fold())
 
 
-def load_keys(deployment: Deployment, folder: Path, words: Sequence[str], descriptor: int | None) -> list[SigningKey]:
+def load_keys(
+    deployment: Deployment, folder: Path, words: Sequence[str], descriptor: int | None, logins: Sequence[str] = ()
+) -> list[SigningKey]:
     """What the operators sign with: `NAME` is the key file of that name in `folder`, `NAME=FILE` an SSH private key.
 
     Passphrases are lines of the descriptor, one for each operator; without it we ask, or ssh-keygen does.
+    `logins`: who logs in at their identity provider as well, each as `NAME` or `NAME=PORT`.
     """
     named = [word.partition("=")[::2] for word in words]
     files: dict[str, bytes] = {}
@@ -108,7 +115,32 @@ def load_keys(deployment: Deployment, folder: Path, words: Sequence[str], descri
             keys.append(PrivateKey.from_pem(files[name], phrases[name]))
         except FormatError as error:
             raise Stop(f"operator {name}: the key does not open ({error.code})", "is the passphrase right?") from error
-    return keys
+    return with_logins(deployment.trust, [name for name, _ in named], keys, logins)
+
+
+def with_logins(
+    trust: TrustRoot, names: Sequence[str], keys: Sequence[SigningKey], logins: Sequence[str]
+) -> list[SigningKey]:
+    """The operators' keys, each with the login of those who log in too. Stop if somebody has nothing to log in with."""
+    ports = {name: port for name, _, port in (word.partition("=") for word in logins)}
+    for name, port in ports.items():
+        if name not in names:
+            raise Stop(f"{name} logs in and does not sign", f"an identity counts beside a key: --sign {name}=FILE")
+        if port and not (port.isdecimal() and 1024 <= int(port) < 65536):
+            raise Stop(f"{name}={port}: no port from 1024 to 65535", f"write --login {name}, or --login {name}=8765")
+    return [
+        WithLogin(key, _login(trust, name, key, int(ports[name] or 0))) if name in ports else key
+        for name, key in zip(names, keys, strict=True)
+    ]
+
+
+def _login(trust: TrustRoot, name: str, key: SigningKey, port: int) -> Login:
+    found = [one for keyid, one in trust.keys.items() if trust.humans.get(keyid) == name and isinstance(one, Identity)]
+    if len(found) != 1:
+        raise Stop(f"operator {name} has {len(found) or 'no'} identities in the trust root", "see `init --identity`")
+    if not is_device(key.public):
+        raise Stop(f"operator {name}: {REASONS['identity-alone']}", f"name the security key's file: --sign {name}=FILE")
+    return Login(name, found[0], note, port)
 
 
 def _ssh_key(deployment: Deployment, name: str, path: Path, passphrase: bytes | None) -> SshSigner:
@@ -170,12 +202,12 @@ def approve(request: Envelope, deployment: str, key: SigningKey) -> Envelope:
     """Another operator's approval of this very content."""
     expires = parse_statement(request.payload).predicate["expires_ms"]
     payload = encode_approval(request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires)
-    return sign_envelope(payload, [key])
+    return sign_envelope(payload, keys_of(key))
 
 
 def sign(payload: bytes, deployment: str, keys: Sequence[SigningKey], artifacts: Sequence[bytes]) -> Submission:
     """Signed by the first key as initiator, approved by the others."""
-    request = sign_envelope(payload, [keys[0]])
+    request = sign_envelope(payload, keys_of(keys[0]))
     approvals = tuple(approve(request, deployment, key) for key in keys[1:])
     return Submission(request, approvals, tuple(artifacts))
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from ironbound.core.canonical import FormatError
 from ironbound.core.coverage import Usage
 from ironbound.core.envelope import envelope_from_value
+from ironbound.core.held import read_held
 from ironbound.core.replay import Entry, Launch, Replay
 from ironbound.core.strength import Strength
 
@@ -79,6 +80,7 @@ class History:
     starts: dict[int, Said] = field(default_factory=dict)
     exits: dict[int, Said] = field(default_factory=dict)
     refused_launches: dict[int, Said] = field(default_factory=dict)
+    #: By start, what the monitor saw: first the held sandbox, inside the start itself.
     observed: dict[int, list[Said]] = field(default_factory=dict)
     drifts: list[Said] = field(default_factory=list)
     stop_orders: dict[int, list[Said]] = field(default_factory=dict)
@@ -188,6 +190,7 @@ class History:
 
     def _started(self, entry: Entry) -> None:
         self.starts[entry.index] = _said(entry)
+        self.observed[entry.index] = [Said(entry.index, read_held(entry.predicate["held"]))]
 
     def _exited(self, entry: Entry) -> None:
         self.exits[entry.predicate["launch"]] = _said(entry)
@@ -196,7 +199,7 @@ class History:
         self.refused_launches[entry.predicate["launch"]] = _said(entry)
 
     def _observed(self, entry: Entry) -> None:
-        self.observed.setdefault(entry.predicate["started"], []).append(_said(entry))
+        self.observed[entry.predicate["started"]].append(_said(entry))
 
     def _drift(self, entry: Entry) -> None:
         self.drifts.append(_said(entry))

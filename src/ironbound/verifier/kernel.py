@@ -17,6 +17,7 @@ KERNEL_SOURCES: Final = (
     "canonical.py",
     "constraint.py",
     "envelope.py",
+    "held.py",
     "jose.py",
     "keys.py",
     "logic.py",

@@ -55,6 +55,10 @@ def claim_c1(history: History, kept: Sequence[Kept], end_ms: int) -> Claim:
     case.counts |= {f"admitted {kind}": count for kind, count in sorted(history.admitted.items())}
     case.counts |= {f"asked by {human}": count for human, count in sorted(history.initiators.items())}
     case.counts |= {f"signatures {strength}": count for strength, count in sorted(history.strengths.items())}
+    for issuer, keys in sorted(history.replay.books.issuers.items()):
+        case.count("keys of identity providers, as two voices saw them", len(keys.confirmed()))
+        if alone := len(keys.unconfirmed()):
+            case.remark(f"{issuer}: {alone} keys are the controller's word alone, and count for nothing")
     case.counts["refused"] = history.said.get("refused", 0)
     for said in history.void.get("admitted", ()):
         case.found("request-not-authorised", said.index, f"{said.void}")

@@ -13,6 +13,7 @@ from .boundary import stop_of
 from .claims import Case, Claim
 from .history import History, Said
 
+_UNSEEN = ("not-seen", "seen-differs")
 _UNMATCHED = ("process-without-entry", "entry-without-process")
 
 
@@ -67,13 +68,13 @@ def claim_f1(history: History) -> Claim:
     case.counts["launches"] = len(history.starts)
     case.counts["observations"] = sum(len(looks) for looks in history.observed.values())
     for index, start in history.starts.items():
-        looks = history.observed.get(index, [])
-        if not looks:
-            case.found("not-observed", index, f"agent {start.says['agent']}, process {start.says['pid']}")
-        for look in looks:
+        for look in history.observed[index]:
             if (look.says["pid"], look.says["agent"]) != (start.says["pid"], start.says["agent"]):
                 text = f"observed {look.says['agent']} as process {look.says['pid']}"
                 case.found("observation-differs", look.index, text)
+    for start in history.void.get("started", ()):
+        if start.void in _UNSEEN:
+            case.found("start-unseen", start.index, f"agent {start.says['agent']}, process {start.says['pid']}")
     for look in history.void.get("observed", ()):
         case.found("observation-void", look.index, f"{look.void}")
     for drift in (*history.drifts, *history.void.get("drift", ())):

@@ -54,10 +54,12 @@ class Archive:
                 await asyncio.wait_for(self._wake.wait(), wait)
 
     async def catch_up(self) -> None:
-        """Look now, if nobody just did, and give the monitor time to confirm what is new."""
+        """Have the providers looked at after this call, once for all who wait; let the monitor confirm what is new."""
         loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         async with self._looking:
-            if loop.time() - self._looked_s >= PACE_S:
+            if self._looked_s < asked_s:
+                await asyncio.sleep(max(0.0, self._looked_s + PACE_S - loop.time()))
                 await self._look_at_all()
         deadline = loop.time() + CONFIRM_S
         while loop.time() < deadline and any(one.unconfirmed() for one in self._log.replay.books.issuers.values()):
@@ -73,10 +75,10 @@ class Archive:
             return await self._look_at_all()
 
     async def _look_at_all(self) -> bool:
-        """True if every provider could be read, and what it says stands in the log."""
+        """True if every provider could be read, and what it says stands in the log. `_looked_s`: when this began."""
+        self._looked_s = asyncio.get_running_loop().time()
         self._looked_at = self._log.replay.trust.issuers
         done = [await self._look_at(issuer) for issuer in sorted(self._looked_at)]
-        self._looked_s = asyncio.get_running_loop().time()
         return all(done)
 
     async def _look_at(self, issuer: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, b64decode, b64encode
 from ironbound.core.checkpoint import Checkpoint
-from ironbound.core.envelope import sign_envelope
+from ironbound.core.envelope import Envelope, sign_envelope
 from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.policy import PolicyUnmet
 from ironbound.core.replay import Entry, Replay
@@ -144,6 +144,21 @@ class Log:
             raise LogUnavailable(f"no head: {str(answer.get('code'))[:50]}")
         await self.caught_up(size, deadline - loop.time())
 
+    def signed(
+        self, kind: str, subjects: tuple[Subject, ...], fields: Mapping[str, Any], *, statement_id: str | None = None
+    ) -> Envelope:
+        """A statement of this service's, with an id and the time, signed; it is not said by that.
+
+        LogUnavailable without a key, FormatError if it isn't of its kind's shape.
+        """
+        if self._key is None:
+            raise LogUnavailable("this follower has no voice")
+        predicate = dict(fields)
+        predicate["id"] = statement_id or fresh_id()
+        predicate["deployment"] = self.deployment.trust.deployment
+        predicate["at_ms"] = now_ms()
+        return sign_envelope(encode_statement(kind, subjects, predicate), [self._key])
+
     async def append(
         self,
         kind: str,
@@ -158,13 +173,7 @@ class Log:
         LogUnavailable if it isn't durable and witnessed in time, AppendRefused if the ledger won't take it,
         FormatError if it isn't of its kind's shape. The same id is sent again on a retry, so nothing is said twice.
         """
-        if self._key is None:
-            raise LogUnavailable("this follower has no voice")
-        predicate = dict(fields)
-        predicate["id"] = statement_id or fresh_id()
-        predicate["deployment"] = self.deployment.trust.deployment
-        predicate["at_ms"] = now_ms()
-        data = sign_envelope(encode_statement(kind, subjects, predicate), [self._key]).encode()
+        data = self.signed(kind, subjects, fields, statement_id=statement_id).encode()
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[Entry] = loop.create_future()
         self._waiting[data] = arrived

@@ -102,6 +102,26 @@ static void ask(const char *method, const char *parameters) {
     else never_reached("no answer on the channel");
 }
 
+/* A line that is no JSON-RPC, for a reader that speaks another protocol on the same descriptor. */
+static void ask_line(const char *said) {
+    text line = {line_room, 0, sizeof line_room, NO};
+    put(&line, said);
+    put_char(&line, '\n');
+    char *answer = say(&line) ? next_answer() : 0;
+    if (answer) judge_answer(said, answer);
+    else never_reached("no answer on the channel");
+}
+
+static void ask_resource(const char *address) {
+    char room[256];
+    text parameters = {room, 0, sizeof room - 1, NO};
+    put(&parameters, "{\"uri\":");
+    put_string(&parameters, address);
+    put_char(&parameters, '}');
+    room[parameters.size] = 0;
+    ask("resources/read", room);
+}
+
 static void ask_tool(const char *name, const char *arguments) {
     char room[512];
     text parameters = {room, 0, sizeof room - 1, NO};
@@ -161,7 +181,29 @@ static void ask_each(const verb *verbs, word count) {
     for (word i = 0; i < count; i++) ask_tool(verbs[i].verb, verbs[i].parameters);
 }
 
-static void channel_operator(void) { ask_each(operator_verbs, COUNT(operator_verbs)); }
+/* Whatever an operator, the log or the protocol has a word for, as the Wasm canary `operator-verbs` says it. */
+static const char *const dictionary[] = {
+#define WORD(word) word,
+#include "../modules/operator-words.h"
+#undef WORD
+};
+
+/* The operator channel's routes, for whoever serves them here too: as lines of HTTP, and as addresses to read from. */
+static const char *const http_lines[] = {
+    "POST /requests HTTP/1.1", "GET /status HTTP/1.1", "GET /openapi.json HTTP/1.1", "PRI * HTTP/2.0",
+};
+static const char *const addresses[] = {
+    "http://controller/requests", "http://controller/status", "http://controller/openapi.json",
+    "unix:run/controller/socket",
+};
+
+static void channel_operator(void) {
+    ask_each(operator_verbs, COUNT(operator_verbs));
+    if (unreached) return;
+    for (word i = 0; i < COUNT(dictionary); i++) ask(dictionary[i], "{}");
+    for (word i = 0; i < COUNT(addresses); i++) ask_resource(addresses[i]);
+    for (word i = 0; i < COUNT(http_lines); i++) ask_line(http_lines[i]);
+}
 static void channel_configuration(void) { ask_each(configuration_verbs, COUNT(configuration_verbs)); }
 static void channel_log(void) { ask_each(log_verbs, COUNT(log_verbs)); }
 

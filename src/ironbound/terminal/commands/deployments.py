@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ironbound.core.oidc import Identity
 from ironbound.core.scheme import key_entry
 from ironbound.core.sshsig import SshKey
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.core.webauthn import Passkey
 from ironbound.terminal.arguments import JSON, PLACE, PLACED, Command, age_ms, deployment_of, option
 from ironbound.terminal.certificate import fingerprint_of
-from ironbound.terminal.enrol import TOUCH, enrolled
+from ironbound.terminal.enrol import TOUCH, enrolled, identity
 from ironbound.terminal.ssh import SshSigner
 from ironbound.terminal.voice import OK, Stop, emit, note, paint, passphrases, say
 from ironbound.wire.deployment import CHANNEL_CERTIFICATE, read_file
+from ironbound.wire.issuer import IssuerUnavailable, published_keys
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -42,6 +44,7 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.canary_interval,
         arguments.tpm,
         arguments.listen,
+        _identities(arguments.identity, name),
     )
     fingerprint = fingerprint_of(read_file(directory / CHANNEL_CERTIFICATE))
     pin = str(deployment.trust.pin)
@@ -77,6 +80,9 @@ def _people(
     if len(named) != len(words):
         raise Stop("an operator is named twice")
     own = {name: enrolled(file, deployment) for name, file in named.items() if file}
+    for name, mine in own.items():
+        if isinstance(mine, Identity):
+            raise Stop(f"operator {name} has an identity, and no key beside it", f"--operator {name}=FILE --identity …")
     asked = [name for name in named if name not in own or (descriptor is not None and isinstance(own[name], SshKey))]
     phrases = dict(zip(asked, passphrases(descriptor, asked, new=True), strict=True)) if asked else {}
     people: list[tuple[str, bytes | SshSigner | Passkey]] = []
@@ -88,6 +94,22 @@ def _people(
         else:
             people.append((name, key if isinstance(key, Passkey) else phrases[name]))
     return people
+
+
+def _identities(words: Sequence[str], deployment: str) -> dict[str, Identity]:
+    """The operators' identities, in NAME=ISSUER,CLIENT,SUBJECT,ACR."""
+    found = {}
+    for word in words:
+        name, _, rest = word.partition("=")
+        if name in found:
+            raise Stop(f"operator {name} has two identities", "one for each, or change the roster later")
+        found[name] = identity(rest, deployment)
+    for issuer in sorted({one.issuer for one in found.values()}):
+        try:
+            published_keys(issuer)
+        except IssuerUnavailable as error:
+            note(f"identity provider: {error}; controller and monitor will try again")
+    return found
 
 
 def _operator_key(arguments: argparse.Namespace) -> int:
@@ -143,6 +165,13 @@ COMMANDS: Final = (
                 metavar="NAME[=FILE]",
                 help="a human (default: you), with their own key: an SSH public key or a passkey's registration",
             ),
+            option(
+                "--identity",
+                action="append",
+                default=[],
+                metavar="NAME=ISSUER,CLIENT,SUBJECT,ACR",
+                help="an operator's identity at an OpenID provider; it counts beside their passkey or security key",
+            ),
             option("--quorum", type=int, default=1, metavar="N", help="how many humans it takes (default 1)"),
             option("--keys", type=Path, metavar="DIR", help="where the operators' keys go (default: inside)"),
             option("--passphrase-fd", type=int, metavar="N", help="passphrases, a line for each operator"),
@@ -156,7 +185,9 @@ COMMANDS: Final = (
         "ironbound operator key ~/.ssh/id_ed25519_sk.pub --deployment-id prod-1f2e3d",
         (
             option(
-                "file", metavar="FILE", help="an SSH public key or a passkey's registration; touch:FILE without PIN"
+                "file",
+                metavar="FILE",
+                help="an SSH public key or a passkey's registration; touch:FILE without PIN; ISSUER,CLIENT,SUBJECT,ACR",
             ),
             option("--deployment-id", required=True, metavar="ID", help="the deployment that it will sign for"),
         ),

@@ -22,6 +22,13 @@ SIGNED: Final = (
         metavar="NAME[=FILE]",
         help="operator, with their SSH private key if that is enrolled; the first asks, the others approve",
     ),
+    option(
+        "--login",
+        action="append",
+        default=[],
+        metavar="NAME[=PORT]",
+        help="who logs in at their identity provider as well, in a browser that comes back to this machine (at PORT)",
+    ),
     option("--keys", type=Path, metavar="DIR", help="folder of the operators' keys"),
     option("--passphrase-fd", type=int, metavar="N", help="passphrases, a line for each operator"),
     option("--ticket", default="", metavar="TEXT", help="your reference, signed with it"),
@@ -32,7 +39,7 @@ SIGNED: Final = (
 
 def _keys(arguments: argparse.Namespace, deployment: Deployment) -> list[SigningKey]:
     folder = arguments.keys or deployment.root / "operators"
-    return operators.load_keys(deployment, folder, arguments.sign, arguments.passphrase_fd)
+    return operators.load_keys(deployment, folder, arguments.sign, arguments.passphrase_fd, arguments.login)
 
 
 def settle(

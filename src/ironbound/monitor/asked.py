@@ -1,0 +1,93 @@
+"""What the monitor is asked on its Unix socket: the node asks for a look at what it holds, root for a run of canaries.
+
+Decides who may ask what, by the kernel's word for the peer's user. An answer gives nobody any power: a look is a word
+about a sandbox, and without a difference only if there is none. Frames (`wire.frames`); one question a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from typing import Any, Final
+
+from ironbound.core.canonical import FormatError, Value
+from ironbound.wire.cosigner import peer_uid
+from ironbound.wire.deployment import Deployment
+from ironbound.wire.frames import Frame, receive_frame, send_frame
+from ironbound.wire.log import AppendRefused, LogUnavailable
+
+from .challenge import Challenges
+from .watch import NotHeld, Watch
+
+#: Seconds within which a question is there, and its bytes: the account of a sandbox fits in an entry.
+QUESTION_S: Final = 5.0
+MAX_QUESTION: Final = 96 * 1024
+
+
+class Asked:
+    """The socket's two answers. `serve` listens."""
+
+    def __init__(self, deployment: Deployment, watch: Watch, challenges: Challenges) -> None:
+        self._watch, self._challenges = watch, challenges
+        self._node = deployment.uid("node")
+
+    async def serve(self, path: str) -> asyncio.Server:
+        """Listen at a path; anybody may connect."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        server = await asyncio.start_unix_server(self._answer, path, limit=MAX_QUESTION)
+        os.chmod(path, 0o666)
+        return server
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = peer_uid(writer.get_extra_info("socket"))
+        try:
+            async with asyncio.timeout(QUESTION_S):
+                question: Any = await receive_frame(reader, limit=MAX_QUESTION)
+            if isinstance(question, dict) and question.keys() == {"op", "said"} and question["op"] == "look":
+                answer = await self._look(question["said"]) if peer == self._node else _refused("peer-mismatch")
+                await send_frame(writer, answer)
+            elif not _asks_for_canaries(question):
+                await send_frame(writer, _refused("frame-invalid"))
+            elif peer not in (0, os.getuid()):
+                await send_frame(writer, _refused("peer-mismatch"))
+            else:
+                await self._run_canaries(question, writer)
+        except (OSError, FormatError, TimeoutError, LogUnavailable, AppendRefused) as error:
+            # The asker sees the connection end before its answer, and is told to look here.
+            sys.stderr.write(f"monitor: a question broken off: {type(error).__name__}: {error}\n")
+        finally:
+            writer.close()
+
+    async def _look(self, said: Value) -> Frame:
+        try:
+            return {"ok": True, "held": (await self._watch.held(said)).as_value()}
+        except NotHeld as error:
+            return _refused("not-held", str(error))
+        except FormatError as error:
+            return _refused("account-invalid", str(error))
+
+    async def _run_canaries(self, question: Any, writer: asyncio.StreamWriter) -> None:
+        challenges = self._challenges
+        work = challenges.canaries(challenges.chosen(question["every"], question["profile"]))
+        await send_frame(writer, {"ok": True, "total": len(work)})
+        async for result in challenges.everything(work):
+            await send_frame(writer, {"ok": True, "result": dict(result)})
+        await send_frame(writer, {"ok": True, "done": True})
+
+
+def _refused(code: str, message: str = "") -> Frame:
+    return {"ok": False, "code": code, "message": message[:500]}
+
+
+def _asks_for_canaries(value: Any) -> bool:
+    """Whether a frame asks for canaries: of the profiles in use, of every approved one, or of one by its name."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"op", "every", "profile"}
+        and value["op"] == "canary-run"
+        and isinstance(value["every"], bool)
+        and (value["profile"] is None or isinstance(value["profile"], str))
+    )

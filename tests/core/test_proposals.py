@@ -1,0 +1,137 @@
+"""Proposals in the log: they bind bytes, count humans, give nothing, and outlive a change of the roster correctly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
+from ironbound.core.reasons import REASONS
+from ironbound.core.replay import Replay
+from verifier.lab import Honest, digest_of, honest, key
+
+
+@pytest.fixture
+def scene() -> Honest:
+    return honest()
+
+
+def launch(scene: Honest, who: str = "ada", **fields: Any) -> Envelope:
+    about = {"agent": "newcomer", "module_sha256": scene.module, "config_sha256": scene.cage}
+    return scene.lab.request("launch-request", who, **about | fields)
+
+
+def propose(scene: Honest, request: Envelope) -> Any:
+    return scene.lab.say("controller", "proposed", request=request.as_value())
+
+
+def second(scene: Honest, request: Envelope, approval: Envelope) -> Any:
+    return scene.lab.say("controller", "seconded", request_sha256=request.digest, approval=approval.as_value())
+
+
+def void(scene: Honest, entry: Any) -> str:
+    assert entry.void in REASONS
+    return str(entry.void)
+
+
+def test_a_proposal_and_its_approvals_give_nothing(scene: Honest) -> None:
+    lab = scene.lab
+    state = lab.replay.authority.digest()
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    lab.expect(second(scene, request, lab.approval(request, "cy")))
+    assert lab.replay.authority.digest() == state
+    assert "newcomer" not in {one.agent for one in lab.replay.books.launches.values()}
+    proposal = lab.replay.books.proposals[request.digest]
+    assert [human for _, human in proposal.approvals] == ["bob", "cy"]
+    admitted = lab.expect(lab.admit(request, [envelope_from_value(dict(one)) for one, _ in proposal.approvals]))
+    assert lab.replay.books.proposals[request.digest].applied == admitted
+    assert not {"C1", "C3", "D3"} & lab.falling().keys()
+
+
+def test_who_may_propose_and_approve(scene: Honest) -> None:
+    lab = scene.lab
+    stranger = sign_envelope(launch(scene).payload, [key("stranger")])
+    assert void(scene, propose(scene, stranger)) == "signer-unknown"
+    stop = lab.request("stop", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage)
+    assert void(scene, propose(scene, stop)) == "one-is-enough"
+    request = launch(scene)
+    assert void(scene, second(scene, request, lab.approval(request, "bob"))) == "proposal-unknown"
+    lab.expect(propose(scene, request))
+    assert void(scene, propose(scene, request)) == "request-replayed"
+    assert void(scene, second(scene, request, lab.approval(request, "ada"))) == "initiator-approves"
+    forged = sign_envelope(lab.approval(request, "bob").payload, [key("stranger")])
+    assert void(scene, second(scene, request, forged)) == "signer-unknown"
+    other = launch(scene, ticket="more than was shown")
+    assert void(scene, second(scene, request, lab.approval(other, "bob"))) == "approval-for-another-request"
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    assert void(scene, second(scene, request, lab.approval(request, "bob"))) == "same-human-twice"
+    for voice in ("node", "gateway", "monitor"):
+        entry = lab.say(voice, "proposed", request=launch(scene).as_value())
+        assert void(scene, entry) == "voice-not-entitled"
+
+
+def test_what_was_admitted_is_proposed_and_approved_no_more(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(lab.admit(request, [lab.approval(request, "bob")]))
+    assert void(scene, second(scene, request, lab.approval(request, "cy"))) == "request-replayed"
+    other = launch(scene, agent="third")
+    lab.expect(lab.admit(other, [lab.approval(other, "bob")]))
+    assert void(scene, propose(scene, other)) == "request-replayed"
+
+
+def test_an_approver_who_was_removed_counts_no_more(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "cy")))
+    lab.expect(lab.reform(lab.next_root(operators=[lab.person(one) for one in ("ada", "bob")])))
+    proposal = lab.replay.books.proposals[request.digest]
+    assert lab.replay.counting(proposal, lab.now) == []
+    given = [envelope_from_value(dict(one)) for one, _ in proposal.approvals]
+    assert lab.admit(request, given).void == "signer-removed"
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    proposal = lab.replay.books.proposals[request.digest]
+    lab.expect(lab.admit(request, [one for one, _ in lab.replay.counting(proposal, lab.now)]))
+
+
+def test_approvals_expire_with_their_request(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    approval = lab.approval(request, "bob")
+    lab.now += 600_001
+    assert void(scene, second(scene, request, approval)) == "approval-expired"
+
+
+def test_a_change_of_the_roster_is_proposed_as_any_other_request(scene: Honest) -> None:
+    lab = scene.lab
+    lab.humans["dora"] = key("dora")
+    request = lab.change(lab.next_root(operators=[lab.person(one) for one in ("ada", "dora")]))
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "dora")))
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    proposal = lab.replay.books.proposals[request.digest]
+    lab.expect(lab.admit(request, [one for one, _ in lab.replay.counting(proposal, lab.now)]))
+    assert lab.replay.trust.version == 2
+
+
+def test_garbage_is_no_proposal(scene: Honest) -> None:
+    entry = scene.lab.say("controller", "proposed", request={})
+    assert entry.void == "body-malformed"
+    entry = scene.lab.say("controller", "seconded", request_sha256=digest_of("x"), approval={})
+    assert entry.void == "proposal-unknown"
+
+
+def test_what_waits_is_in_a_snapshot(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    again = Replay.resumed(lab.replay.snapshot())
+    assert again.books.proposals == lab.replay.books.proposals
+    assert again.books.proposals[request.digest].asked == request
