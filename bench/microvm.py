@@ -109,7 +109,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     """The rows. OSError, KernelMissing where this host has no QEMU or no kernel for it."""
     with tempfile.TemporaryDirectory(prefix="ironbound-bench-") as name:
         os.chmod(name, 0o711)
-        deployment = initialise(Path(name) / "d", "bench", [("ada", b"phrase")], 1)
+        deployment = initialise(Path(name) / "d", f"bench-{os.urandom(4).hex()}", [("ada", b"phrase")], 1)
         kernels.place(deployment.root, *kernels.installed())
         rootfs = Path(name) / "rootfs"
         rootfs.mkdir()

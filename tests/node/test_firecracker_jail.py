@@ -104,7 +104,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     for one in (place, *place.parents):
         if one == place or one.name.startswith("pytest-"):
             one.chmod(one.stat().st_mode | 0o711)
-    made = initialise(place / "d", "fire-test", [("ada", b"phrase")], 1)
+    made = initialise(place / "d", f"fire-test-{os.urandom(4).hex()}", [("ada", b"phrase")], 1)
     elf = gzip.compress(b"\x7fELF a kernel")
     head = bytearray(1024)
     head[0x1F1] = 1

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +36,7 @@ from native_stand import PROBE, ROOT, filter_without, make_rootfs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INIT = Path(subject.__file__).parent / "init"
-SECONDS = 60.0
+SECONDS = 150.0
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU on this machine")
 
@@ -54,7 +55,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     for one in (place, *place.parents):
         if one == place or one.name.startswith("pytest-"):
             one.chmod(one.stat().st_mode | 0o711)
-    made = initialise(place / "d", "vm-test", [("ada", b"phrase")], 1)
+    # A name of its own: a deployment's control groups are called after it, and its node ends whatever is in them.
+    made = initialise(place / "d", f"vm-test-{os.urandom(4).hex()}", [("ada", b"phrase")], 1)
     try:
         kernels.place(made.root, *kernels.installed())
     except KernelMissing as missing:
@@ -231,6 +233,19 @@ def test_the_wall_clock_ends_a_busy_agent_and_what_fails_says_so(runtime: Qemu, 
     asyncio.run(run())
 
 
+def test_a_machine_that_ends_before_it_is_ready_says_how(runtime: Qemu, rootfs: Digest) -> None:
+    async def run() -> Refused:
+        async with held(runtime, manifest(rootfs), configuration(), 12) as (machine, _, _):
+            os.kill(machine.pid, signal.SIGKILL)
+            word = await machine.ready()
+            assert isinstance(word, Refused), word
+            return word
+
+    word = asyncio.run(run())
+    assert word.stage == "lockdown"
+    assert word.text.startswith("the virtual machine ended before its guard was ready: ended by SIGKILL"), word.text
+
+
 # ---- controls: the same machine with a wall taken away
 
 
@@ -316,6 +331,24 @@ def test_hostile_agents_are_refused_in_a_machine_and_one_escapes_where_its_wall_
     assert asyncio.run(all_of_them()) == dict.fromkeys(HOSTILE, "REFUSED")
     monkeypatch.setattr(runtime, "_init", weakened_init(tmp_path, "place.h", *BOUNDS_NO_FILES))
     assert asyncio.run(hostile(runtime, rootfs, "limit-inodes", 30, "1000")) == "ESCAPED"
+
+
+@pytest.mark.root
+def test_a_machine_whose_control_group_is_somebody_else_s_is_refused_and_nobody_is_ended(
+    runtime: Qemu, rootfs: Digest
+) -> None:
+    """Two deployments of one name on a host: the second must not end the first one's machines."""
+
+    async def run() -> None:
+        async with held(runtime, manifest(rootfs), configuration(), 13) as (machine, _, _):
+            with pytest.raises(HoldFailed) as caught:
+                async with held(runtime, manifest(rootfs), configuration(), 13):
+                    pass
+            assert (caught.value.stage, caught.value.reason) == ("spawn", "sandbox-unavailable")
+            assert "File exists" in caught.value.text
+            assert isinstance(await machine.ready(), Ready)
+
+    asyncio.run(run())
 
 
 # ---- what is refused before anything starts

@@ -20,7 +20,8 @@ from .voice import Stop
 
 #: The monitor cosigns, so it is asked before the ledger can publish: both start together, the rest follow.
 ORDER: Final = (("monitor", "ledger"), ("controller", "gateway"), ("node",))
-READY_TIMEOUT_S: Final = 60.0
+#: The node boots a machine once, where it can have one, and on a busy host waits long for it.
+READY_TIMEOUT_S: Final = 200.0
 STOP_TIMEOUT_S: Final = 10.0
 #: A service that dies this often within the window is not restarted again.
 MOST_RESTARTS: Final = 8

@@ -8,6 +8,7 @@ Rule 1: a limit that the kernel doesn't take, or tells otherwise afterwards, is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,18 @@ def _write(folder: Path, name: str, value: int | str) -> None:
 
 def create(path: str, limits: Mapping[str, int]) -> list[str]:
     """The group's folders, in which a process has to be written into `cgroup.procs`. `limits` are those of
-    `core.microvm.group_limits`. OSError."""
+    `core.microvm.group_limits`. OSError; one that is there already is somebody else's, and is left as it is."""
+    made: list[Path] = []
+    try:
+        return _create(path, limits, made)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _create(path: str, limits: Mapping[str, int], made: list[Path]) -> list[str]:
     quota = limits["cpu"] * PERIOD_US // PERCENT
     if cgroup.is_unified():
         folder = cgroup.folders(path)[0]
@@ -41,6 +53,7 @@ def create(path: str, limits: Mapping[str, int]) -> list[str]:
         for level in (cgroup.ROOT, folder.parent):
             (level / "cgroup.subtree_control").write_text("+memory +cpu +pids", encoding="ascii")
         folder.mkdir(mode=0o755)
+        made.append(folder)
         _write(folder, "memory.max", limits["memory"])
         _write(folder, "cpu.max", f"{quota} {PERIOD_US}")
         _write(folder, "pids.max", limits["pids"])
@@ -48,6 +61,7 @@ def create(path: str, limits: Mapping[str, int]) -> list[str]:
     folders = {name: cgroup.ROOT / name / path.lstrip("/") for name in cgroup.CONTROLLERS}
     for folder in folders.values():
         folder.mkdir(parents=True, mode=0o755)
+        made.append(folder)
     _write(folders["memory"], "memory.limit_in_bytes", limits["memory"])
     _write(folders["cpu"], "cpu.cfs_period_us", PERIOD_US)
     _write(folders["cpu"], "cpu.cfs_quota_us", quota)

@@ -26,8 +26,8 @@ from ironbound.node.runtime import MAX_REPORT, Ended, Ready, Refused
 from ironbound.node.sandbox.launcher import MAX_CONTROL_LINE, parse_first_word
 from ironbound.wire.service import start_time
 
-READY_SECONDS: Final = 60.0
-"""An emulated machine on a busy host takes a while."""
+READY_SECONDS: Final = 90.0
+"""An emulated machine takes some three seconds of computing time to come up: on a busy host a while."""
 REAP_SECONDS: Final = 5.0
 END_SECONDS: Final = 5.0
 """How long a machine may take to stop after its last word."""
@@ -122,18 +122,30 @@ class Machine:
                 line = await self._readers["control"].readline()
             if line.endswith(b"\n"):
                 return parse_first_word(line[:-1])
-            text = "the virtual machine ended before its guard was ready"
+            text = await self._early_end()
         except TimeoutError:
             text = f"expected the guard in the virtual machine to be ready within {READY_SECONDS:.0f} s"
         except (FormatError, ValueError) as error:
             text = f"the virtual machine's first word: {error}"
         except ConnectionResetError:
-            text = "the virtual machine ended before its guard was ready"
+            text = await self._early_end()
         self.kill()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._tasks[0]), REAP_SECONDS)
         said = "".join(char for char in " ".join(self._console.text.split()) if char.isprintable())
         return Refused("lockdown", f"{text}: {said}" if said else text)
+
+    async def _early_end(self) -> str:
+        """How a machine ended that closed its channel before it was ready. Its status stays to be taken."""
+        how = "it goes on, and has closed its channel"
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(readable(self.pidfd), REAP_SECONDS)
+            how = "nobody has a status of it"
+            with contextlib.suppress(ChildProcessError):
+                found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is not None:
+                    how = describe(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
+        return f"the virtual machine ended before its guard was ready: {how}"
 
     async def release(self) -> None:
         """Let the guard become the agent."""

@@ -272,7 +272,7 @@ class Qemu:
         MeasurementDiffers."""
         handed = dict(prepared.files)
         pairs: dict[str, tuple[socket.socket, socket.socket]] = {}
-        path = self._group(name)
+        path, made = self._group(name), ""
         binary = -1
         try:
             binary, digest = await asyncio.to_thread(self._measured_binary)
@@ -280,6 +280,7 @@ class Qemu:
                 raise MeasurementDiffers(f"{self._binary} changed since the node started")
             pairs = {line: socket.socketpair() for line in ("control", "status", "console")}
             groups = group.create(path, microvm.group_limits(config)) if path else []
+            made = path
             order: dict[str, Value] = {
                 "argv": [*microvm.qemu_argv(self._accelerator)],
                 "uid": uid,
@@ -299,7 +300,7 @@ class Qemu:
         except BaseException:
             for mine, _ in pairs.values():
                 mine.close()
-            group.remove(path)
+            group.remove(made)
             raise
         finally:
             for _, its in pairs.values():

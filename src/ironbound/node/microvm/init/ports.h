@@ -6,7 +6,7 @@
 #define PORTS_H
 
 enum {
-    CHANNEL_PORT = 1, CONTROL_PORT = 2, STATUS_PORT = 3, HOST = 2, PAUSE = 1000 * 1000, PAUSES = 20 * 1000,
+    CHANNEL_PORT = 1, CONTROL_PORT = 2, STATUS_PORT = 3, HOST = 2, PAUSE = 1000 * 1000, PAUSES = 120 * 1000,
     STATUS_DESCRIPTOR = 9,
 };
 
@@ -26,7 +26,7 @@ static word connect_host(int number) {
     return result;
 }
 
-/* As this descriptor. The devices come up when they like; whoever is not there in 20 seconds does not come. */
+/* As this descriptor. The devices come up when they like, on a busy host late: the node gives up before this does. */
 static void open_as(boolean vsock, int number, int descriptor) {
     u64 pause[2] = {0, PAUSE};
     word port = -ENOENT;
