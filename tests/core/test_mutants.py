@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -302,9 +303,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
 UNCHANGED = ("authority", "ABSENT", "ABSENT")
 
 
-def _survives(name: str, folder: Path) -> str | None:
+def survives(
+    name: str, folder: Path, mutants: Mapping[str, tuple[str, str, str]] = MUTANTS, suite: Sequence[str] = SUITE
+) -> str | None:
     """The mutant's name if the suite stays green with it, else None."""
-    file, old, new = MUTANTS.get(name, UNCHANGED)
+    file, old, new = mutants.get(name, UNCHANGED)
     package = folder / "ironbound"
     shutil.copytree(PACKAGE / "core", package / "core", ignore=shutil.ignore_patterns("__pycache__"))
     for child in PACKAGE.iterdir():
@@ -315,7 +318,7 @@ def _survives(name: str, folder: Path) -> str | None:
     assert text.count(old) >= 1, f"{name}: the line that it changes is no longer there"
     source.write_text(text.replace(old, new))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    files = [str(HERE / one) for one in SUITE]
+    files = [str(HERE / one) for one in suite]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode in (0, 1, 2), done.stdout[-2000:] + done.stderr[-2000:]
@@ -331,9 +334,9 @@ def test_every_seeded_bug_is_caught(tmp_path: Path) -> None:
     assert len(names) >= 15
     folders = [tmp_path / str(number) for number in range(len(names))]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        survivors = [one for one in pool.map(_survives, names, folders) if one is not None]
+        survivors = [one for one in pool.map(survives, names, folders) if one is not None]
     assert not survivors, f"not caught: {survivors}"
 
 
 def test_the_same_tests_are_green_on_a_copy_without_a_bug(tmp_path: Path) -> None:
-    assert _survives("none", tmp_path) == "none"
+    assert survives("none", tmp_path) == "none"

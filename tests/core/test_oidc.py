@@ -356,11 +356,32 @@ def test_a_forged_key_set_gives_the_controller_nothing() -> None:
     assert lab.outcome(ada=lab.with_both("ada"), bob=[lab.devices["bob"]]) is None
 
 
+def test_the_verifier_finds_what_a_controller_admits_by_a_forged_key_set() -> None:
+    """It writes the entry all the same; the log is whole and witnessed, the device's signature is good."""
+    lab = deployed()
+    lab.expect(lab.admit(*waiting(lab.asked(ada=lab.with_both("ada"), bob=lab.with_both("bob")))))
+    report = lab.verify()
+    claim = next(one for one in report.claims if one.id == "C1")
+    assert (claim.status, claim.counts["signatures idp"], claim.remarks) == ("holds", 2, ())
+    thief = ProviderKey("thief", "ES256")
+    lab.expect(lab.keys("controller", lab.provider, thief))
+    forged = lab.asked(ada=lab.with_both("ada", key=thief), bob=[lab.devices["bob"]])
+    index = lab.admit(*waiting(forged)).index
+    claim = next(one for one in lab.verify().claims if one.id == "C1")
+    assert claim.status == "refuted" and "the controller's word alone" in claim.remarks[0]
+    assert [(one.code, one.indexes, one.text) for one in claim.reasons] == [
+        ("request-not-authorised", (index,), "issuer-key-unconfirmed")
+    ]
+
+
+def waiting(asked: tuple[Envelope, Envelope]) -> tuple[Envelope, list[Envelope]]:
+    return asked[0], [asked[1]]
+
+
 def test_after_a_rotation_old_tokens_still_count_where_they_stand_and_no_new_ones() -> None:
     lab = deployed()
     old, new = lab.provider, ProviderKey("k2", "RS256")
-    early = lab.asked(ada=lab.with_both("ada"), bob=[lab.devices["bob"]])
-    admitted = lab.admit(early[0], [early[1]])
+    admitted = lab.admit(*waiting(lab.asked(ada=lab.with_both("ada"), bob=[lab.devices["bob"]])))
     lab.both_say(new)
     assert lab.outcome(ada=lab.with_both("ada", key=old), bob=[lab.devices["bob"]]) == "issuer-key-unknown"
     assert lab.outcome(ada=lab.with_both("ada", key=new), bob=[lab.devices["bob"]]) is None
@@ -402,6 +423,7 @@ def test_a_trust_root_lets_nobody_have_an_identity_alone_nor_sign_with_one() -> 
         lambda people: people[0]["keys"].pop(1),  # Ada's device
         lambda people: people[2]["keys"].append(key_entry(Login("cy").public)),  # a file and an identity
         lambda people: people[2].update(keys=[key_entry(Login("cy").public)]),
+        lambda people: people[2].update(keys=[key_entry(SshDevice("x", None).public), key_entry(Login("cy").public)]),
     ):
         with pytest.raises(FormatError, match="trust-root-identity"):
             root(change, everybody)
