@@ -23,6 +23,7 @@ COMMANDS = [
     ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
+    ("requests",), ("requests", "show"), ("requests", "approve"),
     ("roster", "propose"), ("roster", "flag"), ("roster", "review"),
 ]  # fmt: skip
 

@@ -13,7 +13,19 @@ from ironbound.core.profile import ProfileRefused
 from ironbound.wire.deployment import DeploymentError
 
 from .arguments import make_parser
-from .commands import agents, approving, deployments, evidence, explaining, images, people, reading, signing, surface
+from .commands import (
+    agents,
+    approving,
+    deployments,
+    evidence,
+    explaining,
+    images,
+    people,
+    reading,
+    signing,
+    surface,
+    waiting,
+)
 from .voice import FAILED, OK, Stop, complain, say
 
 USAGE: Final = """\
@@ -42,6 +54,8 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
   ironbound revoke GRANT
+  ironbound requests                       what was proposed with --propose, and waits for approvals
+  ironbound requests show ID | requests approve ID
   ironbound sign FILE | submit FILE        approve, and send, a request that was written with --out
   ironbound credential NAME --url URL      keep an upstream credential at the gateway
   ironbound canary run                     every probe, now
@@ -60,6 +74,7 @@ GROUPS: Final = {
     "canary": ("The hostile agents.", "ironbound canary run -d prod"),
     "operator": ("Operators' keys.", "ironbound operator key id_ed25519_sk.pub --deployment-id prod-1f2e3d"),
     "roster": ("The people of the trust root.", "ironbound roster -d prod"),
+    "requests": ("Requests that wait for approvals.", "ironbound requests -d prod"),
     "evidence": ("Evidence.", "ironbound evidence export -o evidence.ironbound"),
 }
 """The first words of commands that have two: what they are about, and an example."""
@@ -74,6 +89,7 @@ COMMANDS: Final = (
     *surface.COMMANDS,
     *agents.COMMANDS,
     *signing.COMMANDS,
+    *waiting.COMMANDS,
     *evidence.COMMANDS,
 )
 

@@ -198,6 +198,13 @@ def shown(envelope: Envelope) -> str:
     return shown_text(statement.kind, statement.predicate)
 
 
+def lasting(payload: bytes, life_ms: int) -> bytes:
+    """The same request, valid for so long."""
+    statement = parse_statement(payload)
+    asked = statement.predicate
+    return encode_request(statement.kind, {**asked, "expires_ms": asked["not_before_ms"] + life_ms})
+
+
 def approve(request: Envelope, deployment: str, key: SigningKey) -> Envelope:
     """Another operator's approval of this very content."""
     expires = parse_statement(request.payload).predicate["expires_ms"]
@@ -262,13 +269,18 @@ def submit(deployment: Deployment, submission: Submission) -> dict[str, Any]:
 
 
 def send(channel: Channel, body: bytes) -> dict[str, Any]:
-    """Send bytes to the operator channel; Stop with the reason code if they are refused."""
+    """Send a submission to the operator channel; Stop with the reason code if it is refused."""
+    return ask(channel, "POST", "/requests", body)
+
+
+def ask(channel: Channel, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
+    """What the operator channel answers; Stop with the reason code if it refuses."""
     try:
         with httpx.Client(transport=channel.transport, timeout=CONTROLLER_TIMEOUT_S, trust_env=False) as client:
             # In pieces: the client copies what is left of a body for each piece that the socket takes.
             pieces = (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
             length = {"content-length": str(len(body))}
-            answer = client.post(f"{channel.url}/requests", content=pieces, headers=length)
+            answer = client.request(method, f"{channel.url}{path}", content=pieces, headers=length)
         value = parse_json(answer.content, limit=1 << 20)
     except (httpx.HTTPError, OSError) as error:
         raise Stop(f"the controller does not answer: {error or type(error).__name__}", channel.hint) from error

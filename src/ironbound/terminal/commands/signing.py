@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.envelope import SigningKey
+from ironbound.core.envelope import Envelope, SigningKey
 from ironbound.terminal import operators
-from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
+from ironbound.terminal.arguments import PLACED, Command, age_ms, deployment_of, option
 from ironbound.terminal.voice import OK, emit, note, say, usage
 from ironbound.wire.deployment import Deployment
 
-SIGNED: Final = (
-    *PLACED,
+KEYED: Final = (
     option(
         "--sign",
         action="append",
@@ -31,13 +30,42 @@ SIGNED: Final = (
     ),
     option("--keys", type=Path, metavar="DIR", help="folder of the operators' keys"),
     option("--passphrase-fd", type=int, metavar="N", help="passphrases, a line for each operator"),
+)
+"""The options that say who signs, with what."""
+SIGNED: Final = (
+    *PLACED,
+    *KEYED,
     option("--ticket", default="", metavar="TEXT", help="your reference, signed with it"),
     option("--out", type=Path, metavar="FILE", help="write the signed request, don't send it"),
+    option("--propose", action="store_true", help="let it wait for others' approvals (`ironbound requests`)"),
+    option("--valid", type=age_ms, metavar="8h", help="how long it can be approved (15m, proposed 8h; most 1d)"),
 )
 """The options of every command that makes a signed request."""
+REACHED: Final = (
+    option("--to", metavar="ADDRESS", help="the operator channel there, with TLS (default: DIR's Unix socket)"),
+    option("--certificate", type=Path, metavar="FILE", help="the certificate that it must show"),
+)
+"""The options of every command that asks the operator channel, perhaps from another machine."""
+PROPOSED_LIFE_MS: Final = 8 * 3_600_000
 
 
-def _keys(arguments: argparse.Namespace, deployment: Deployment) -> list[SigningKey]:
+def reached(arguments: argparse.Namespace) -> operators.Channel:
+    """The operator channel that the options name."""
+    if (arguments.to is None) != (arguments.certificate is None):
+        usage("--to and --certificate go together", "the certificate is the deployment's operator-channel.crt")
+    if arguments.to is None:
+        return operators.local_channel(deployment_of(arguments))
+    return operators.pinned_channel(arguments.to, arguments.certificate)
+
+
+def show_request(request: Envelope) -> None:
+    """What its signers see, on stderr."""
+    for line in operators.shown(request).splitlines():
+        note(line)
+
+
+def signing_keys(arguments: argparse.Namespace, deployment: Deployment) -> list[SigningKey]:
+    """What signs, as the options say."""
     folder = arguments.keys or deployment.root / "operators"
     return operators.load_keys(deployment, folder, arguments.sign, arguments.passphrase_fd, arguments.login)
 
@@ -48,16 +76,23 @@ def settle(
     """Sign each payload as the options say, and send it or write it to a file."""
     if not arguments.sign:
         usage("nobody signs", "name the operators with --sign NAME; the first asks, the others approve")
-    keys = _keys(arguments, deployment)
+    if arguments.propose and (len(arguments.sign) > 1 or arguments.out is not None):
+        usage("one operator proposes", "the others approve it: `ironbound requests approve ID --sign NAME`")
+    life = arguments.valid or (PROPOSED_LIFE_MS if arguments.propose else None)
+    if life is not None:
+        payloads = [(operators.lasting(payload, life), artifacts) for payload, artifacts in payloads]
+    keys = signing_keys(arguments, deployment)
     results = []
     for payload, artifacts in payloads:
         submission = operators.sign(payload, deployment.trust.deployment, keys, artifacts)
         if not arguments.json:
-            for line in operators.shown(submission.request).splitlines():
-                note(line)
+            show_request(submission.request)
         if arguments.out is not None:
             arguments.out.write_bytes(submission.encode() + b"\n")
             results.append({"file": str(arguments.out), "request_sha256": submission.request.digest})
+        elif arguments.propose:
+            channel = operators.local_channel(deployment)
+            results.append(operators.ask(channel, "POST", "/proposals", submission.encode()))
         else:
             results.append(operators.submit(deployment, submission))
     return results
@@ -69,6 +104,10 @@ def tell(arguments: argparse.Namespace, results: Sequence[dict[str, Any]], what:
         emit(results[0] if len(results) == 1 else list(results))
     else:
         for result in results:
+            if "state" in result:
+                waits = f"{result['state']}, 1 of {result['needed']} humans"
+                say(f"request {result['id']} proposed: entry {result['index']}, {waits}")
+                continue
             where = result.get("file") or f"entry {result['index']} ({', '.join(result['humans'])})"
             say(f"{what}: {where}")
     return OK
@@ -79,9 +118,8 @@ def _sign(arguments: argparse.Namespace) -> int:
     submission = operators.read_submission(arguments.file)
     if not arguments.sign:
         usage("nobody signs", "name the operator with --sign NAME")
-    for line in operators.shown(submission.request).splitlines():
-        note(line)
-    keys = _keys(arguments, deployment)
+    show_request(submission.request)
+    keys = signing_keys(arguments, deployment)
     approvals = tuple(operators.approve(submission.request, deployment.trust.deployment, key) for key in keys)
     signed = operators.Submission(submission.request, submission.approvals + approvals, submission.artifacts)
     target = arguments.out or arguments.file
@@ -90,13 +128,7 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    if (arguments.to is None) != (arguments.certificate is None):
-        usage("--to and --certificate go together", "the certificate is the deployment's operator-channel.crt")
-    submission = operators.read_submission(arguments.file)
-    if arguments.to is None:
-        channel = operators.local_channel(deployment_of(arguments))
-    else:
-        channel = operators.pinned_channel(arguments.to, arguments.certificate)
+    channel, submission = reached(arguments), operators.read_submission(arguments.file)
     return tell(arguments, [operators.send(channel, submission.encode())], "admitted")
 
 
@@ -115,8 +147,7 @@ COMMANDS: Final = (
         "ironbound submit request.json --to 127.0.0.1:8443 --certificate operator-channel.crt",
         (
             *PLACED,
-            option("--to", metavar="ADDRESS", help="the operator channel there, with TLS (default: DIR's Unix socket)"),
-            option("--certificate", type=Path, metavar="FILE", help="the certificate that it must show"),
+            *REACHED,
             option("file", type=Path, metavar="FILE"),
         ),
     ),

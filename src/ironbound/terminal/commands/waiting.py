@@ -1,0 +1,181 @@
+"""`ironbound requests`: what was proposed, what it waits for, and approving it on another machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from ironbound.core.authority import Refused
+from ironbound.core.canonical import FormatError, canonical
+from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.roster import body_digest, changed, read_change
+from ironbound.core.statement import SHAPES, parse_statement
+from ironbound.core.trust import TrustRoot, read_roster
+from ironbound.terminal import operators
+from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
+from ironbound.terminal.show import clock
+from ironbound.terminal.voice import OK, Stop, emit, note, say, table, usage
+from ironbound.wire.deployment import Deployment
+
+from .people import current, in_force, show_change
+from .signing import KEYED, REACHED, reached, show_request, signing_keys
+
+_OVER: Final = frozenset({"applied", "expired", "refused"})
+
+
+def _asked(channel: operators.Channel, beginning: str) -> dict[str, Any]:
+    """The one proposed request whose id or digest begins so, in full; Stop if there is not exactly one."""
+    listed = operators.ask(channel, "GET", "/proposals")["proposals"]
+    found = [one for one in listed if one["id"].startswith(beginning) or one["request_sha256"].startswith(beginning)]
+    if len(found) != 1 or len(beginning) < 4:
+        raise Stop(f"{len(found)} proposed requests begin with {beginning!r}", "`ironbound requests` shows them")
+    digest = found[0]["request_sha256"]
+    value = operators.ask(channel, "GET", f"/proposals/{digest}")
+    if envelope_from_value(value["request"]).digest != digest:
+        raise Stop("the controller handed out other bytes than it named", "don't sign; look at the controller")
+    return value
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    listed = operators.ask(reached(arguments), "GET", "/proposals")["proposals"]
+    shown = listed if arguments.all else [one for one in listed if one["state"] not in _OVER]
+    if arguments.json:
+        emit(shown)
+        return OK
+    if not shown:
+        say("nothing waits" + ("" if arguments.all or not listed else f"; --all shows {len(listed)} that are over"))
+        return OK
+    table(
+        ("ID", "REQUEST", "AGENT", "STATE", "ASKED BY", "APPROVED BY", "HUMANS", "EXPIRES (UTC)"),
+        [
+            (
+                one["id"][:12],
+                one["kind"],
+                one["agent"] or "-",
+                one["state"] + (f" ({one['reason']})" if one["state"] == "refused" else ""),
+                one["initiator"],
+                ", ".join(one["approvers"]) or "-",
+                f"{1 + len(one['approvers'])} of {one['needed']}",
+                clock(one["expires_ms"]),
+            )
+            for one in shown
+        ],
+    )
+    return OK
+
+
+def _in_force(arguments: argparse.Namespace, channel: operators.Channel, deployment: Deployment) -> Deployment:
+    """The deployment with the trust root in force: from the log where it is here, else as the controller says.
+
+    What a controller says of it is for showing; whose signatures count, each service decides by the log.
+    """
+    if arguments.to is None:
+        return current(deployment, operators.replayed(deployment))
+    body = operators.ask(channel, "GET", "/trust-root")
+    try:
+        SHAPES["trust-root"](body, "trust-root")
+        trust = changed(deployment.trust, body, read_roster(body))
+    except FormatError as error:
+        raise Stop(f"the controller's trust root is not sound: {error}") from error
+    if body["version"] != deployment.trust.version:
+        note(f"the roster is version {body['version']}, as the controller says; this folder holds version 1")
+    return replace(deployment, trust=replace(trust, humans=in_force(trust)))
+
+
+def _approver(trust: TrustRoot, approval: Envelope) -> str:
+    """Whose key an approval names; whether it counts, the log says."""
+    return str(trust.humans.get(approval.signatures[0].keyid, "somebody who is not on the roster here"))
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    channel = reached(arguments)
+    value = _asked(channel, arguments.id)
+    if arguments.json:
+        emit(value)
+        return OK
+    deployment = _in_force(arguments, channel, deployment_of(arguments))
+    _before_and_after(deployment.trust, value)
+    show_request(envelope_from_value(value["request"]))
+    say(f"{value['state']}: asked by {value['initiator']}, approved by {', '.join(value['approvers']) or 'nobody yet'}")
+    return OK
+
+
+def _before_and_after(trust: TrustRoot, value: Mapping[str, Any]) -> TrustRoot:
+    """Shows what a change of the trust root changes, and returns whose keys may sign: the old or the new roster's."""
+    statement = parse_statement(envelope_from_value(value["request"]).payload)
+    if statement.kind != "trust-root-change":
+        return trust
+    asked = statement.predicate["body"]
+    if asked["previous_sha256"] != body_digest(trust.body):
+        raise Stop(
+            "trust-root-previous: the change replaces another trust root than the one in force", "propose it anew"
+        )
+    show_change(trust.body, asked["root"])
+    try:
+        people = read_change(trust, asked)
+    except Refused as refusal:
+        raise Stop(f"the change can't be approved: {refusal.reason}") from refusal
+    humans = {**people.humans, **people.sealed, **trust.humans}
+    return replace(trust, keys={**people.keys, **trust.keys}, humans=humans)
+
+
+def _approve(arguments: argparse.Namespace) -> int:
+    if len(arguments.sign) != 1:
+        usage("one operator approves at a time", "name the operator with --sign NAME")
+    channel, deployment = reached(arguments), deployment_of(arguments)
+    value = _asked(channel, arguments.id)
+    if value["state"] in _OVER:
+        raise Stop(f"the request is {value['state']} already", "`ironbound requests --all` shows what became of it")
+    deployment = _in_force(arguments, channel, deployment)
+    whose = _before_and_after(deployment.trust, value)
+    request = envelope_from_value(value["request"])
+    show_request(request)
+    for one in value["approvals"]:
+        note(f"approved by {_approver(deployment.trust, envelope_from_value(one))}")
+    (key,) = signing_keys(arguments, replace(deployment, trust=whose))
+    approval = operators.approve(request, deployment.trust.deployment, key)
+    body = canonical({"approval": approval.as_value()})
+    done = operators.ask(channel, "POST", f"/proposals/{request.digest}/approvals", body)
+    if arguments.json:
+        emit(done)
+    elif done["state"] == "applied":
+        say(f"applied: entry {done['applied']} ({', '.join([done['initiator'], *done['approvers']])})")
+    else:
+        say(f"approved; {1 + len(done['approvers'])} of {done['needed']} humans, {done['state']}")
+    return OK
+
+
+COMMANDS: Final = (
+    Command(
+        "requests",
+        _list,
+        "Requests that wait for approvals, and with --all what became of the others.",
+        "ironbound requests -d prod",
+        (
+            *PLACED,
+            *REACHED,
+            option("--all", action="store_true", help="also those that were applied, refused or have expired"),
+        ),
+    ),
+    Command(
+        "requests show",
+        _show,
+        "A proposed request, in the words that its signers see.",
+        "ironbound requests show 1f2e3d4c",
+        (*PLACED, *REACHED, option("id", metavar="ID", help="the request's id or digest, or its beginning")),
+    ),
+    Command(
+        "requests approve",
+        _approve,
+        "Approve a proposed request; the approval that completes the quorum applies it.",
+        "ironbound requests approve 1f2e3d4c --sign bo --to 127.0.0.1:8443 --certificate operator-channel.crt",
+        (
+            *PLACED,
+            *REACHED,
+            option("id", metavar="ID", help="the request's id or digest, or its beginning"),
+            *KEYED,
+        ),
+    ),
+)
