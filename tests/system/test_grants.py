@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -115,6 +116,27 @@ def test_calls_run_out_and_grants_expire(stand: Stand, world: World) -> None:
     over(stand, entry)
     assert asked(world, "/open/late") == 0
     assert denials(stand, entry) == ["grant-expired"]
+
+
+def test_a_quota_bounds_an_agent_over_all_its_grants_at_the_gateway(stand: Stand, world: World) -> None:
+    script = [WAIT, WAIT, *(get(number, world, f"/open/{number}") for number in (1, 2)),
+              call(3, "scratch.write", name="a", text="x")]  # fmt: skip
+    done = stand.command("quota", "busy", "--rate", "2/1d", names=("ada", "bo"))
+    assert done.returncode == 0, done.stderr
+    assert 'after = {"calls":2,"window_ms":86400000}' in done.stderr, "the signers see what they set"
+    again = stand.command("quota", "busy", "--rate", "2/1d", names=("ada", "bo"))
+    assert again.returncode == 1 and "quota already" in again.stderr
+    assert stand.command("quota", "--rate", "2/1d", names=("ada",)).returncode == 2, "whose?"
+    shown = json.loads(stand.command("status", "--json").stdout)["quotas"]
+    assert shown == {"busy": {"calls": 2, "window_ms": 86_400_000}}
+    entry = stand.started("busy", puppet(*script))
+    stand.grant("busy", "scratch.write", where={"name": {"any": True}, "text": {"any": True}})
+    stand.grant("busy", "http.request", tool="ask", where=where(world), credential="world")
+    over(stand, entry)
+    assert denials(stand, entry) == ["quota-exceeded"]
+    assert [asked(world, f"/open/{number}") for number in (1, 2)] == [1, 1]
+    assert stand.command("quota", "busy", names=("ada", "bo")).returncode == 0
+    assert json.loads(stand.command("status", "--json").stdout)["quotas"] == {}
 
 
 def test_a_grant_is_for_one_agent_and_one_module_only(stand: Stand, world: World) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ironbound.core.canonical import b64encode
+from ironbound.core.canonical import b64encode, canonical
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.request import NO_LIMITS, head_of
+from ironbound.verifier.__main__ import main
+from ironbound.verifier.verify import EXIT_UNPROVEN, EXIT_USAGE
 
 from .lab import DAY, Honest, digest_of, honest
 
@@ -96,6 +99,24 @@ def test_a_control_plane_that_drops_a_revocation_is_caught_by_the_operators_own_
     assert lab.falling(kept=[request]) == {"C1": {"request-withheld"}}
     lab.expect(lab.admit(request, []))
     assert lab.falling(kept=[request]) == {}
+
+
+def test_the_command_takes_copies_and_tells_of_each_that_the_log_lacks(
+    scene: Honest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = scene.lab
+    bundle, copy, broken = tmp_path / "bundle", tmp_path / "copy.json", tmp_path / "broken.json"
+    bundle.write_bytes(lab.bundle())
+    request = lab.request("stop", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage)
+    copy.write_bytes(canonical({"request": request.as_value(), "approvals": [], "artifacts": []}) + b"\n")
+    words = [str(bundle), "--pin", str(lab.pin), "--json"]
+    main(words)
+    assert "request-withheld" not in capsys.readouterr().out
+    assert main([*words, f"--kept={copy}"]) == EXIT_UNPROVEN
+    assert "request-withheld" in capsys.readouterr().out
+    broken.write_text("{}")
+    assert main([*words, "--kept", str(broken)]) == EXIT_USAGE
+    assert main([*words, "--kept"]) == EXIT_USAGE
 
 
 def test_a_copy_that_no_operator_signed_accuses_nobody(scene: Honest) -> None:
