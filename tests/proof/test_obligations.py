@@ -11,7 +11,7 @@ from ironbound.verifier.proof.obligations import Script, scripts
 from ironbound.verifier.proof.terms import SortError
 
 #: More obligations come with more rules; fewer would be a hole.
-AT_LEAST = 1_200
+AT_LEAST = 1_900
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,11 @@ def test_a_weakened_rule_is_not_proved(solver: str) -> None:
     assert ("invoke", "let through only if: to this agent", "sat") in failed
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_rule_that_can_never_happen_is_seen(solver: str) -> None:
+def test_a_rule_that_can_never_happen_is_seen() -> None:
     text = sources()
     row = '    yield "grant-without-calls", L.less(0, m["calls"])\n'
     dead = load_kernel(text | {"authority": text["authority"].replace(row, row.replace("0", 'm["calls"]'))})
-    failed = solve(solver, scripts(dead.authority)).failed
+    failed = solve("z3", scripts(dead.authority)).failed
     assert ("grant-can-happen", "grant can happen", "unsat") in failed
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ironbound.verifier.proof.obligations import scripts
-from ironbound.verifier.proof.terms import SortError
 
 from .lattice import explore
 from .load import load_kernel, sources
-from .search import USUAL, search
+from .scenes import QUICK, USUAL
+from .search import search
 from .seeded import MUTANTS, Mutant
 from .solvers import solve
 
@@ -31,21 +31,21 @@ class Caught:
 
 
 def catch(mutant: Mutant) -> Caught:
-    """What catches this one. A kernel that can't be loaded or read as formulas counts as caught by nothing."""
+    """What catches this one. A kernel that can't be loaded or read as formulas is an error."""
     kernel = load_kernel(mutant.apply(sources()))
-    if mutant.module in ("authority", "logic"):
-        try:
-            failed = solve("z3", scripts(kernel.authority)).failed
-        except SortError as error:
-            failed = (("", str(error), ""),)
-        if failed:
-            return Caught(mutant.name, "z3", f"{failed[0][0]}: {failed[0][1]}", mutant.lesson)
+    if mutant.module == "authority":
+        for script in scripts(kernel.authority):
+            for name, title, _ in solve("z3", (script,)).failed:
+                return Caught(mutant.name, "z3", f"{name}: {title}", mutant.lesson)
     if mutant.module == "constraint":
         _, wrong = explore(kernel)
         if wrong is not None:
             return Caught(mutant.name, "order", wrong, mutant.lesson)
-    found = search(kernel, USUAL).found
-    return Caught(mutant.name, "search" if found else "", found[0] if found else "", mutant.lesson)
+    for depths in (QUICK, USUAL):
+        found = search(kernel, depths).found
+        if found is not None:
+            return Caught(mutant.name, "search", found[0], mutant.lesson)
+    return Caught(mutant.name, "", "", mutant.lesson)
 
 
 def catch_all() -> Iterator[Caught]:

@@ -60,7 +60,7 @@ def _cvc5() -> tuple[str, Callable[[str], str]]:
 
     def ask(text: str) -> str:
         solver = cvc5.Solver(cvc5.TermManager())
-        for name, value in (("incremental", "true"), ("mbqi", "true"), ("tlimit-per", str(LIMIT_MS))):
+        for name, value in (("incremental", "true"), ("sat-solver", "cadical"), ("tlimit-per", str(LIMIT_MS))):
             solver.setOption(name, value)
         parser = cvc5.InputParser(solver)
         parser.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, text, "obligations")

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final
 
-from .specification import GIVEN, INVARIANTS, MARKS, MESSAGE, SORTS, TAKING, VALUES, Specification
+from .invariants import INVARIANTS
+from .specification import Specification
 from .terms import NUMBER, TRUTH, Field, SortError, State, Symbolic, Term, literal
+from .vocabulary import GIVEN, MARKS, MESSAGE, SORTS, TAKING, VALUES
 
 #: The script of the first state, and the suffix of those about vacuity.
 BEGINNING: Final = "beginning"
