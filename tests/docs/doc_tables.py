@@ -79,19 +79,24 @@ def describe(shape: Callable[..., None]) -> str:
     raise AssertionError(f"a shape without a description: {maker}")
 
 
+#: Who may say what is no service's word and takes no single quorum.
+SPOKEN = {
+    "trust-root": "operators: its own quorum `reconfigure`",
+    "trust-root-change": "operators: quorum `reconfigure`, of the version before and of its own",
+    "approval": "an operator, inside `admitted`",
+    "held": "monitor, inside `started`",
+}
+
+
 def speaker(kind: str) -> str:
     """Who may say a kind."""
     services = sorted(role for role, kinds in VOICES.items() if kind in kinds)
     if services:
         return ", ".join(services)
-    if kind in ACTS:
-        act = ACTS[kind]
-        return f"operators: quorum `{act}`" if act else "operators: one human"
-    return {
-        "trust-root": "operators: its own highest quorum",
-        "approval": "an operator, inside `admitted`",
-        "held": "monitor, inside `started`",
-    }[kind]
+    if kind in SPOKEN:
+        return SPOKEN[kind]
+    act = ACTS[kind]
+    return f"operators: quorum `{act}`" if act else "operators: one human"
 
 
 def kinds() -> Iterable[str]:
