@@ -128,6 +128,23 @@ def test_the_glass_is_broken_and_reviewed(place: Stand, tmp_path: Path) -> None:
     assert [one["state"] for one in listed if one["grant"] == made["id"]] == ["revoked"]
 
 
+def test_somebody_new_signs_with_an_ssh_key(place: Stand, tmp_path: Path) -> None:
+    key = tmp_path / "eve"
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "a phrase", "-C", "test", "-f", str(key)]
+    subprocess.run(words, check=True, timeout=60)
+    signer = f"eve={key}"
+    place.phrases[signer] = "a phrase"
+    early = place.command("approve", "canaries", names=("ada", signer))
+    assert early.returncode == 1 and "is not a key of operator eve" in early.stderr
+    ran(place, "roster", "propose", "--add", f"eve={key}.pub", names=("ada", "bo"))
+    shown = json.loads(ran(place, "roster", "--json").stdout)["operators"][-1]
+    assert (shown["name"], shown["keys"][0]["scheme"]) == ("eve", "sshsig")
+    module = tmp_path / "agent.wasm"
+    module.write_bytes(IDLE)
+    done = ran(place, "approve", "module", str(module), "--json", names=("ada", signer))
+    assert json.loads(done.stdout)["humans"] == ["ada", "eve"]
+
+
 def test_a_change_that_can_not_be_is_told_before_anybody_signs(place: Stand) -> None:
     for words, said in (
         (("--remove", "zoe"), "no operator is called 'zoe'"),

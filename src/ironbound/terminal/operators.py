@@ -6,7 +6,8 @@ Decides nothing: the operator does, by signing what `core.request.shown_text` sh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -144,12 +145,19 @@ def _login(trust: TrustRoot, name: str, key: SigningKey, port: int) -> Login:
 
 
 def _ssh_key(deployment: Deployment, name: str, path: Path, passphrase: bytes | None) -> SshSigner:
-    """The SSH key in a file, as the trust root enrols it for this human."""
+    """The SSH key in a file, as the trust root enrols it for this human: the one given, or the one in force now."""
     public = enrolled(f"{path}.pub", deployment.trust.deployment)
-    found = deployment.trust.keys.get(public.keyid)
-    if not isinstance(found, SshKey) or deployment.trust.humans.get(found.keyid) != name:
-        raise Stop(f"{path}.pub is not a key of operator {name} in the trust root")
-    return SshSigner(path, found, passphrase)
+    for trust in _trust_roots(deployment):
+        found = trust.keys.get(public.keyid)
+        if isinstance(found, SshKey) and {**trust.sealed, **trust.humans}.get(found.keyid) == name:
+            return SshSigner(path, found, passphrase)
+    raise Stop(f"{path}.pub is not a key of operator {name} in the trust root", "`ironbound roster` shows whose is")
+
+
+def _trust_roots(deployment: Deployment) -> Iterator[TrustRoot]:
+    yield deployment.trust
+    with contextlib.suppress(Stop):  # on another machine there is no log to ask
+        yield replayed(deployment).trust
 
 
 def build(
