@@ -30,9 +30,7 @@ ASKED = {
 class World:
     """Four running agents, of which `ann` holds what humans grant."""
 
-    kernel: Authority = field(
-        default_factory=lambda: Authority(dict.fromkeys(QUORUMS, 1))
-    )
+    kernel: Authority = field(default_factory=lambda: Authority(dict.fromkeys(QUORUMS, 1)))
     now: int = NOW
     index: int = 100
 

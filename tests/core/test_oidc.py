@@ -202,7 +202,12 @@ def test_only_sound_identities_can_be_enrolled() -> None:
                                  ("c", "s", "a\n"), ("c" * 256, "s", "a")):  # fmt: skip
         with pytest.raises(FormatError):
             Identity(ISSUER, client, subject, acr, "r")
-    for issuer in ("http://127.0.0.1:3000", "http://localhost:3000/op", "https://idp.example/", "https://a.b:8443/x/v2.0"):
+    for issuer in (
+        "http://127.0.0.1:3000",
+        "http://localhost:3000/op",
+        "https://idp.example/",
+        "https://a.b:8443/x/v2.0",
+    ):
         assert Identity(issuer, CLIENT, "s", ACR, "r").issuer == issuer
     one, other = Identity(ISSUER, "a", "s", "1", "r"), Identity(ISSUER, "b", "s", "2", "r")
     assert one.keyid == other.keyid != Identity(ISSUER, "a", "t", "1", "r").keyid

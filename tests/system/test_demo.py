@@ -20,6 +20,7 @@ from ironbound.evidence.writer import write_members
 from ironbound.terminal.demo.run import SAMPLE
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import verify_bundle
+from pages import dump, needs_browser, state
 
 COMMAND = [sys.executable, "-I", "-m", "ironbound.terminal.main"]
 NOT_BUILT = {"C4", "C5", "E1", "E2", "E3"}
@@ -69,6 +70,11 @@ def test_what_the_demo_could_not_test_here_stands_at_its_end(left: Path) -> None
     untested = {line.split()[3].rstrip(":") for line in end if line.startswith("NOT TESTED here: ")}
     assert tested.isdisjoint(untested) and tested | untested == set(RUNTIMES), said
     assert shutil.which("firecracker") or "firecracker" in untested
+
+
+@needs_browser
+def test_the_report_of_the_demo_checks_itself_in_a_browser_and_agrees(left: Path, tmp_path: Path) -> None:
+    assert state(dump(left / "report.html", tmp_path)) == "agrees"
 
 
 def test_the_agent_of_the_demo_is_the_example_of_the_sdk_byte_for_byte() -> None:

@@ -48,7 +48,8 @@ EVERYBODY: Final = 1 << 20
 class Entry:
     """One entry as replayed. `void` is the reason why it has no effect, or None if it has.
 
-    `role` is the service that signed it ("operators" for the trust root, "" if nobody known did).
+    `role` is the service that signed it ("operators" for the trust root, "" if nobody known did); `voiced` is true if
+    that service may say this, here, for the first time: what is void then is so for what it says.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Entry:
     consent: Consent | None = None
     void: str | None = None
     detail: str = ""
+    voiced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,22 +295,22 @@ class Replay(Resumable):
             envelope = parse_envelope(data)
             role = self.trust.voices.get(envelope.signatures[0].keyid, "")  # (1)
             if not role or len(envelope.signatures) != 1:
-                return Entry(index, data, "", "", {}, None, "voice-unknown")
+                return Entry(index, data, "", "", {}, None, "voice-unknown", voiced=False)
             key = self.trust.services[role]
             verify_envelope(envelope, {key.keyid: key})
             statement = parse_statement(envelope.payload)  # (2)
         except FormatError as error:
-            return Entry(index, data, "", role, {}, None, "entry-malformed", str(error))
+            return Entry(index, data, "", role, {}, None, "entry-malformed", str(error), voiced=False)
         except SignatureInvalid as error:
-            return Entry(index, data, "", role, {}, None, "signature-invalid", str(error))
+            return Entry(index, data, "", role, {}, None, "signature-invalid", str(error), voiced=False)
         kind, said = statement.kind, statement.predicate
         if kind not in VOICES[role]:  # (3)
-            return Entry(index, data, kind, role, said, None, "voice-not-entitled")
+            return Entry(index, data, kind, role, said, None, "voice-not-entitled", voiced=False)
         if said["deployment"] != self.trust.deployment:
-            return Entry(index, data, kind, role, said, None, "other-deployment")
+            return Entry(index, data, kind, role, said, None, "other-deployment", voiced=False)
         used = used_id(role, said["id"])
         if used in self._ids:  # (4)
-            return Entry(index, data, kind, role, said, None, "said-twice")
+            return Entry(index, data, kind, role, said, None, "said-twice", voiced=False)
         self._ids[used] = None  # void or not: else whoever runs the ledger could say it again later
         try:
             consent = _HANDLERS[kind](self, index, said)  # (5)

@@ -60,6 +60,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound credential NAME --url URL      keep an upstream credential at the gateway
   ironbound canary run                     every probe, now
   ironbound evidence export -o FILE        everything an auditor needs, in one file
+  ironbound evidence report FILE -o HTML   a page for people, which checks itself in the browser
   ironbound verify FILE --pin PIN          check it, offline: 0 holds, 1 refuted, 3 broken, 4 unproven
   ironbound demo [--out DIR]               all of it, in a minute, for real
 

@@ -20,19 +20,6 @@ from ironbound.core.held import read_held
 from ironbound.core.replay import Entry, Launch, Replay
 from ironbound.core.strength import Strength
 
-#: Why an entry is void because of who said it, or how; these concern D3 alone.
-VOICE_REASONS: Final = frozenset(
-    {
-        "voice-unknown",
-        "voice-not-entitled",
-        "signature-invalid",
-        "entry-malformed",
-        "other-deployment",
-        "said-twice",
-    }
-)
-
-
 #: How long after a human signed a revocation or a stop, by their own clock, an action that it was to end is no haste.
 TAKEN_MS: Final = 60_000
 
@@ -64,6 +51,7 @@ class History:
     first_ms: int = 0
     clock_ms: int = 0
     said: dict[str, int] = field(default_factory=dict)
+    voids: dict[int, str] = field(default_factory=dict)
     wrong_voices: list[tuple[int, str, str]] = field(default_factory=list)
     services: list[Said] = field(default_factory=list)
     admitted: dict[str, int] = field(default_factory=dict)
@@ -120,7 +108,7 @@ class History:
             file = _FILE.get(entry.kind)
             if file is not None:
                 file(self, entry)
-        elif entry.void in VOICE_REASONS and (entry.void, entry.kind) != ("signature-invalid", "admitted"):
+        elif not entry.voiced:
             self.wrong_voices.append((entry.index, entry.void, entry.detail or f"{entry.role or '?'} {entry.kind}"))
         else:
             self._add_void(entry)
@@ -141,6 +129,7 @@ class History:
 
     def _add_void(self, entry: Entry) -> None:
         said = Said(entry.index, entry.predicate, entry.void)
+        self.voids[entry.index] = entry.void or ""
         if entry.kind == "admitted":
             with suppress(FormatError):
                 self.requests.add(envelope_from_value(entry.predicate["request"]).digest)

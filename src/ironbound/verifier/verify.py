@@ -16,7 +16,7 @@ Rule 3: any input gives a report or BundleBroken; no other exception.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -67,6 +67,8 @@ class Report:
     as_of_ms: int
     said: dict[str, int]
     void: int
+    #: Why the entries that have no effect although their voice was entitled have none, by index.
+    voids: Mapping[int, str]
     claims: tuple[Claim, ...]
 
     @property
@@ -118,6 +120,7 @@ def verify_bundle(
         as_of_ms,
         dict(sorted(history.said.items())),
         len(history.replay.books.void),
+        history.voids,
         claims,
     )
 

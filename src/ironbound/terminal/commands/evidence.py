@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
-from ironbound.terminal.voice import OK, Stop, emit, note, paint, say
+from ironbound.core.trust import parse_pin
+from ironbound.terminal.arguments import JSON, PLACED, Command, deployment_of, option
+from ironbound.terminal.voice import BROKEN, OK, Stop, emit, note, paint, say
 
 
 def _canary_run(arguments: argparse.Namespace) -> int:
@@ -16,20 +18,25 @@ def _canary_run(arguments: argparse.Namespace) -> int:
     return run_all(deployment_of(arguments), arguments.json, arguments.every, arguments.profile)
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    from ironbound.evidence.export import ExportError, export
-
-    deployment = deployment_of(arguments)
+def _progress() -> Callable[[int, int], None]:
+    """Tells each tenth of a long log."""
     last = 0
 
-    def progress(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal last
         if total > 5000 and done * 10 // total > last:
             last = done * 10 // total
             note(f"{done:,} of {total:,} entries")
 
+    return tell
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from ironbound.evidence.export import ExportError, export
+
+    deployment = deployment_of(arguments)
     try:
-        summary = export(deployment, arguments.out.resolve(), progress)
+        summary = export(deployment, arguments.out.resolve(), _progress())
     except ExportError as error:
         raise Stop(str(error)) from error
     missing = [{"sha256": one.sha256, "what": one.what} for one in summary.missing]
@@ -39,6 +46,24 @@ def _export(arguments: argparse.Namespace) -> int:
         say(f"evidence   {arguments.out} ({summary.file_bytes:,} bytes, {summary.entries} entries)")
         for one in missing:
             say(paint(f"missing    {one['what']} {one['sha256']}", "yellow"))
+    return OK
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from ironbound.evidence.report.build import report_html
+    from ironbound.verifier.bundle import BundleBroken
+
+    pin = None if arguments.pin is None else parse_pin(arguments.pin)
+    try:
+        with open(arguments.bundle, "rb") as file:
+            page, report = report_html(file, pin, _progress())
+    except BundleBroken as broken:
+        raise Stop(f"the bundle's integrity is broken: {broken}", "nothing in it counts", BROKEN) from broken
+    arguments.out.write_bytes(page)
+    if arguments.json:
+        emit({"file": str(arguments.out), "bytes": len(page), "entries": report.size, "exit": report.exit_code})
+    else:
+        say(f"report     {arguments.out} ({len(page):,} bytes); open it in a browser, it checks itself there")
     return OK
 
 
@@ -70,6 +95,18 @@ COMMANDS: Final = (
         "Write the file.",
         "ironbound evidence export -d prod -o e.ironbound",
         (*PLACED, option("-o", "--out", type=Path, required=True, metavar="FILE")),
+    ),
+    Command(
+        "evidence report",
+        _report,
+        "Write what the evidence shows as one HTML file, which checks itself in the reader's browser.",
+        'ironbound evidence report e.ironbound --pin "$(cat pin.txt)" -o report.html',
+        (
+            option("bundle", type=Path, metavar="BUNDLE"),
+            option("--pin", metavar="PIN", help="deployment, trust root and log key, as they reached you"),
+            option("-o", "--out", type=Path, required=True, metavar="FILE"),
+            JSON,
+        ),
     ),
     Command("verify", _verify, "Check an evidence file.", 'ironbound verify e.ironbound --pin "$(cat pin.txt)"'),
     Command(

@@ -33,6 +33,7 @@ from ironbound.core.surface import approval_body
 from ironbound.core.tree import PROGRAM_MODE
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
+from ironbound.evidence.report.build import report_html
 from ironbound.node.microvm import kernel
 from ironbound.node.native.container import BINARIES, SEARCH, guard_bytes
 from ironbound.terminal import operators
@@ -157,6 +158,7 @@ class Demo:
         if self._kept:
             say(f"evidence   {self._target / 'evidence.ironbound'}")
             say(f"pin        {self._target / 'pin.txt'}")
+            say(f"report     {self._target / 'report.html'}, which checks itself in your browser")
         else:
             say("Nothing is left of it; `--out DIR` keeps the evidence, the pin and the deployment.")
         return OK
@@ -454,6 +456,11 @@ class Demo:
         with open(path, "rb") as file:
             return await asyncio.to_thread(verify_bundle, file, pin)
 
+    def _page(self) -> bytes:
+        pin = parse_pin((self._target / "pin.txt").read_text(encoding="ascii"))
+        with open(self._target / "evidence.ironbound", "rb") as file:
+            return report_html(file, pin)[0]
+
     async def _verify(self) -> None:
         self._step("The auditor verifies it offline, from the pin and the file alone")
         report = await self._check(self._target / "evidence.ironbound")
@@ -465,6 +472,11 @@ class Demo:
         if report.exit_code != UNPROVEN or unproven != NOT_BUILT:
             raise StepFailed(f"exit code {report.exit_code}, unproven: {', '.join(sorted(unproven))}")
         self._good("exit code 4: nothing refuted; what is unproven is what is not built yet")
+        page = self._target / "report.html"
+        page.write_bytes(await asyncio.to_thread(self._page))
+        self._good(
+            f"{page.name}: the same for people, {page.stat().st_size:,} bytes that check themselves in a browser"
+        )
 
     async def _flip(self) -> None:
         self._step("One byte of it is flipped, and every checksum made right again")

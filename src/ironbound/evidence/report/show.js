@@ -1,0 +1,153 @@
+// Shows what `Check` found, and draws the entries. Everything from the log becomes text, never markup.
+"use strict";
+
+(() => {
+  const at = (id) => document.getElementById(id);
+  const said = JSON.parse(at("said").textContent);
+  const when = (ms) => new Date(ms).toISOString().replace("T", " ").slice(0, 19);
+
+  function make(name, attributes = {}, ...inside) {
+    const svg = ["svg", "rect", "circle", "line", "text", "title", "g"].includes(name);
+    const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...inside.map((one) => (one instanceof Node ? one : String(one))));
+    return made;
+  }
+  function table(head, rows) {
+    if (!rows.length) return make("p", {}, "None in this log.");
+    const line = (cells, cell) => make("tr", {}, ...cells.map((one) => make(cell, cell === "td" ? { class: "text" } : { scope: "col" }, one)));
+    const body = make("tbody", {}, ...rows.map((cells) => line(cells, "td")));
+    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "table" }, make("table", {}, make("thead", {}, line(head, "th")), body));
+  }
+  const put = (id, ...inside) => at(id).replaceChildren(...inside);
+  const short = (digest) => (digest ?? "-").slice(0, 12);
+
+  // What the page found about itself
+
+  function tell(result) {
+    const rows = Check.compare(result.found, said.report.claims);
+    const differ = rows.filter((one) => !one.agrees);
+    const missing = said.report.log.size !== result.checkpoint.size || said.report.pin !== result.pin;
+    const agrees = !differ.length && !missing;
+    at("self").classList.add(agrees ? "holds" : "refuted");
+    document.documentElement.dataset.self = agrees ? "agrees" : "disagrees";
+    const { entries, signatures, consents, windows } = result.counts;
+    put("self-says", make("strong", {}, agrees ? "It agrees with the verifier." : "It disagrees with the verifier."), ` Recomputed here: the root over ${result.checkpoint.size} entries, cosigned by ${result.checkpoint.cosigned.join(", ")}; ${entries} entries in full, ${signatures} signatures, ${consents} requests with their humans, ${windows} windows of canaries.`);
+    const about = { C1: "humans' signatures on every request", D2: "what came before what", D3: "who said each entry", F1: "launches and observations", B2: "windows of canaries that have one refusal at least" };
+    const list = rows.map((one) => [one.claim, about[one.claim], one.ours.join(", ") || "nothing against it", one.theirs.join(", ") || "nothing against it", one.agrees ? "agrees" : `disagrees: ${one.differ.join(", ")}`]);
+    const notes = make("ul", {}, make("li", {}, "Taken from the verifier, not recomputed here: the kernel's decisions, what a key that was flagged later takes with it, reviews of sealed keys' grants, the code's surfaces, postures, the canaries' verdicts from their transcripts, and quotes."));
+    if (result.unseen) notes.append(make("li", {}, `${result.unseen} entries stand in this page as hashes only, to keep it small: their place is checked, not their signatures.`));
+    if (result.counts.tokens) notes.append(make("li", {}, `${result.counts.tokens} tokens of identity providers were not judged here; the keys beside them were.`));
+    if (missing) notes.append(make("li", {}, "The verifier's words in this page are about another log than the entries in it."));
+    const rest = make("details", {}, make("summary", {}, "What was compared"), table(["Claim", "Checked here", "This page found", "The verifier found", ""], list), notes);
+    if (!agrees) rest.open = true;
+    put("self-rows", rest);
+  }
+
+  function broken(error) {
+    at("self").classList.add("refuted");
+    document.documentElement.dataset.self = "broken";
+    const code = error instanceof Check.Broken ? error.code : "check-failed";
+    put("self-says", make("strong", {}, "Nothing in this page counts."), ` ${code}: ${error.message}.`);
+  }
+
+  // What the entries say
+
+  function draw({ entries, checkpoint }) {
+    const valid = entries.filter((one) => !one.void);
+    const of = (kind) => valid.filter((one) => one.kind === kind);
+    const started = new Map(of("started").map((one) => [one.says.launch, one]));
+    const exited = new Map(of("exited").map((one) => [one.says.launch, one]));
+    const observed = new Map(of("observed").map((one) => [one.says.started, one]));
+    const admitted = of("admitted").filter((one) => one.asked);
+    const asked = (kind) => admitted.filter((one) => one.asked.kind === kind);
+    const results = of("canary-result");
+    const revoked = new Map(asked("revocation").map((one) => [one.asked.says.body.grant, one]));
+    const agents = asked("launch-request").map((one) => ({ one, start: started.get(one.index), end: exited.get(one.index) }));
+
+    put("grants-here", table(["Entry", "Agent", "Tool", "What", "Calls", "Until (UTC)", "Signed by", "Revoked"], asked("grant").map((one) => {
+      const { agent, id, body } = one.asked.says;
+      const end = revoked.get(id);
+      return [one.index, agent, body.tool, `${body.action} ${Check.canonical(body.where)}`, body.calls, when(body.expires_ms), one.humans.join(", "), end ? `entry ${end.index}, by ${end.humans.join(", ")}` : "-"];
+    })));
+    put("launches-here", table(["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Observed", "Ended"], agents.map(({ one, start, end }) => {
+      const look = start && observed.get(start.index);
+      const what = one.asked.says;
+      return [one.index, what.agent, one.humans.join(", "), short(what.module_sha256), short(what.config_sha256), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", look ? `entry ${look.index}, ${look.says.differences.length} differences` : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
+    })));
+    const runtimes = new Map();
+    for (const one of results) {
+      const row = runtimes.get(one.says.runtime) ?? { REFUSED: 0, ESCAPED: 0, INCONCLUSIVE: 0, names: new Set() };
+      row[one.says.verdict] += 1;
+      row.names.add(one.says.probe);
+      runtimes.set(one.says.runtime, row);
+    }
+    const transcripts = table(["Entry", "Canary", "Runtime", "Verdict", "In the enforcer's words"], results.map((one) => [one.index, one.says.probe, one.says.runtime, one.says.verdict, one.says.refusal]));
+    put("canaries-here", table(["Runtime", "Canaries", "Refused", "Escaped", "Inconclusive"], [...runtimes].map(([name, row]) => [name, row.names.size, row.REFUSED, row.ESCAPED, row.INCONCLUSIVE])), make("details", {}, make("summary", {}, `All ${results.length} results`), transcripts));
+    const intents = of("action-intent").length;
+    put("reconciled-here", table(["One voice", "", "Another voice", ""], [
+      ["Grants in the log", asked("grant").length, "Requests for grants that humans signed", entries.filter((one) => one.asked?.kind === "grant").length],
+      ["Launches that the node started", of("started").length, "Launches that the monitor observed", observed.size],
+      ["Actions that the gateway meant", intents, "Outcomes that it reported", of("action-outcome").length],
+      ["Challenges of the monitor", of("canary-challenge").length, "Results of the node", results.length],
+      ["Drifts that the monitor saw", of("drift").length, "Orders to stop", of("stop-order").length],
+    ]));
+    timeline(agents, asked("grant"), revoked, results, of("drift"), of("canary-challenge"), checkpoint.asOf, said.report.log.first_ms);
+  }
+
+  function timeline(agents, grants, revoked, results, drifts, challenges, asOf, first) {
+    const [left, right, row] = [130, 990, 22];
+    const x = (ms) => left + ((Math.min(Math.max(ms, first), asOf) - first) / Math.max(1, asOf - first)) * (right - left);
+    const marks = [];
+    let y = 24;
+    const lane = (name, note, ...shapes) => {
+      marks.push(make("text", { x: 0, y: y + 13 }, name.slice(0, 22), make("title", {}, note)), ...shapes);
+      y += row;
+    };
+    const bar = (from, to, kind, note) => make("rect", { x: x(from), y: y + 4, width: Math.max(3, x(to) - x(from)), height: 12, rx: 3, class: kind }, make("title", {}, note));
+    for (const { one, start, end } of agents.slice(0, 40)) {
+      const agent = one.asked.says.agent;
+      if (start) lane(agent, agent, bar(start.says.at_ms, end?.says.at_ms ?? asOf, "run", `${agent}: entry ${start.index}${end ? ` to ${end.index}, ${end.says.reason}` : ", runs"}`));
+    }
+    for (const one of grants.slice(0, 40)) {
+      const { agent, id, body } = one.asked.says;
+      const end = revoked.get(id);
+      const until = Math.min(end ? end.says.at_ms : asOf, body.expires_ms);
+      lane(body.tool, `${body.tool} for ${agent}`, bar(one.says.at_ms, until, "grant", `${body.tool} for ${agent}, by ${one.humans.join(" and ")}${end ? `; revoked in entry ${end.index}` : ""}`));
+    }
+    const times = new Map(challenges.map((one) => [one.index, one.says.at_ms]));
+    const dots = results.slice(0, 4000).map((one) => make("circle", { cx: x(times.get(one.says.challenge) ?? one.says.at_ms), cy: y + 10, r: 3, class: one.says.verdict === "REFUSED" ? "refused" : "bad" }, make("title", {}, `${one.says.probe}: ${one.says.verdict}`)));
+    lane("canaries", "hostile agents", ...dots);
+    lane("drift", "drift", ...drifts.map((one) => make("circle", { cx: x(one.says.at_ms), cy: y + 10, r: 5, class: "bad" }, make("title", {}, `entry ${one.index}: ${one.says.kind}`))));
+    const ends = [[left, first, "start"], [right, asOf, "end"]].map(([place, ms, anchor]) => make("text", { x: place, y: 12, "text-anchor": anchor, class: "soft" }, `${when(ms)} UTC`));
+    const axis = make("line", { x1: left, x2: right, y1: 18, y2: 18, class: "axis" });
+    const title = "Timeline of agents, grants, canaries and drift; the tables below say the same in words";
+    put("time-here", make("svg", { viewBox: `0 0 1000 ${y + 6}`, role: "img", "aria-label": title }, axis, ...ends, ...marks));
+  }
+
+  async function go(pin) {
+    const bar = at("self-progress");
+    bar.hidden = false;
+    at("self").classList.remove("holds", "refuted");
+    put("self-says", "Checking …");
+    put("self-rows");
+    try {
+      const result = await Check.run(at("log").textContent, pin, (what, done, all) => {
+        bar.value = done / all;
+        put("self-says", `Checking: ${what}, ${done} of ${all} …`);
+      });
+      draw(result);
+      tell(result);
+    } catch (error) {
+      broken(error);
+    }
+    bar.hidden = true;
+  }
+
+  at("pin").value = said.pin ?? "";
+  at("pin-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    go(at("pin").value);
+  });
+  go(said.pin);
+})();
