@@ -12,8 +12,9 @@ from ironbound.core.canonical import FormatError, b64encode, canonical
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
-from ironbound.core.request import NO_LIMITS, encode_request, shown_text, verify_consent
-from ironbound.core.statement import ACTS, Subject, encode_statement, parse_statement
+from ironbound.core.request import NO_LIMITS, encode_request, verify_consent
+from ironbound.core.shown import shown_text
+from ironbound.core.statement import Subject, encode_statement, parse_statement
 from verifier.lab import DAY, Lab, digest_of, honest, key
 
 SCENE = honest()
@@ -231,24 +232,32 @@ def test_an_approval_that_expired_by_the_log_s_clock_is_not_considered_alive() -
     assert lab.admit(request, [yes], at_ms=lab.now - 100).void == "approval-expired"
 
 
-def test_every_signed_field_is_shown_and_nothing_can_hide_in_it() -> None:
-    request = LAB.request("grant", **LAUNCH, body={
-        "tool": "t", "action": "a", "where": {"p": {"equals": "\u202e\x1b[2J\n"}}, "calls": 1,
-        "expires_ms": LAB.now + DAY, "credential": None, **NO_LIMITS})  # fmt: skip
-    predicate = parse_statement(request.payload).predicate
-    text = shown_text("grant", predicate)
+def test_text_that_looks_like_something_else_is_refused_with_a_reason_of_its_own() -> None:
+    request = LAB.request("launch-request", **LAUNCH)
+    for agent, reason in (
+        ("new\x1bcomer", "text-control-character"), ("new\u202ecomer", "text-bidirectional"),
+        ("new\u200bcomer", "text-invisible"), ("newc\u043emer", "text-look-alike"),
+        ("\u0436\u0443\u043a", "text-look-alike"),
+        ("newcomer\u00e9", "text-look-alike"), ("NEWCOMER", "not-a-request"), ("new comer", "not-a-request"),
+    ):  # fmt: skip
+        assert refused(resigned(request, agent=agent)) == reason, agent
+        with pytest.raises(FormatError) as caught:
+            LAB.request("launch-request", **LAUNCH | {"agent": agent})
+        assert caught.value.code == ("statement-shape" if reason == "not-a-request" else reason)
+    for ticket, reason in (("a\nb", "text-control-character"), ("\u2066OPS-1", "text-bidirectional")):
+        assert refused(resigned(request, ticket=ticket)) == reason
+    body = {"tool": "t", "action": "a", "where": {"host": {"equals": "p\u0430y.example"}}, "calls": 1,
+            "expires_ms": LAB.now + DAY, "credential": None, **NO_LIMITS}  # fmt: skip
+    good = LAB.request("grant", **LAUNCH, body=body | {"where": {"host": {"equals": "pay.example"}}})
+    assert refused(resigned(good, body=body)) == "text-look-alike"
+
+
+def test_what_an_agent_wrote_is_shown_escaped() -> None:
+    body = {"grant": SCENE.grant, "tool": "t", "args": {"p": "\u202e\x1b[2J\n\u0430"}}
+    request = LAB.request("call-approval", **LAUNCH | {"agent": "clerk"}, body=body)
+    text = shown_text("call-approval", parse_statement(request.payload).predicate)
     assert all(" " <= char <= "~" or char == "\n" for char in text)
-    for field, other in {
-        "deployment": "other", "id": "ab" * 16, "agent": "other", "module_sha256": digest_of("1"),
-        "config_sha256": digest_of("2"), "capability": {"before": ["ab" * 16], "after": []}, "not_before_ms": 1,
-        "expires_ms": 2, "log_head": {"size": 1, "root": "x"}, "proposal": digest_of("3"), "ticket": "T",
-        "body": predicate["body"] | {"calls": 2},
-    }.items():  # fmt: skip
-        assert shown_text("grant", predicate | {field: other}) != text, f"{field} is not shown"
-    left = predicate.keys() - {"version", "shown_sha256"}
-    assert len(left) == 12
-    texts = {shown_text(kind, predicate) for kind in ACTS}
-    assert len(texts) == len(ACTS)
+    assert 'p            "\\u202e\\u001b[2J\\n\\u0430"' in text
 
 
 def test_only_requests_can_be_built_as_requests() -> None:

@@ -54,7 +54,7 @@ def test_the_whole_life_of_an_agent_from_the_command_line(stand: Stand, tmp_path
     assert json.loads(done.stdout)["humans"] == list(TWO)
     done = stand.command("run", str(module), "--as", "cli", "--profile", "strict", "--ticket", "T-1", names=TWO)
     assert done.returncode == 0, done.stderr
-    assert "launch of cli admitted" in done.stdout and 'ticket       "T-1"' in done.stderr
+    assert "launch of cli admitted" in done.stdout and re.search(r'ticket +"T-1"', done.stderr)
     entry = stand.await_entry("started", agent="cli")
     agents = json.loads(stand.command("agents", "--json").stdout)
     assert agents[-1]["agent"] == "cli" and agents[-1]["state"] == "running" and agents[-1]["humans"] == list(TWO)
@@ -92,11 +92,9 @@ def test_two_operators_on_two_machines_sign_one_after_the_other(stand: Stand, tm
     assert done.returncode == 0 and not sent, "nothing was sent"
     early = stand.command("submit", str(paper))
     assert early.returncode == 1 and "quorum-not-met" in early.stderr and "hint" in early.stderr
-    same = tmp_path / "same.json"
-    same.write_bytes(paper.read_bytes())
-    assert stand.command("sign", str(same), names=("ada",)).returncode == 0
-    refused = stand.command("submit", str(same))
-    assert refused.returncode == 1 and "initiator-approves" in refused.stderr
+    before = paper.read_bytes()
+    refused = stand.command("sign", str(paper), names=("ada",))
+    assert refused.returncode == 1 and "initiator-approves" in refused.stderr and paper.read_bytes() == before
     signed = stand.command("sign", str(paper), names=("cy",))
     assert signed.returncode == 0 and "approve a module" in signed.stderr
     done = stand.command("submit", str(paper), "--json")
@@ -104,7 +102,7 @@ def test_two_operators_on_two_machines_sign_one_after_the_other(stand: Stand, tm
     again = stand.command("submit", str(paper))
     assert again.returncode == 1 and "request-replayed" in again.stderr
     reasons = [one.predicate["reason"] for one in stand.entries("refused", size)]
-    assert reasons == ["quorum-not-met", "initiator-approves", "request-replayed"]
+    assert reasons == ["quorum-not-met", "request-replayed"]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,6 @@ def test_a_deployment_whose_operators_sign_with_ssh_keys(security_key: Path, pla
 
 
 def test_passkeys_alone_cannot_sign_a_trust_root_from_the_command_line(tmp_path: Path) -> None:
-    with pytest.raises(Stop, match="passkeys can't"):
+    with pytest.raises(Stop, match="passkeys from files can't"):
         initialise(tmp_path / "d", "d", [("di", PasskeyDevice("di").public), ("cy", b"phrase")], 2)
     assert not (tmp_path / "d").exists()

@@ -1,4 +1,4 @@
-"""What an operator signs: requests and approvals, the text that is shown, and how consent is counted.
+"""What an operator signs: requests and approvals, and how consent is counted; what is shown of them is in `shown`.
 
 Decides which humans consent to a request's exact content. Whether that is enough, and whether it may
 happen at all, the kernel decides (`authority`). Source: 3-formats, "What an operator signs".
@@ -22,9 +22,11 @@ from .authority import Refused
 from .canonical import Digest, FormatError, b64encode, canonical, sha256_hex
 from .envelope import Envelope, verify_envelope
 from .keys import KeyId, SignatureInvalid
+from .legible import CODES, verify_all_legible
 from .oidc import Identity, IssuerKeys, PresentIdentity
 from .roster import body_digest, counted, read_change
 from .scheme import OperatorKey, VerifyingKey, is_device
+from .shown import shown_text
 from .statement import ABOUT_AGENTS, ACTS, QUORUMS, Statement, Subject, encode_statement, parse_statement
 from .strength import Strength
 from .trust import Human, Roster, TrustRoot
@@ -37,21 +39,10 @@ MAX_APPROVALS: Final = 16
 BREAK_GLASS: Final = "break-glass"
 #: What a grant says that has calls and an end, and no other limit; nobody can hand it on.
 NO_LIMITS: Final[Mapping[str, Any]] = {"rate": None, "budget": None, "approvals": 0, "delegable": 0}
+#: What agents or attackers wrote, and documents with a parser of their own; all of it is shown escaped.
+_FOREIGN: Final = frozenset({"args", "probe", "root"})
 
 _NOBODY: Final[Mapping[str, IssuerKeys]] = {}
-_TITLES: Final[Mapping[str, str]] = {
-    "module-approval": "approve a module",
-    "profile-approval": "approve a profile",
-    "launch-request": "launch an agent",
-    "grant": "grant a capability",
-    "call-approval": "approve one call",
-    "quota": "set a quota",
-    "revocation": "revoke a capability",
-    "stop": "stop an agent",
-    "trust-root-change": "change the trust root",
-    "key-compromised": "flag a key as compromised",
-    "review": "review what sealed keys granted",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +83,10 @@ class Consent:
         return tuple(dict.fromkeys(one.human for one in self.signatories))
 
 
-def _plain(value: Any) -> str:
-    """Canonical JSON with everything outside printable ASCII escaped: nothing can hide or reorder it."""
-    return "".join(char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8"))
-
-
-def shown_text(kind: str, predicate: Mapping[str, Any]) -> str:
-    """The text a signer reads: every signed field, one a line, in a fixed order. Ends with a newline."""
-    capability = predicate["capability"]
-    lines = [
-        f"request      {_TITLES[kind]}",
-        f"deployment   {predicate['deployment']}",
-        f"agent        {predicate['agent'] or '-'}",
-        f"module       {predicate['module_sha256'] or '-'}",
-        f"profile      {predicate['config_sha256'] or '-'}",
-    ]
-    lines += [f"  {field} = {_plain(value)}" for field, value in sorted(predicate["body"].items())]
-    lines += [
-        f"holds now    {len(capability['before'])} grants: {_plain(capability['before'])}",
-        f"holds after  {len(capability['after'])} grants: {_plain(capability['after'])}",
-        f"valid        {predicate['not_before_ms']} to {predicate['expires_ms']} (Unix milliseconds)",
-        f"log head     {predicate['log_head']['size']} {predicate['log_head']['root']}",
-        f"proposal     {predicate['proposal'] or '-'}",
-        f"ticket       {_plain(predicate['ticket'])}",
-        f"id           {predicate['id']}",
-    ]
-    return "\n".join(lines) + "\n"
+def verify_request_legible(predicate: Mapping[str, Any]) -> None:
+    """Nothing in a request looks like something else; FormatError with a code of `legible` if it does."""
+    body = {name: value for name, value in predicate["body"].items() if name not in _FOREIGN}
+    verify_all_legible({**predicate, "body": body}, "the request")
 
 
 def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
@@ -143,6 +112,7 @@ def encode_request(kind: str, predicate: Mapping[str, Any]) -> bytes:
     if kind not in ACTS:
         raise FormatError("not-a-request", kind)
     complete = dict(predicate)
+    verify_request_legible(complete)
     complete["shown_sha256"] = sha256_hex(shown_text(kind, complete).encode())
     return encode_statement(kind, _subjects(kind, complete), complete)
 
@@ -202,7 +172,7 @@ def _statement(envelope: Envelope, reason: str) -> Statement:
     try:
         return parse_statement(envelope.payload)
     except FormatError as error:
-        raise Refused(reason) from error
+        raise Refused(error.code if error.code in CODES else reason) from error
 
 
 def verify_consent(
@@ -215,8 +185,8 @@ def verify_consent(
     """Who consents to this request. Raises Refused with the first reason why something is wrong.
 
     (1) one human on the roster signed the request  (2) it is a request, for this deployment, about its
-    subject  (3) its text is the one shown  (4) each approval is one other human's  (5) and binds this
-    content, for this deployment, unexpired  (6) all of them are on the roster for this act.
+    subject  (3) its text can't be misread, and is the one shown  (4) each approval is one other human's
+    (5) and binds this content, for this deployment, unexpired  (6) all of them are on the roster for this act.
     `issuers`: the identity providers' keys at this moment of the log.
     """
 
@@ -240,6 +210,10 @@ def verify_consent(
         raise Refused("body-malformed") from error
     if statement.subjects != expected:
         raise Refused("subject-differs")
+    try:
+        verify_request_legible(predicate)
+    except FormatError as error:
+        raise Refused(error.code) from error
     if predicate["shown_sha256"] != sha256_hex(shown_text(statement.kind, predicate).encode()):  # (3)
         raise Refused("shown-differs")
     people, known = None, trust.humans

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NewType
 
 from .canonical import Digest, FormatError, Value, canonical, parse_canonical
+from .legible import reason_of_id
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 TYPE_PREFIX: Final = "https://ironbound.dev/"
@@ -38,14 +39,15 @@ _QUALIFIED = re.compile(r"000b[0-9a-f]{64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,200}")
 
 
-def _refuse(path: str, expected: str, got: Value) -> FormatError:
-    return FormatError("statement-shape", f"{path}: expected {expected}, got {str(got)[:80]!r}")
+def _refuse(path: str, expected: str, got: Value, code: str = "statement-shape") -> FormatError:
+    return FormatError(code, f"{path}: expected {expected}, got {str(got)[:80]!a}")
 
 
 def _matches(pattern: re.Pattern[str], expected: str) -> Shape:
     def shape(value: Value, path: str) -> None:
         if type(value) is not str or not pattern.fullmatch(value):
-            raise _refuse(path, expected, value)
+            code = reason_of_id(value) if type(value) is str else None
+            raise _refuse(path, expected, value, code or "statement-shape")
 
     return shape
 

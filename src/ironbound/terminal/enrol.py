@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.canonical import FormatError, b64decode, parse_json
+from ironbound.core.canonical import FormatError, base64url_decode, parse_json
 from ironbound.core.oidc import Identity
 from ironbound.core.scheme import OperatorKey
 from ironbound.core.sshsig import SshKey, namespace_of, parse_public_line
@@ -22,8 +22,15 @@ from .voice import Stop
 
 #: Before an SSH security key's file: a touch is enough, where else a PIN or a fingerprint is needed as well.
 TOUCH: Final = "touch:"
+#: Instead of a file: a passkey, made or used on the approval page; behind a colon at init the port, later the key's id.
+PASSKEY: Final = "passkey"
 MAX_REGISTRATION: Final = 32_768
 _ELIGIBLE, _ATTESTED, _EXTENSIONS = 0x08, 0x40, 0x80
+
+
+def is_passkey(word: str) -> bool:
+    """Whether an operator's key is named as `passkey` or `passkey:…`; a file of that name is `./passkey`."""
+    return word.partition(":")[0] == PASSKEY
 
 
 def enrolled(word: str, deployment: str) -> OperatorKey:
@@ -62,18 +69,13 @@ def identity(word: str, deployment: str) -> Identity:
         raise Stop(f"{word!a}: {error}", "write ISSUER,CLIENT,SUBJECT,ACR, as the provider knows them") from error
 
 
-def _base64url(value: Any) -> bytes:
-    text = str(value)
-    return b64decode(text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4))
-
-
 def passkey(value: Any) -> Passkey:
     """The passkey of a RegistrationResponseJSON (WebAuthn level 3 §5.1), whose parts must tell the same key."""
     try:
         response = value["response"]
-        client = parse_json(_base64url(response["clientDataJSON"]), limit=4096, depth=8)
-        data, spki = _base64url(response["authenticatorData"]), _base64url(response["publicKey"])
-        credential = _base64url(value["id"])
+        client = parse_json(base64url_decode(str(response["clientDataJSON"])), limit=4096, depth=8)
+        data, spki = base64url_decode(str(response["authenticatorData"])), base64url_decode(str(response["publicKey"]))
+        credential = base64url_decode(str(value["id"]))
     except (KeyError, TypeError) as error:
         raise FormatError("registration", f"{error} is missing") from None
     if type(client) is not dict or client.get("type") != "webauthn.create":

@@ -6,14 +6,15 @@ Decides nothing later on: what counts is the trust root that the operators sign 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import Value, canonical, sha256_hex
-from ironbound.core.envelope import SigningKey, sign_envelope
+from ironbound.core.envelope import Envelope, Signature, SigningKey, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.oidc import Identity
@@ -36,7 +37,9 @@ from ironbound.wire.log import now_ms
 from ironbound.wire.privilege import missing_as_root
 
 from . import compose
+from .approval.signer import PageSigner, facing
 from .certificate import make_certificate
+from .consent import Screen, trust_root_screen
 from .ssh import SshSigner
 from .voice import Stop
 
@@ -68,7 +71,10 @@ FOLDERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A human's name, their key (made for them here, an SSH key of their own, or a passkey), and their identity."""
+    """A human's name, their key (made for them here, an SSH key of their own, or a passkey), and their identity.
+
+    A passkey that is here signs on its page; one whose registration came in a file can't sign here.
+    """
 
     name: str
     key: SigningKey | Passkey
@@ -108,10 +114,16 @@ def write(path: Path, data: bytes, mode: int, uid: int | None = None) -> None:
         os.chown(path, uid, uid)
 
 
+def require_new(root: Path) -> None:
+    """Stop if something is in the directory already."""
+    if root.exists() and any(root.iterdir()):
+        raise Stop(f"{root} is not empty", "give a directory that doesn't exist yet")
+
+
 def initialise(
     root: Path,
     name: str,
-    operators: Sequence[tuple[str, bytes | SshSigner | Passkey]],
+    operators: Sequence[tuple[str, bytes | SshSigner | PageSigner | Passkey]],
     quorum: int,
     keys: Path | None = None,
     environment: str = PRODUCTION,
@@ -119,26 +131,26 @@ def initialise(
     tpm: str | None = None,
     listen: str | None = None,
     identities: Mapping[str, Identity] | None = None,
+    tell: Callable[[Screen], None] = lambda screen: None,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names, each with their own key or a passphrase.
 
-    For a passphrase a key is made; it goes, encrypted, to `keys` (default: `operators/` inside). All but passkeys
-    sign the trust root here, and they have to be enough for its quorum. `environment` is what the deployment is for; it
-    is in the trust root, so the pin fixes it. `tpm` is where the node's TPM is, whose key is enrolled. `listen`:
-    the address on which the operator channel listens with TLS too. `identities`: operators' identities at a provider,
-    each beside a passkey or a security key.
+    For a passphrase a key is made; it goes, encrypted, to `keys` (default: `operators/` inside). All but passkeys that
+    came in a file sign the trust root here, and they have to be enough for its quorum; `tell` shows it to each before.
+    `environment` is what the deployment is for; it is in the trust root, so the pin fixes it. `tpm` is where the node's
+    TPM is, whose key is enrolled. `listen`: the address on which the operator channel listens with TLS too.
+    `identities`: operators' identities at a provider, each beside a passkey or a security key.
     Raises Stop with cause and hint.
     """
-    if root.exists() and any(root.iterdir()):
-        raise Stop(f"{root} is not empty", "give a directory that doesn't exist yet")
+    require_new(root)
     if not 1 <= quorum <= len(operators):
         raise Stop(f"a quorum of {quorum} can't be met by {len(operators)} operators")
     if len({one for one, _ in operators}) != len(operators):
         raise Stop("an operator is named twice")
     if sum(not isinstance(key, Passkey) for _, key in operators) < quorum:
         raise Stop(
-            f"a quorum of {quorum} has to sign the trust root here, and passkeys can't",
-            "let enough operators have a key file or an SSH key",
+            f"a quorum of {quorum} has to sign the trust root here, and passkeys from files can't",
+            "let enough operators have a key file, an SSH key, or `NAME=passkey` in this machine's browser",
         )
     if not all(key for _, key in operators):
         raise Stop("an operator's passphrase is empty", "a key without a passphrase is anybody's key")
@@ -194,7 +206,13 @@ def initialise(
     )
     root_statement["tpm"] = enrolment
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
-    envelope = sign_envelope(payload, [person.key for person in people if not isinstance(person.key, Passkey)])
+    try:
+        envelope = _signed(payload, people, quorum, tell)
+    except BaseException:  # declined, too late, Ctrl-C: half a deployment helps nobody
+        made_apart = [keys / f"{one}.key" for one, own in operators if isinstance(own, bytes)] if keys else []
+        for path in [*root.iterdir(), *made_apart]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
     trust = parse_trust_root(envelope.encode())
     settings: dict[str, Value] = {
         "version": 1,
@@ -221,6 +239,24 @@ def initialise(
             for path in [root / folder, *(root / folder).rglob("*")]:
                 os.chown(path, users[owner], users[owner])
     return deployment
+
+
+def _signed(payload: bytes, people: Sequence[Operator], quorum: int, tell: Callable[[Screen], None]) -> Envelope:
+    """The trust root, shown to and signed by everybody who can sign here."""
+    signatures: list[Signature] = []
+    signed_by: list[str] = []
+    for person in people:
+        if isinstance(person.key, Passkey):
+            continue
+        screen = trust_root_screen(payload, person.name, signed_by, quorum)
+        tell(screen)
+        try:
+            signatures += sign_envelope(payload, [facing(person.key, screen, False)]).signatures
+        finally:
+            if isinstance(person.key, PageSigner):
+                person.key.close()
+        signed_by.append(person.name)
+    return Envelope(payload, tuple(signatures))
 
 
 def _enrolment(address: str) -> dict[str, str]:

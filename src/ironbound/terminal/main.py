@@ -33,6 +33,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
 
   ironbound init DIR                       make a deployment: keys, trust root, log; prints the pin
   ironbound operator key FILE              what a trust root would hold of an operator's own key
+  ironbound operator passkey NAME          make a passkey on a page here, for a deployment made elsewhere
   ironbound operator new NAME              make an operator's key file, on their own machine
   ironbound roster                         who may consent to what, with which keys
   ironbound roster propose [--add NAME=FILE] [--remove NAME] [--quorum ACT=N]...

@@ -1,14 +1,14 @@
 """The operator's side: builds a request from what the log says now, shows it, signs it, submits it.
 
-Decides nothing: the operator does, by signing what `core.request.shown_text` shows.
+Decides nothing: the operator does, by signing what `core.shown` says of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,19 +17,22 @@ import httpx
 from ironbound.core.canonical import Digest, FormatError, Value, b64decode, b64encode, canonical, parse_json
 from ironbound.core.envelope import Envelope, SigningKey, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
-from ironbound.core.oidc import Identity
+from ironbound.core.oidc import Identity, IssuerKeys
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry, Replay
-from ironbound.core.request import encode_approval, encode_request, head_of, shown_text
+from ironbound.core.request import encode_approval, encode_request, head_of
 from ironbound.core.scheme import is_device
 from ironbound.core.sshsig import SshKey
 from ironbound.core.statement import parse_statement
 from ironbound.core.trust import TrustRoot
+from ironbound.core.webauthn import Passkey
 from ironbound.wire.deployment import Deployment, DeploymentError, parse_address, read_file
 from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
 
+from .approval.signer import PageSigner, facing, page_signer
 from .certificate import pinned_context
-from .enrol import enrolled
+from .consent import Screen, approval_screen, request_screen
+from .enrol import enrolled, is_passkey
 from .login import Login, WithLogin, keys_of
 from .ssh import SshSigner
 from .voice import Stop, note, passphrases
@@ -86,15 +89,32 @@ def replayed(deployment: Deployment, listener: Callable[[Entry], None] | None = 
     return asyncio.run(fold())
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An operator and what they sign with."""
+
+    name: str
+    key: SigningKey
+
+
+def current(deployment: Deployment, replay: Replay) -> Deployment:
+    """The deployment with the trust root that is in force now; whoever holds a key of it, also a sealed one, signs."""
+    trust = replay.trust
+    return replace(deployment, trust=replace(trust, humans={**trust.sealed, **trust.humans}))
+
+
 def load_keys(
     deployment: Deployment, folder: Path, words: Sequence[str], descriptor: int | None, logins: Sequence[str] = ()
-) -> list[SigningKey]:
-    """What the operators sign with: `NAME` is the key file of that name in `folder`, `NAME=FILE` an SSH private key.
+) -> list[Signer]:
+    """What the operators sign with.
 
-    Passphrases are lines of the descriptor, one for each operator; without it we ask, or ssh-keygen does.
+    `NAME` is the key file of that name in `folder`, `NAME=passkey` the passkey that the trust root enrols (with
+    `:KEYID`, or its beginning, if there are several), `NAME=FILE` an SSH private key.
+    Passphrases are lines of the descriptor, one for each operator without a passkey; without it we ask, or ssh-keygen
+    does.
     `logins`: who logs in at their identity provider as well, each as `NAME` or `NAME=PORT`.
     """
-    named = [word.partition("=")[::2] for word in words]
+    named = [(name, path) for name, _, path in (word.partition("=") for word in words)]
     files: dict[str, bytes] = {}
     for name, path in named:
         if path:
@@ -105,18 +125,24 @@ def load_keys(
             raise Stop(
                 f"operator {name}: {error}", "give the folder with --keys, or an SSH key with --sign NAME=FILE"
             ) from error
-    asked = [name for name, path in named if not path or descriptor is not None]
+    asked = [name for name, path in named if not path or (descriptor is not None and not is_passkey(path))]
     phrases = dict(zip(asked, passphrases(descriptor, asked), strict=True)) if asked else {}
     keys: list[SigningKey] = []
     for name, path in named:
-        if path:
+        if is_passkey(path):
+            keys.append(_passkey(deployment, name, path))
+        elif path:
             keys.append(_ssh_key(deployment, name, Path(path), phrases.get(name)))
-            continue
-        try:
-            keys.append(PrivateKey.from_pem(files[name], phrases[name]))
-        except FormatError as error:
-            raise Stop(f"operator {name}: the key does not open ({error.code})", "is the passphrase right?") from error
-    return with_logins(deployment.trust, [name for name, _ in named], keys, logins)
+        else:
+            try:
+                keys.append(PrivateKey.from_pem(files[name], phrases[name]))
+            except FormatError as error:
+                raise Stop(
+                    f"operator {name}: the key does not open ({error.code})", "is the passphrase right?"
+                ) from error
+    names = [name for name, _ in named]
+    both = with_logins(deployment.trust, names, keys, logins)
+    return [Signer(name, key) for name, key in zip(names, both, strict=True)]
 
 
 def with_logins(
@@ -144,6 +170,26 @@ def _login(trust: TrustRoot, name: str, key: SigningKey, port: int) -> Login:
     return Login(name, found[0], note, port)
 
 
+def _passkey(deployment: Deployment, name: str, word: str) -> PageSigner:
+    """The one passkey of an operator that the word names."""
+    beginning = word.partition(":")[2]
+    keys: list[Passkey] = []
+    for trust in _trust_roots(deployment):
+        people = {**trust.sealed, **trust.humans}
+        keys = [key for keyid, key in trust.keys.items() if people.get(keyid) == name and isinstance(key, Passkey)]
+        if keys:
+            break
+    found = [key for key in keys if key.keyid.startswith(beginning)]
+    if not found:
+        raise Stop(f"operator {name} has no {'such ' if keys else ''}passkey in the trust root")
+    if len(found) > 1:
+        raise Stop(
+            f"operator {name} has {len(found)} passkeys in the trust root",
+            "name one by the beginning of its id: " + " or ".join(f"{name}=passkey:{key.keyid[:8]}" for key in found),
+        )
+    return page_signer(name, found[0], note)
+
+
 def _ssh_key(deployment: Deployment, name: str, path: Path, passphrase: bytes | None) -> SshSigner:
     """The SSH key in a file, as the trust root enrols it for this human: the one given, or the one in force now."""
     public = enrolled(f"{path}.pub", deployment.trust.deployment)
@@ -156,7 +202,7 @@ def _ssh_key(deployment: Deployment, name: str, path: Path, passphrase: bytes | 
 
 def _trust_roots(deployment: Deployment) -> Iterator[TrustRoot]:
     yield deployment.trust
-    with contextlib.suppress(Stop):  # on another machine there is no log to ask
+    with suppress(Stop):  # on another machine there is no log to ask
         yield replayed(deployment).trust
 
 
@@ -200,12 +246,6 @@ def build(
     )
 
 
-def shown(envelope: Envelope) -> str:
-    """The text of a request that its signers see."""
-    statement = parse_statement(envelope.payload)
-    return shown_text(statement.kind, statement.predicate)
-
-
 def lasting(payload: bytes, life_ms: int) -> bytes:
     """The same request, valid for so long."""
     statement = parse_statement(payload)
@@ -225,6 +265,63 @@ def sign(payload: bytes, deployment: str, keys: Sequence[SigningKey], artifacts:
     request = sign_envelope(payload, keys_of(keys[0]))
     approvals = tuple(approve(request, deployment, key) for key in keys[1:])
     return Submission(request, approvals, tuple(artifacts))
+
+
+def collect(
+    deployment: Deployment,
+    payloads: Sequence[tuple[bytes, Sequence[bytes]]],
+    signers: Sequence[Signer],
+    tell: Callable[[Screen], None],
+    issuers: Mapping[str, IssuerKeys] | None,
+) -> list[Submission]:
+    """Each payload with its artifacts, signed by the first as initiator and approved by the others.
+
+    One human after the other, each for all payloads; `tell` shows each screen before it is signed. `issuers`: the
+    identity providers' keys, as the log has them; None where the log is not here.
+    """
+    trust, asks = deployment.trust, signers[0]
+    requests: list[Envelope] = []
+    with closing_page(asks):
+        for at, (payload, _) in enumerate(payloads, 1):
+            screen = request_screen(trust, payload, asks.name)
+            tell(screen)
+            requests.append(sign_envelope(payload, keys_of(facing(asks.key, screen, at < len(payloads)))))
+    approvals = collect_approvals(deployment, [(request, ()) for request in requests], signers[1:], tell, issuers)
+    return [
+        Submission(request, tuple(others), tuple(artifacts))
+        for request, others, (_, artifacts) in zip(requests, approvals, payloads, strict=True)
+    ]
+
+
+def collect_approvals(
+    deployment: Deployment,
+    requests: Sequence[tuple[Envelope, Sequence[Envelope]]],
+    signers: Sequence[Signer],
+    tell: Callable[[Screen], None],
+    issuers: Mapping[str, IssuerKeys] | None,
+) -> list[list[Envelope]]:
+    """The approvals of each request, those that it has first."""
+    trust = deployment.trust
+    collected = [list(approvals) for _, approvals in requests]
+    for signer in signers:
+        with closing_page(signer):
+            for at, (request, _) in enumerate(requests):
+                screen = approval_screen(trust, request, collected[at], signer.name, issuers)
+                tell(screen)
+                key = facing(signer.key, screen, at + 1 < len(requests))
+                collected[at].append(approve(request, trust.deployment, key))
+    return collected
+
+
+@contextmanager
+def closing_page(signer: Signer) -> Iterator[None]:
+    """Ends the signer's page, if they have one, when they are done: the next one's may be at the same port."""
+    try:
+        yield
+    finally:
+        for key in keys_of(signer.key):
+            if isinstance(key, PageSigner):
+                key.close()
 
 
 def read_submission(path: Path) -> Submission:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import uvicorn
@@ -79,18 +80,33 @@ def _listening(host: str, port: int) -> socket.socket:
 class LoopbackServer:
     """A running server. `port` is the port it listens on; `close` ends it and waits."""
 
-    __slots__ = ("_server", "_socket", "_task", "port")
+    __slots__ = ("_server", "_sockets", "_task", "port")
 
-    def __init__(self, server: uvicorn.Server, task: asyncio.Task[None], sock: socket.socket) -> None:
+    def __init__(self, server: uvicorn.Server, task: asyncio.Task[None], sockets: Sequence[socket.socket]) -> None:
         self._server = server
         self._task = task
-        self._socket = sock
-        self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
+        self._sockets = sockets
+        self.port: int = 0 if sockets[0].family == socket.AF_UNIX else sockets[0].getsockname()[1]
 
     @classmethod
     async def start(cls, app: ASGIApp, port: int) -> LoopbackServer:
         """Listens on 127.0.0.1:port (0: any free port). OSError if the port is taken."""
-        return await cls.serve(app, _listening("127.0.0.1", port))
+        return await cls.serve(app, [_listening("127.0.0.1", port)])
+
+    @classmethod
+    async def start_localhost(cls, app: ASGIApp, port: int) -> LoopbackServer:
+        """Listens on all that a browser takes `localhost` for, so that nobody else can answer on the other half.
+
+        OSError if another program has the port, on either.
+        """
+        sockets = [_listening("127.0.0.1", port)]
+        try:
+            sockets.append(_listening("::1", port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                sockets[0].close()
+                raise
+        return await cls.serve(app, sockets)
 
     @classmethod
     async def start_tls(cls, app: ASGIApp, host: str, port: int, certificate: str, key: str) -> LoopbackServer:
@@ -98,7 +114,7 @@ class LoopbackServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(certificate, key)
-        return await cls.serve(app, _listening(host, port), context)
+        return await cls.serve(app, [_listening(host, port)], context)
 
     @classmethod
     async def start_unix(cls, app: ASGIApp, path: str) -> LoopbackServer:
@@ -113,13 +129,16 @@ class LoopbackServer:
         except OSError:
             sock.close()
             raise
-        return await cls.serve(app, sock)
+        return await cls.serve(app, [sock])
 
     @classmethod
-    async def serve(cls, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None = None) -> LoopbackServer:
-        """Serves on a socket that listens already."""
+    async def serve(
+        cls, app: ASGIApp, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> LoopbackServer:
+        """Serves on sockets that listen already."""
         config = uvicorn.Config(
             app,
+            interface="asgi3",
             loop="none",
             http=_Protocol,
             ws="none",
@@ -136,15 +155,16 @@ class LoopbackServer:
         config.load()
         config.ssl = tls
         server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
+        task = asyncio.create_task(server.serve(sockets=list(sockets)))
         while not server.started and not task.done():
             await asyncio.sleep(0.002)
         if task.done():
             await task
-        return cls(server, task, sock)
+        return cls(server, task, sockets)
 
     async def close(self) -> None:
         """Stops accepting, lets what is being answered finish (2 s at most)."""
         self._server.should_exit = True
         await self._task
-        self._socket.close()
+        for sock in self._sockets:
+            sock.close()

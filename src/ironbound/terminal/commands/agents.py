@@ -36,7 +36,9 @@ def _run(arguments: argparse.Namespace) -> int:
         config=_profile_named(replay, arguments.profile),
         ticket=arguments.ticket,
     )
-    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"launch of {arguments.agent} admitted")
+    return tell(
+        arguments, settle(arguments, deployment, replay, [(payload, [])]), f"launch of {arguments.agent} admitted"
+    )
 
 
 def _latest(replay: Replay, agent: str) -> Any:
@@ -54,7 +56,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     payload = operators.build(
         replay, "stop", agent=arguments.agent, module=launch.module, config=launch.config, ticket=arguments.ticket
     )
-    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"stop of {arguments.agent}")
+    return tell(arguments, settle(arguments, deployment, replay, [(payload, [])]), f"stop of {arguments.agent}")
 
 
 def _grant(arguments: argparse.Namespace) -> int:
@@ -86,7 +88,7 @@ def _grant(arguments: argparse.Namespace) -> int:
         },
         ticket=arguments.ticket,
     )
-    results = settle(arguments, deployment, [(payload, [])])
+    results = settle(arguments, deployment, replay, [(payload, [])])
     return tell(arguments, results, f"grant {results[0].get('id', '')} to {arguments.agent}")
 
 
@@ -106,7 +108,7 @@ def _quota(arguments: argparse.Namespace) -> int:
         ticket=arguments.ticket,
     )
     whose = arguments.agent or "all agents together"
-    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"quota of {whose} set")
+    return tell(arguments, settle(arguments, deployment, replay, [(payload, [])]), f"quota of {whose} set")
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
@@ -124,7 +126,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
         body={"grant": grant.id},
         ticket=arguments.ticket,
     )
-    return tell(arguments, settle(arguments, deployment, [(payload, [])]), f"grant {grant.id} revoked")
+    return tell(arguments, settle(arguments, deployment, replay, [(payload, [])]), f"grant {grant.id} revoked")
 
 
 COMMANDS: Final = (

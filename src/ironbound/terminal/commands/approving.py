@@ -22,14 +22,15 @@ def _profile(arguments: argparse.Namespace) -> int:
     deployment = deployment_of(arguments)
     layers = [Layer(path.name, read_file(path)) for path in arguments.files]
     effective = merge(layers)
+    replay = operators.replayed(deployment)
     payload = operators.build(
-        operators.replayed(deployment),
+        replay,
         "profile-approval",
         config=effective.digest,
         body=effective.approval_body(),
         ticket=arguments.ticket,
     )
-    results = settle(arguments, deployment, [(payload, [effective.encoded])])
+    results = settle(arguments, deployment, replay, [(payload, [effective.encoded])])
     return tell(arguments, results, f"profile {effective.config['profile']} ({effective.digest[:12]}) approved")
 
 
@@ -37,14 +38,15 @@ def _module(arguments: argparse.Namespace) -> int:
     deployment = deployment_of(arguments)
     data = read_file(arguments.file, MAX_ARTIFACT)
     digest = sha256_hex(data)
+    replay = operators.replayed(deployment)
     payload = operators.build(
-        operators.replayed(deployment),
+        replay,
         "module-approval",
         module=digest,
         body=approval_body(data),
         ticket=arguments.ticket,
     )
-    return tell(arguments, settle(arguments, deployment, [(payload, [data])]), f"module {digest[:12]} approved")
+    return tell(arguments, settle(arguments, deployment, replay, [(payload, [data])]), f"module {digest[:12]} approved")
 
 
 def _canaries(arguments: argparse.Namespace) -> int:
@@ -62,7 +64,7 @@ def _canaries(arguments: argparse.Namespace) -> int:
     if not payloads:
         note("every canary is approved already")
         return OK
-    return tell(arguments, settle(arguments, deployment, payloads), "canary approved")
+    return tell(arguments, settle(arguments, deployment, replay, payloads), "canary approved")
 
 
 def _call(arguments: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def _call(arguments: argparse.Namespace) -> int:
         body={"grant": grant.id, "tool": grant.tool, "args": wants["args"]},
         ticket=arguments.ticket,
     )
-    results = settle(arguments, deployment, [(payload, [])])
+    results = settle(arguments, deployment, replay, [(payload, [])])
     return tell(arguments, results, f"one call of {grant.tool} by {grant.agent} approved")
 
 

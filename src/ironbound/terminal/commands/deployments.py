@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ironbound.core.canonical import canonical
 from ironbound.core.oidc import Identity
 from ironbound.core.scheme import key_entry
 from ironbound.core.sshsig import SshKey
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION
 from ironbound.core.webauthn import Passkey
+from ironbound.terminal.approval.signer import PORT, PageSigner, enrol, page_signer
 from ironbound.terminal.arguments import JSON, PLACE, PLACED, Command, age_ms, deployment_of, option
 from ironbound.terminal.certificate import fingerprint_of
-from ironbound.terminal.enrol import TOUCH, enrolled, identity
+from ironbound.terminal.consent import Screen
+from ironbound.terminal.enrol import PASSKEY, TOUCH, enrolled, identity, is_passkey
 from ironbound.terminal.ssh import SshSigner
 from ironbound.terminal.voice import OK, Stop, emit, note, paint, passphrases, say
 from ironbound.wire.deployment import CHANNEL_CERTIFICATE, read_file
@@ -26,12 +29,19 @@ from ironbound.wire.issuer import IssuerUnavailable, published_keys
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from ironbound.terminal.init import initialise
+    from ironbound.terminal.init import initialise, require_new
 
     words = arguments.operator or [re.sub(r"[^a-z0-9._-]", "-", getpass.getuser().lower()) or "operator"]
     directory = arguments.directory.resolve()
+
+    def show(screen: Screen) -> None:
+        if not arguments.json:
+            for line in screen.text.splitlines():
+                note(line)
+
     base = re.sub(r"[^a-z0-9-]", "-", directory.name.lower()).strip("-") or "ironbound"
     name = arguments.name or f"{base[:40]}-{os.urandom(3).hex()}"
+    require_new(directory)
     people = _people(words, name, arguments.passphrase_fd)
     names = [one for one, _ in people]
     deployment = initialise(
@@ -45,6 +55,7 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.tpm,
         arguments.listen,
         _identities(arguments.identity, name),
+        show,
     )
     fingerprint = fingerprint_of(read_file(directory / CHANNEL_CERTIFICATE))
     pin = str(deployment.trust.pin)
@@ -74,21 +85,28 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _people(
     words: Sequence[str], deployment: str, descriptor: int | None
-) -> list[tuple[str, bytes | SshSigner | Passkey]]:
-    """The operators with their own keys (NAME=FILE), or with the passphrases of those to be made."""
+) -> list[tuple[str, bytes | SshSigner | PageSigner | Passkey]]:
+    """The operators with their own keys (NAME=FILE, NAME=passkey), or with the passphrases of those to be made."""
     named = {word.partition("=")[0]: word.partition("=")[2] for word in words}
     if len(named) != len(words):
         raise Stop("an operator is named twice")
-    own = {name: enrolled(file, deployment) for name, file in named.items() if file}
+    own = {name: enrolled(file, deployment) for name, file in named.items() if file and not is_passkey(file)}
     for name, mine in own.items():
         if isinstance(mine, Identity):
             raise Stop(f"operator {name} has an identity, and no key beside it", f"--operator {name}=FILE --identity …")
-    asked = [name for name in named if name not in own or (descriptor is not None and isinstance(own[name], SshKey))]
+    paged = {name for name, file in named.items() if is_passkey(file)}
+    asked = [
+        name
+        for name in named
+        if name not in paged and (name not in own or (descriptor is not None and isinstance(own[name], SshKey)))
+    ]
     phrases = dict(zip(asked, passphrases(descriptor, asked, new=True), strict=True)) if asked else {}
-    people: list[tuple[str, bytes | SshSigner | Passkey]] = []
+    people: list[tuple[str, bytes | SshSigner | PageSigner | Passkey]] = []
     for name, file in named.items():
         key = own.get(name)
-        if isinstance(key, SshKey):
+        if name in paged:
+            people.append((name, page_signer(name, enrol(name, deployment, _port(file), note)[0], note)))
+        elif isinstance(key, SshKey):
             private = Path(file.removeprefix(TOUCH).removesuffix(".pub"))
             people.append((name, SshSigner(private, key, phrases.get(name))))
         else:
@@ -110,6 +128,30 @@ def _identities(words: Sequence[str], deployment: str) -> dict[str, Identity]:
         except IssuerUnavailable as error:
             note(f"identity provider: {error}; controller and monitor will try again")
     return found
+
+
+def _port(word: str) -> int:
+    """The port in `passkey:PORT`."""
+    _, found, text = word.partition(":")
+    if not found:
+        return PORT
+    port = int(text) if re.fullmatch(r"[1-9][0-9]{0,4}", text) else 0
+    if not 1024 <= port < 65536:
+        raise Stop(f"{word}: {text!r} is no port from 1024 to 65535", "write NAME=passkey, or NAME=passkey:8791")
+    return port
+
+
+def _operator_passkey(arguments: argparse.Namespace) -> int:
+    if arguments.out.exists():
+        raise Stop(f"{arguments.out} exists", "give --out a file that doesn't exist yet")
+    key, registration = enrol(arguments.name, arguments.deployment_id, _port(arguments.key), note)
+    arguments.out.write_bytes(canonical(registration) + b"\n")
+    if arguments.json:
+        emit({"file": str(arguments.out), "keyid": key.keyid, "origin": key.origin, "synced": key.synced})
+    else:
+        say(f"passkey {key.keyid[:12]} of {arguments.name}, made at {key.origin}: {arguments.out}")
+        note(f"whoever makes the deployment enrols it: ironbound init DIR --operator {arguments.name}={arguments.out}")
+    return OK
 
 
 def _operator_key(arguments: argparse.Namespace) -> int:
@@ -162,8 +204,9 @@ COMMANDS: Final = (
                 "--operator",
                 action="append",
                 default=[],
-                metavar="NAME[=FILE]",
-                help="a human (default: you), with their own key: an SSH public key or a passkey's registration",
+                metavar="NAME[=KEY]",
+                help="a human (default: you), with their own key: `passkey` (made on a page that this opens here;"
+                " passkey:PORT for another port), or the file of an SSH public key or a passkey's registration",
             ),
             option(
                 "--identity",
@@ -190,6 +233,19 @@ COMMANDS: Final = (
                 help="an SSH public key or a passkey's registration; touch:FILE without PIN; ISSUER,CLIENT,SUBJECT,ACR",
             ),
             option("--deployment-id", required=True, metavar="ID", help="the deployment that it will sign for"),
+        ),
+    ),
+    Command(
+        "operator passkey",
+        _operator_passkey,
+        "Make a passkey on a page in this machine's browser, and write its registration to a file.",
+        "ironbound operator passkey ada --deployment-id prod-1f2e3d --out ada.json",
+        (
+            option("name", metavar="NAME"),
+            option("--deployment-id", required=True, metavar="ID", help="the deployment that it will sign for"),
+            option("--key", default=PASSKEY, metavar="passkey:PORT", help=f"where it will sign (default port {PORT})"),
+            option("--out", type=Path, required=True, metavar="FILE", help="what `init --operator NAME=FILE` takes"),
+            JSON,
         ),
     ),
     Command("up", _up, "Run the services until Ctrl-C.", "ironbound up -d prod", (PLACE,)),

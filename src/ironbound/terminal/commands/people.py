@@ -26,7 +26,7 @@ from ironbound.terminal import operators
 from ironbound.terminal.arguments import JSON, PLACED, Command, count, deployment_of, option
 from ironbound.terminal.enrol import enrolled
 from ironbound.terminal.voice import OK, Stop, emit, note, passphrases, say, table, usage
-from ironbound.wire.deployment import Deployment, read_file
+from ironbound.wire.deployment import read_file
 
 from .signing import SIGNED, settle, tell
 
@@ -210,7 +210,7 @@ def _propose(arguments: argparse.Namespace) -> int:
     both = replace(
         trust, keys={**people.keys, **trust.keys}, humans={**people.humans, **people.sealed, **in_force(trust)}
     )
-    results = settle(arguments, replace(deployment, trust=both), [(payload, [])])
+    results = settle(arguments, deployment, replay, [(payload, [])], both)
     return tell(arguments, results, f"trust root version {body['version']}")
 
 
@@ -222,11 +222,6 @@ def _hint(refusal: Refused) -> str:
 def in_force(trust: TrustRoot) -> dict[Any, Any]:
     """Whoever holds a key of the roster in force, an ordinary or a sealed one."""
     return {**trust.sealed, **trust.humans}
-
-
-def current(deployment: Deployment, replay: Replay) -> Deployment:
-    """The deployment with the trust root that is in force now."""
-    return replace(deployment, trust=replace(replay.trust, humans=in_force(replay.trust)))
 
 
 def _flag(arguments: argparse.Namespace) -> int:
@@ -249,7 +244,7 @@ def _flag(arguments: argparse.Namespace) -> int:
     note("those that don't reach their quorum without it are taken back, for good")
     body = {"key": found[0], "since": arguments.since}
     payload = operators.build(replay, "key-compromised", body=body, ticket=arguments.ticket)
-    results = settle(arguments, current(deployment, replay), [(payload, [])])
+    results = settle(arguments, deployment, replay, [(payload, [])])
     return tell(arguments, results, f"key {found[0][:16]} flagged")
 
 
@@ -267,7 +262,7 @@ def _review(arguments: argparse.Namespace) -> int:
         "text": arguments.text,
     }
     payload = operators.build(replay, "review", body=body, ticket=arguments.ticket)
-    results = settle(arguments, current(deployment, replay), [(payload, [])])
+    results = settle(arguments, deployment, replay, [(payload, [])])
     return tell(arguments, results, f"grant {arguments.grant} reviewed as {arguments.finding}")
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.envelope import Envelope, SigningKey
+from ironbound.core.envelope import Envelope
+from ironbound.core.oidc import IssuerKeys
+from ironbound.core.replay import Replay
+from ironbound.core.shown import Row, as_text, shown_rows
+from ironbound.core.statement import parse_statement
+from ironbound.core.trust import TrustRoot
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import PLACED, Command, age_ms, deployment_of, option
-from ironbound.terminal.voice import OK, emit, note, say, usage
+from ironbound.terminal.consent import Screen
+from ironbound.terminal.voice import OK, Stop, emit, note, say, usage
 from ironbound.wire.deployment import Deployment
 
 KEYED: Final = (
@@ -18,8 +25,8 @@ KEYED: Final = (
         "--sign",
         action="append",
         default=[],
-        metavar="NAME[=FILE]",
-        help="operator, with their SSH private key if that is enrolled; the first asks, the others approve",
+        metavar="NAME[=KEY]",
+        help="operator, with `passkey` or their SSH private key's file if that is enrolled; the first asks",
     ),
     option(
         "--login",
@@ -60,20 +67,34 @@ def reached(arguments: argparse.Namespace) -> operators.Channel:
 
 def show_request(request: Envelope) -> None:
     """What its signers see, on stderr."""
-    for line in operators.shown(request).splitlines():
-        note(line)
+    statement = parse_statement(request.payload)
+    show_rows(shown_rows(statement.kind, statement.predicate))
 
 
-def signing_keys(arguments: argparse.Namespace, deployment: Deployment) -> list[SigningKey]:
-    """What signs, as the options say."""
+def signing_keys(arguments: argparse.Namespace, deployment: Deployment) -> list[operators.Signer]:
+    """Who signs, with what, as the options say."""
     folder = arguments.keys or deployment.root / "operators"
     return operators.load_keys(deployment, folder, arguments.sign, arguments.passphrase_fd, arguments.login)
 
 
+def show_rows(rows: tuple[Row, ...]) -> None:
+    """Rows as progress, on stderr."""
+    for line in as_text(rows).splitlines():
+        note(line)
+
+
 def settle(
-    arguments: argparse.Namespace, deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]]
+    arguments: argparse.Namespace,
+    deployment: Deployment,
+    replay: Replay,
+    payloads: Sequence[tuple[bytes, Sequence[bytes]]],
+    trust: TrustRoot | None = None,
 ) -> list[dict[str, Any]]:
-    """Sign each payload as the options say, and send it or write it to a file."""
+    """Show each payload, have it signed as the options say, and send it or write it to a file.
+
+    `trust`: whose people may sign (default: the trust root in force).
+    """
+    deployment = operators.current(deployment, replay) if trust is None else replace(deployment, trust=trust)
     if not arguments.sign:
         usage("nobody signs", "name the operators with --sign NAME; the first asks, the others approve")
     if arguments.propose and (len(arguments.sign) > 1 or arguments.out is not None):
@@ -81,12 +102,18 @@ def settle(
     life = arguments.valid or (PROPOSED_LIFE_MS if arguments.propose else None)
     if life is not None:
         payloads = [(operators.lasting(payload, life), artifacts) for payload, artifacts in payloads]
-    keys = signing_keys(arguments, deployment)
-    results = []
-    for payload, artifacts in payloads:
-        submission = operators.sign(payload, deployment.trust.deployment, keys, artifacts)
+
+    def around(screen: Screen) -> None:
         if not arguments.json:
-            show_request(submission.request)
+            show_rows(screen.around)
+
+    if not arguments.json:
+        for payload, _ in payloads:
+            statement = parse_statement(payload)
+            show_rows(shown_rows(statement.kind, statement.predicate))
+    results = []
+    signers = signing_keys(arguments, deployment)
+    for submission in operators.collect(deployment, payloads, signers, around, replay.books.issuers):
         if arguments.out is not None:
             arguments.out.write_bytes(submission.encode() + b"\n")
             results.append({"file": str(arguments.out), "request_sha256": submission.request.digest})
@@ -118,10 +145,21 @@ def _sign(arguments: argparse.Namespace) -> int:
     submission = operators.read_submission(arguments.file)
     if not arguments.sign:
         usage("nobody signs", "name the operator with --sign NAME")
+    issuers: Mapping[str, IssuerKeys] | None = None
+    try:
+        replay = operators.replayed(deployment)
+        deployment, issuers = operators.current(deployment, replay), replay.books.issuers
+    except Stop:
+        note("the log does not answer here: people and keys are those of the first trust root")
     show_request(submission.request)
-    keys = signing_keys(arguments, deployment)
-    approvals = tuple(operators.approve(submission.request, deployment.trust.deployment, key) for key in keys)
-    signed = operators.Submission(submission.request, submission.approvals + approvals, submission.artifacts)
+    (approvals,) = operators.collect_approvals(
+        deployment,
+        [(submission.request, submission.approvals)],
+        signing_keys(arguments, deployment),
+        lambda screen: show_rows(screen.around),
+        issuers,
+    )
+    signed = operators.Submission(submission.request, tuple(approvals), submission.artifacts)
     target = arguments.out or arguments.file
     target.write_bytes(signed.encode() + b"\n")
     return tell(arguments, [{"file": str(target), "approvals": len(signed.approvals)}], "approved")

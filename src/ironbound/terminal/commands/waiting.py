@@ -10,6 +10,7 @@ from typing import Any, Final
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.envelope import Envelope, envelope_from_value
+from ironbound.core.oidc import IssuerKeys
 from ironbound.core.roster import body_digest, changed, read_change
 from ironbound.core.statement import SHAPES, parse_statement
 from ironbound.core.trust import TrustRoot, read_roster
@@ -19,8 +20,8 @@ from ironbound.terminal.show import clock
 from ironbound.terminal.voice import OK, Stop, emit, note, say, table, usage
 from ironbound.wire.deployment import Deployment
 
-from .people import current, in_force, show_change
-from .signing import KEYED, REACHED, reached, show_request, signing_keys
+from .people import in_force, show_change
+from .signing import KEYED, REACHED, reached, show_request, show_rows, signing_keys
 
 _OVER: Final = frozenset({"applied", "expired", "refused"})
 
@@ -66,13 +67,18 @@ def _list(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _in_force(arguments: argparse.Namespace, channel: operators.Channel, deployment: Deployment) -> Deployment:
-    """The deployment with the trust root in force: from the log where it is here, else as the controller says.
+def _in_force(
+    arguments: argparse.Namespace, channel: operators.Channel, deployment: Deployment
+) -> tuple[Deployment, Mapping[str, IssuerKeys] | None]:
+    """The deployment with the trust root in force, and identity providers' keys: from the log where it is here.
+
+    Else the trust root is as the controller says, and there are no such keys.
 
     What a controller says of it is for showing; whose signatures count, each service decides by the log.
     """
     if arguments.to is None:
-        return current(deployment, operators.replayed(deployment))
+        replay = operators.replayed(deployment)
+        return operators.current(deployment, replay), replay.books.issuers
     body = operators.ask(channel, "GET", "/trust-root")
     try:
         SHAPES["trust-root"](body, "trust-root")
@@ -81,7 +87,7 @@ def _in_force(arguments: argparse.Namespace, channel: operators.Channel, deploym
         raise Stop(f"the controller's trust root is not sound: {error}") from error
     if body["version"] != deployment.trust.version:
         note(f"the roster is version {body['version']}, as the controller says; this folder holds version 1")
-    return replace(deployment, trust=replace(trust, humans=in_force(trust)))
+    return replace(deployment, trust=replace(trust, humans=in_force(trust))), None
 
 
 def _approver(trust: TrustRoot, approval: Envelope) -> str:
@@ -95,7 +101,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit(value)
         return OK
-    deployment = _in_force(arguments, channel, deployment_of(arguments))
+    deployment, _ = _in_force(arguments, channel, deployment_of(arguments))
     _before_and_after(deployment.trust, value)
     show_request(envelope_from_value(value["request"]))
     say(f"{value['state']}: asked by {value['initiator']}, approved by {', '.join(value['approvers']) or 'nobody yet'}")
@@ -128,14 +134,19 @@ def _approve(arguments: argparse.Namespace) -> int:
     value = _asked(channel, arguments.id)
     if value["state"] in _OVER:
         raise Stop(f"the request is {value['state']} already", "`ironbound requests --all` shows what became of it")
-    deployment = _in_force(arguments, channel, deployment)
+    deployment, issuers = _in_force(arguments, channel, deployment)
     whose = _before_and_after(deployment.trust, value)
     request = envelope_from_value(value["request"])
     show_request(request)
-    for one in value["approvals"]:
-        note(f"approved by {_approver(deployment.trust, envelope_from_value(one))}")
-    (key,) = signing_keys(arguments, replace(deployment, trust=whose))
-    approval = operators.approve(request, deployment.trust.deployment, key)
+    given = [envelope_from_value(one) for one in value["approvals"]]
+    for one in given:
+        note(f"approved by {_approver(deployment.trust, one)}")
+    deployment = replace(deployment, trust=whose)
+    signers = signing_keys(arguments, deployment)
+    (approvals,) = operators.collect_approvals(
+        deployment, [(request, given)], signers, lambda screen: show_rows(screen.around), issuers
+    )
+    approval = approvals[-1]
     body = canonical({"approval": approval.as_value()})
     done = operators.ask(channel, "POST", f"/proposals/{request.digest}/approvals", body)
     if arguments.json:
