@@ -23,7 +23,7 @@ from ironbound.verifier.verify import Report, verify_bundle
 from pages import dump, needs_browser, state
 
 from . import lab as lab_module
-from . import test_attacks
+from . import test_attacks, test_seen_starts
 from .lab import Lab, honest
 
 CHECK = (resources.files("ironbound.evidence.report") / "check.js").read_text("utf-8")
@@ -146,9 +146,10 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bytes, Any]]
         patch.setattr(Lab, "bundle", bundle)
         for module in (lab_module, test_attacks):
             patch.setattr(module, "pack", pack)
-        for name, test in inspect.getmembers(test_attacks, inspect.isfunction):
-            for arguments in calls(name, test, {"scene": honest}):
-                test(**arguments)
+        for module in (test_attacks, test_seen_starts):
+            for name, test in inspect.getmembers(module, inspect.isfunction):
+                for arguments in calls(name, test, {"scene": honest}):
+                    test(**arguments)
     yield from heard
     for name, test in inspect.getmembers(test_roster, inspect.isfunction):
         for arguments in calls(name, test, {"lab": test_roster.lab.__wrapped__}):
@@ -227,7 +228,7 @@ def test_browser_and_verifier_say_the_same_of_every_forged_log(monkeypatch: pyte
     ]
     assert wrong == [], json.dumps(wrong, indent=1)[:6000]
     found = {code for one in told for codes_of in one["found"].values() for code in codes_of}
-    assert {"request-not-authorised", "outcome-missing", "not-observed", "said-twice", "voice-unknown"} <= found
+    assert {"request-not-authorised", "outcome-missing", "start-unseen", "said-twice", "voice-unknown"} <= found
 
 
 def test_the_page_knows_the_voices_and_acts_that_the_core_does() -> None:

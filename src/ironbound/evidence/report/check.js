@@ -402,6 +402,21 @@ const Check = (() => {
     return { ...asked, humans };
   }
 
+  // The monitor's look at the held sandbox, which a start carries: over every word of the node's account, no difference.
+  async function held(trust, says) {
+    const envelope = envelopeOf(says.held);
+    const [one] = envelope.signatures;
+    const voice = trust.services.get(one.keyid);
+    if (envelope.signatures.length !== 1 || voice?.role !== "monitor") return null;
+    if (!(await ed25519(voice.raw, one.sig, pae(envelope.body)))) return null;
+    const { kind, says: seen } = parseStatement(envelope.body);
+    const account = { ...says };
+    for (const name of ["id", "deployment", "at_ms", "held", "quote"]) delete account[name];
+    const whole = hex(await digest(utf8.encode(canonical(account))));
+    if (kind !== "held" || seen.account_sha256 !== whole || seen.differences.length) return null;
+    return ["launch", "agent", "pid", "deployment"].every((name) => seen[name] === says[name]) ? seen : null;
+  }
+
   // The log in this page
 
   async function inflate(encoded) {
@@ -472,7 +487,6 @@ const Check = (() => {
       this.ids = new Set();
       this.launches = new Map(); // index -> {expires, started, ended, nonce, module, config}
       this.starts = new Map(); // index of `started` -> what it says
-      this.looks = new Map(); // index of `started` -> observations
       this.intents = new Map(); // index -> whether it has an outcome
       this.coverage = new Coverage(trust.says.bounds.canary_interval_ms);
       this.monitorMs = 0;
@@ -527,7 +541,11 @@ const Check = (() => {
         this.coverage.approve(stands, says.at_ms);
       } else if (kind === "canary-challenge" && entry.void === null) {
         this.launches.set(index, { expires: says.at_ms + 60000, nonce: says.nonce, agent: `canary:${says.nonce}` });
-      } else if (kind === "started" && entry.void === null && launch) {
+      } else if (kind === "started" && launch) {
+        entry.look = await held(this.trust, says).catch(() => null);
+        if (entry.look === null) return this.finding("F1", "start-unseen", index);
+        this.counts.signatures += 1;
+        if (entry.void !== null) return;
         launch.started = index;
         this.starts.set(index, says);
       } else if (kind === "exited" || kind === "launch-refused") {
@@ -539,7 +557,6 @@ const Check = (() => {
         const start = this.starts.get(says.started);
         if (!start) return this.finding("F1", "observation-void", index);
         if (start.pid !== says.pid || start.agent !== says.agent) this.finding("F1", "observation-differs", index);
-        this.looks.set(says.started, (this.looks.get(says.started) ?? 0) + 1);
       } else if (kind === "action-intent") {
         this.intents.set(index, false);
       } else if (kind === "action-outcome" && this.intents.has(says.intent)) {
@@ -554,7 +571,6 @@ const Check = (() => {
           this.finding("D2", "launch-unanswered", index);
         }
       }
-      for (const index of this.starts.keys()) if (!this.looks.has(index)) this.finding("F1", "not-observed", index);
       for (const index of this.coverage.uncovered(asOf)) this.finding("B2", "canary-window-uncovered", index);
       this.counts.windows = this.coverage.due;
     }
@@ -641,7 +657,7 @@ const Check = (() => {
     C1: ["request-not-authorised"],
     D2: ["outcome-missing", "launch-unanswered", "exit-without-start"],
     D3: ["voice-unknown", "signature-invalid", "voice-not-entitled", "other-deployment", "said-twice"],
-    F1: ["not-observed", "observation-differs", "observation-void"],
+    F1: ["start-unseen", "observation-differs", "observation-void"],
     B2: ["canary-window-uncovered"],
   };
 

@@ -58,7 +58,6 @@
     const of = (kind) => valid.filter((one) => one.kind === kind);
     const started = new Map(of("started").map((one) => [one.says.launch, one]));
     const exited = new Map(of("exited").map((one) => [one.says.launch, one]));
-    const observed = new Map(of("observed").map((one) => [one.says.started, one]));
     const admitted = of("admitted").filter((one) => one.asked);
     const asked = (kind) => admitted.filter((one) => one.asked.kind === kind);
     const results = of("canary-result");
@@ -70,10 +69,9 @@
       const end = revoked.get(id);
       return [one.index, agent, body.tool, `${body.action} ${Check.canonical(body.where)}`, body.calls, when(body.expires_ms), one.humans.join(", "), end ? `entry ${end.index}, by ${end.humans.join(", ")}` : "-"];
     })));
-    put("launches-here", table(["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Observed", "Ended"], agents.map(({ one, start, end }) => {
-      const look = start && observed.get(start.index);
+    put("launches-here", table(["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
       const what = one.asked.says;
-      return [one.index, what.agent, one.humans.join(", "), short(what.module_sha256), short(what.config_sha256), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", look ? `entry ${look.index}, ${look.says.differences.length} differences` : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
+      return [one.index, what.agent, one.humans.join(", "), short(what.module_sha256), short(what.config_sha256), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
     })));
     const runtimes = new Map();
     for (const one of results) {
@@ -87,7 +85,7 @@
     const intents = of("action-intent").length;
     put("reconciled-here", table(["One voice", "", "Another voice", ""], [
       ["Grants in the log", asked("grant").length, "Requests for grants that humans signed", entries.filter((one) => one.asked?.kind === "grant").length],
-      ["Launches that the node started", of("started").length, "Launches that the monitor observed", observed.size],
+      ["Launches that the node started", of("started").length, "Sandboxes that the monitor saw held", of("started").filter((one) => one.look).length],
       ["Actions that the gateway meant", intents, "Outcomes that it reported", of("action-outcome").length],
       ["Challenges of the monitor", of("canary-challenge").length, "Results of the node", results.length],
       ["Drifts that the monitor saw", of("drift").length, "Orders to stop", of("stop-order").length],
