@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -28,16 +27,19 @@ from ironbound.node.runtime import Order
 from native_channel import careless
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "canary"))
-from native_walls import ADDRESSES, NOT_ON_THIS_HOST, SHIMS, WALLS
+from native_walls import NOT_ON_THIS_HOST, ORDER, without_walls
 
 pytestmark = [stand.pytestmark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 OPEN = Path(__file__).with_name("open_machine.h")
 ROWS = {shipped.name: shipped.document for shipped in load_probes("native")}
-ORDER = sorted(ROWS, key="channel-flood".__eq__)  # after it nothing can be said on the channel
 WIDE = {"max_memory": 512, "max_processes": 1024, "max_open_files": 4096, "max_wall_clock": 600}
 SCRATCH = {"max_bytes": 64 << 20, "max_files": 10_000}
 SECONDS = 300.0
+MUST = """static void must(const char *what, word result) {
+    if (failed(result)) refuse_error("lockdown", what, result);
+}
+"""
 #: The guard's start, in the source of the machine's first process.
 START = """__attribute__((noreturn)) static void become_guard(const vm_order *from) {
     static char *arguments[] = {"guard", 0}, *variables[] = {0};
@@ -45,25 +47,6 @@ START = """__attribute__((noreturn)) static void become_guard(const vm_order *fr
     refuse_error("lockdown", "the guard", call(SYS_execve, "/.ironbound/guard", arguments, variables));
 }
 """
-
-
-def defined(name: str, items: Iterable[str]) -> str:
-    return f"#define {name} {', '.join(items)}\n"
-
-
-def open_start() -> str:
-    """What stands there instead."""
-    files = {one for walls in WALLS.values() for one in walls.present if not one.startswith("/proc/")}
-    files.add("/proc/sys/fs/binfmt_misc/register")
-    bounds = ((name, WALLS[name].size) for name in ORDER)
-    return (
-        defined("PROBES", (f'{{"{name}", {json.dumps(size) if size else 0}}}' for name, size in bounds))
-        + defined("PRESENT", map(json.dumps, sorted(files)))
-        + defined("ADDRESSES", (str(int.from_bytes(socket.inet_aton(one), "little")) for one in ADDRESSES))
-        + defined("SHIMS", map(json.dumps, SHIMS))
-        + defined("NONCE", [f'"{NONCE}"'])
-        + OPEN.read_text("ascii")
-    )
 
 
 async def reported(runtime: Qemu, rootfs: Digest) -> list[str]:  # noqa: F811
@@ -87,7 +70,8 @@ async def reported(runtime: Qemu, rootfs: Digest) -> list[str]:  # noqa: F811
 def test_in_a_machine_without_walls_every_hostile_agent_escapes_but_where_the_list_says_why_none_can(
     runtime: Qemu, rootfs: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
-    monkeypatch.setattr(runtime, "_init", weakened_init(tmp_path, "init.c", START, open_start()))
+    source = without_walls(MUST) + OPEN.read_text("ascii")
+    monkeypatch.setattr(runtime, "_init", weakened_init(tmp_path, "init.c", START, source))
     lines = asyncio.run(reported(runtime, rootfs))
     found = {name: verdict(ROWS[name], NONCE, "finished", "", line) for name, line in zip(ORDER, lines, strict=True)}
     kept = {name: said for name, said in found.items() if said[0] != "ESCAPED"}

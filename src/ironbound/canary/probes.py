@@ -21,10 +21,13 @@ UNCONTROLLED: Final[Mapping[str, str]] = {
 """Probes without a positive control, and why: that they are refused proves less. No count of controls holds them."""
 
 _ON_THE_HOST: Final = "the same program in bubblewrap's sandbox without just that wall, or with another gateway"
+_IN_ITS_OWN: Final = "as root in a container of its own with every wall down"
 _IN_A_MACHINE: Final = "the same program as root in a machine whose first process took every wall down"
 CONTROL: Final[Mapping[str, str]] = {
     "wasmtime": "the same module in an engine without just that limit or refusal, or with a gateway that has one gap",
-    **dict.fromkeys(("bubblewrap", "runc", "crun", "gvisor"), f"{_ON_THE_HOST}; four of them {_IN_A_MACHINE}"),
+    "bubblewrap": f"{_ON_THE_HOST}; four of them {_IN_A_MACHINE}",
+    **dict.fromkeys(("runc", "crun"), f"as for bubblewrap; and {_IN_ITS_OWN}, but for what the host's kernel lacks"),
+    "gvisor": f"as for bubblewrap; and {_IN_ITS_OWN}, but for what gVisor's own kernel lacks or keeps in by itself",
     **dict.fromkeys(("qemu-microvm", "firecracker"), _IN_A_MACHINE),
 }
 """For each runtime the sandbox in which its probes have their positive control: there the tests see them escape."""
