@@ -11,6 +11,7 @@ from natives import MODULE, NATIVES, ROOTFS, configuration, digest
 from ironbound.core.cage import CONTAINER_FIELDS, INSIDE, RUNNING_FREE, compare_cage, expected_cage
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.limits import native_rlimits
+from ironbound.core.native import steers_loader
 from ironbound.core.posture import NOT_SEEN
 from ironbound.core.profile import RUNTIMES
 
@@ -21,7 +22,8 @@ def facts(runtime: str, **other: Any) -> dict[str, Any]:
         "config_sha256": sha256_hex(canonical(configuration(runtime))), "filters_visible": True,
         "guard": digest("guard"), "runtime_sha256": digest("runtime"), "rootfs_sha256": ROOTFS,
         "cgroup": "" if runtime == "bubblewrap" else "/ironbound-site/7",
-        "masks": ["/proc/keys", "/proc/sys"] if runtime in ("runc", "crun") else [], **other,
+        "masks": ["/proc/keys", "/proc/sys"] if runtime in ("runc", "crun") else [],
+        "variables": ["NAME=value"], **other,
     }  # fmt: skip
 
 
@@ -33,6 +35,7 @@ def seen(runtime: str) -> Any:
     """The sample of a held container that is as it should be."""
     sample = copy.deepcopy(expected(runtime))
     sample["processes"] = {"count": 1, "uniform": True}
+    sample["environment"] = {}
     sample["cpus"] = sample["cpus"] or 2
     return sample
 
@@ -135,12 +138,49 @@ def test_what_is_expected_follows_from_the_configuration() -> None:
     assert set(INSIDE) == set(RUNTIMES)
 
 
+def variable(entry: str) -> dict[str, str]:
+    return {entry.partition("=")[0]: sha256_hex(entry.encode())}
+
+
+def test_a_held_container_has_no_variable_but_the_runtime_s_own() -> None:
+    for runtime, own in (("bubblewrap", "PWD=/"), ("runc", "HOME=/"), ("crun", "HOME=/")):
+        for entry, differs in ((own, []), (own + "x", [own.partition("=")[0]]), ("NAME=value", ["NAME"])):
+            sample = {**seen(runtime), "environment": variable(entry)}
+            assert paths(runtime, sample) == [f"environment.{name}" for name in differs]
+    for entry in ("PWD=/", "HOME=/", "NAME=value"):
+        assert paths("gvisor", {**seen("gvisor"), "environment": variable(entry)}) != []
+
+
+@pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
+def test_a_running_agent_has_of_the_loader_s_variables_only_the_approved_ones(runtime: str) -> None:
+    tuned = expected(runtime, variables=["GLIBC_TUNABLES=glibc.malloc.check=3", "NAME=value"])
+    for entry, differs in (
+        ("GLIBC_TUNABLES=glibc.malloc.check=3", False),
+        ("GLIBC_TUNABLES=glibc.malloc.check=0", True),
+        ("LD_PRELOAD=/evil.so", True),
+    ):
+        found = compare_cage(tuned, {**seen(runtime), "environment": variable(entry)}, running=True)
+        name, digest = next(iter(variable(entry).items()))
+        assert [(one.path, one.got) for one in found] == [(f"environment.{name}", digest)] * differs
+    for nothing in (None, []):
+        (one,) = compare_cage(tuned, {**seen(runtime), "environment": nothing}, running=True)
+        assert (one.path, one.kind) == ("environment", "not-seen")
+
+
+def test_what_steers_the_loader() -> None:
+    for name in ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_", "GLIBC_TUNABLES", "GCONV_PATH"):
+        assert steers_loader(name)
+    for name in ("PATH", "HOME", "OLD_PRELOAD", "ld_preload", "PYTHONPATH"):
+        assert not steers_loader(name)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"uid": -1}, {"gid": "0"}, {"uid": True}, {"guard": "x"}, {"runtime_sha256": None}, {"rootfs_sha256": "A" * 64},
         {"module_sha256": 1}, {"config_sha256": "a" * 64}, {"cgroup": ""}, {"cgroup": None}, {"cgroup": "/"},
         {"cgroup": "/a/../b"}, {"cgroup": "/a b/7"}, {"masks": None}, {"masks": ["/etc"]}, {"filters_visible": 1},
+        {"variables": None}, {"variables": ["NAME"]}, {"variables": [1]},
         {"groups": None}, {"groups": [1, "a"]}, {"groups": [None]}, {"more": 1},
     ],
     ids=str,

@@ -67,7 +67,7 @@ def postures(runtime: str, *more: Layer) -> list[Any]:
     group = "" if runtime == "bubblewrap" else "/ironbound-x/7"
     facts |= {"runtime_sha256": A, "cgroup": group}
     if RUNTIMES[runtime] == NATIVE:
-        return [expected_cage(config, facts | {"guard": A, "rootfs_sha256": A, "masks": []})]
+        return [expected_cage(config, facts | {"guard": A, "rootfs_sha256": A, "masks": [], "variables": []})]
     if runtime == "firecracker":
         return [expected_cage(config, facts)]
     facts |= {"accelerator": "kvm", "libraries": [A], "system": ["usr"], "initrd": A, "kernel": A, "firmware": A}

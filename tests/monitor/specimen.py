@@ -35,6 +35,7 @@ from ironbound.wire import privilege
 CONFIG: Any = {"version": 1, "profile": "strict", "runtime": {"max_stack": 512}}
 MODULE = b"\0asm\1\0\0\0"
 UID = int(os.environ.get("SPECIMEN_UID", "61990"))
+PRELOADED = {"LD_PRELOAD": "/nowhere/library.so"}
 ROOT = os.geteuid() == 0
 ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 STRANGE_FILE = Path(__file__).resolve()
@@ -146,9 +147,10 @@ def specimen(mode: str) -> Iterator[int]:
     near, far = socket.socketpair()
     control, far_control = socket.socketpair()
     passed = [first, second, far.fileno(), far_control.fileno()]
-    arguments = [sys.executable, __file__, "--be", mode, *map(str, passed)]
+    arguments = [sys.executable, __file__, "--be", str(UID), mode, *map(str, passed)]
+    variables = PRELOADED if mode == "environment" else {}
     null = subprocess.DEVNULL
-    with subprocess.Popen(arguments, stdin=null, stdout=null, stderr=null, pass_fds=passed) as process:
+    with subprocess.Popen(arguments, stdin=null, stdout=null, stderr=null, pass_fds=passed, env=variables) as process:
         os.close(first)
         os.close(second)
         far.close()
@@ -231,7 +233,8 @@ def _tell(modes: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--be":
         try:
-            _be(sys.argv[2], [int(word) for word in sys.argv[3:]])
+            UID = int(sys.argv[2])
+            _be(sys.argv[3], [int(word) for word in sys.argv[4:]])
         finally:  # only an error comes here
             os.write(5, traceback.format_exc().encode())
             os._exit(1)

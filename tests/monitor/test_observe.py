@@ -66,6 +66,7 @@ def test_a_locked_down_process_is_exactly_as_expected(mappings: list[str]) -> No
         ("mapping-wx", "writable_executable", 1),
         ("rlimit", "rlimits.nofile", [64, 64]),
         ("thread-more", "threads.count", 3),
+        ("environment", "environment.LD_PRELOAD", hashlib.sha256(b"LD_PRELOAD=/nowhere/library.so").hexdigest()),
         ("module", "module_sha256", hashlib.sha256(specimens.MODULE + b"\0").hexdigest()),
         ("mapping", "mappings", [hashlib.sha256(STRANGE_FILE.read_bytes()).hexdigest()]),
     ],
@@ -212,7 +213,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_an_ordinary_user_sees_everything_but_the_filters() -> None:
-    modes = ["plain", "descriptor-7", "mapping-wx", "mapping", "rlimit", "thread", "unsealed"]
+    modes = ["plain", "descriptor-7", "mapping-wx", "mapping", "rlimit", "thread", "unsealed", "environment"]
     answer = subprocess.run(
         [sys.executable, specimens.__file__, *modes],
         user=65534, group=65534, extra_groups=[], stdout=subprocess.PIPE, check=True, timeout=120,
@@ -227,6 +228,7 @@ def test_an_ordinary_user_sees_everything_but_the_filters() -> None:
         "rlimit": ["rlimits.nofile"],
         "thread": ["threads.differing", "threads.uniform"],
         "unsealed": ["fds.3"],
+        "environment": ["environment.LD_PRELOAD"],
     }
     assert all(told[mode]["unseen"] == ["filters"] for mode in modes)
 
@@ -238,4 +240,4 @@ def test_a_monitor_of_its_own_user_needs_each_of_its_capabilities() -> None:
         for capability in OBSERVER_CAPABILITIES:
             assert tell_with(OBSERVER_CAPABILITIES - {capability}, pid) != []
         without = tell_with(frozenset(), pid)
-    assert {"filters", "fds", "exe", "mappings", "config_sha256", "module_sha256"} < set(without)
+    assert {"filters", "fds", "exe", "environment", "mappings", "config_sha256", "module_sha256"} < set(without)

@@ -11,12 +11,14 @@ exactly known; running, the agent may open files, start programs of its image an
 Rule 1: null in an expectation means that this runtime doesn't let anybody outside see it; nothing else is left out.
 Rule 2: null in a sample where something is expected is NOT_SEEN, never equal.
 Rule 3: a mount is expected with its point, kind and flags; more flags are stricter, another mount is a difference.
+Rule 4: a held container has no variable but the runtime's own. Later no process in it has one that steers the loader
+        but an approved one, with the approved value. Other variables an agent may set for its programs as it likes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_digest, sha256_hex
@@ -52,6 +54,9 @@ CONTAINER_FIELDS: Final = (
     "processes",
     "rootfs_sha256",
 )
+HELD_ENVIRONMENT: Final[Mapping[str, tuple[str, ...]]] = {"bubblewrap": ("PWD=/",), "runc": ("HOME=/",),
+                                                         "crun": ("HOME=/",)}  # fmt: skip
+"""What a runtime adds for the first process. The guard hands none of it on."""
 RUNNING_FREE: Final = frozenset({"exe", "fds", "threads", "config_sha256", "module_sha256"})
 """What an agent changes lawfully once it runs; the digests of descriptors that it closed are then absent."""
 
@@ -73,14 +78,14 @@ INSIDE: Final[Mapping[str, tuple[str, ...]]] = {
     "bubblewrap": ("Landlock domain",),
     "runc": ("Landlock domain",),
     "crun": ("Landlock domain",),
-    "gvisor": ("the agent's user, capabilities, filter, limits, descriptors, mounts and processes",),
+    "gvisor": ("the agent's user, capabilities, filter, limits, descriptors, environment, mounts and processes",),
     "qemu-microvm": ("everything of the guest",),
     "firecracker": ("everything of the guest",),
 }
 """What nobody can see from outside: proved by the sandbox's own probes before the release."""
 
 _FACTS: Final = frozenset({"uid", "gid", "module_sha256", "config_sha256", "filters_visible", "guard", "runtime_sha256",
-                           "rootfs_sha256", "cgroup", "masks"})  # fmt: skip
+                           "rootfs_sha256", "cgroup", "masks", "variables"})  # fmt: skip
 _OPTIONAL: Final = frozenset({"groups", "bounding"})
 _CGROUP: Final = re.compile(r"(/[A-Za-z0-9._-]{1,128}){2}")
 
@@ -90,7 +95,8 @@ def expected_cage(config: Value, facts: Value) -> Value:
 
     For Wasm the facts of `expected_posture`. For containers: uid, gid, module_sha256, config_sha256, filters_visible,
     guard and runtime_sha256 (digests of the two programs), rootfs_sha256, cgroup (its path, or ''), masks (the paths
-    of MASKED and READ_ONLY that the host has); optionally groups, for an ordinary user.
+    of MASKED and READ_ONLY that the host has), variables (the agent's whole environment); optionally groups, for an
+    ordinary user.
     """
     if not isinstance(config, dict):
         raise FormatError("config-invalid", "expected an object")
@@ -125,6 +131,9 @@ def _checked(config: Mapping[str, Any], facts: Value) -> dict[str, Any]:
     allowed = [*MASKED, *READ_ONLY] if config["runtime"]["type"] in ("runc", "crun") else []
     if not isinstance(given["masks"], list) or any(one not in allowed for one in given["masks"]):
         raise FormatError("facts-invalid", "masks: expected paths that are to be hidden")
+    variables = given["variables"]
+    if not isinstance(variables, list) or any(not isinstance(one, str) or "=" not in one for one in variables):
+        raise FormatError("facts-invalid", "variables: expected NAME=VALUE")
     groups = given.get("groups", [])
     if (
         type(given["filters_visible"]) is not bool
@@ -152,6 +161,10 @@ def _mounts(config: Mapping[str, Any], rootfs: Digest) -> list[Value]:
         found += [f"/dev tmpfs noexec,nosuid,size={_kib(DEV_BYTES)}",
                   f"/tmp tmpfs nodev,noexec,nosuid,nr_inodes={files},size={size}"]  # fmt: skip
     return sorted(found, key=str)
+
+
+def _digests(variables: Sequence[str]) -> dict[str, Value]:
+    return {one.partition("=")[0]: sha256_hex(one.encode()) for one in variables}
 
 
 _SENTRY_ROOT: Final = "tmpfs"
@@ -188,6 +201,10 @@ def _container(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str,
         "threads": None if nested else {"count": 1, "uniform": True},
         "namespaces": _namespaces(runtime),
         "exe": facts["runtime_sha256"] if nested else facts["guard"],
+        "environment": {
+            "held": _digests(HELD_ENVIRONMENT.get(runtime, ())),
+            "agent": {} if nested else _digests(facts["variables"]),
+        },
         "writable_executable": 0,
         "rlimits": rlimits,
         "fds": None if nested else dict(HELD_DESCRIPTORS),
@@ -224,6 +241,8 @@ def compare_cage(expected: Value, observed: Value, *, running: bool = False) -> 
                 found.append(Difference(field, wanted, seen))
         elif field == "mounts":
             found += _compare_mounts(wanted, seen)
+        elif field == "environment":
+            found += _compare_environment(wanted, seen, "agent" if running else "held")
         elif field == "processes":
             found += _compare_processes(wanted, seen)
         elif field == "cpus":
@@ -253,6 +272,21 @@ def _compare_mounts(wanted: Value, seen: Value) -> list[Difference]:
             left.remove(match)
     strange: list[Value] = [f"{point} {kind} {','.join(sorted(flags))}" for point, kind, flags in left]
     return [Difference("mounts", missing, strange)] if missing or strange else []
+
+
+def _compare_environment(wanted: Value, seen: Value, when: str) -> list[Difference]:
+    """Rule 4."""
+    if not isinstance(wanted, dict) or not isinstance(seen, dict):
+        return [Difference("environment", wanted, NOT_SEEN)]
+    if seen == wanted:
+        return []  # the node's own account, which states both
+    allowed = wanted[when]
+    known = allowed if isinstance(allowed, dict) else {}
+    return [
+        Difference(f"environment.{name}", known.get(name), digest)
+        for name, digest in sorted(seen.items())
+        if digest != known.get(name)
+    ]
 
 
 def _compare_processes(wanted: Value, seen: Value) -> list[Difference]:

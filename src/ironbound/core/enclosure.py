@@ -43,6 +43,7 @@ ENCLOSURE_FIELDS: Final = (
     "threads",
     "namespaces",
     "exe",
+    "environment",
     "mappings",
     "writable_executable",
     "rlimits",
@@ -149,6 +150,7 @@ def expected_enclosure(config: Mapping[str, Any], facts: Value) -> Value:
         "threads": {"most": limits["pids"], "uniform": True},
         "namespaces": {kind: "shared" if kind in shared else "private" for kind in NAMESPACES},
         "exe": given["runtime_sha256"],
+        "environment": {},
         "mappings": mappings,
         # An emulator writes the code that it executes.
         "writable_executable": 0 if given["accelerator"] == "kvm" else None,

@@ -34,6 +34,7 @@ ALWAYS: Final = (
     "namespaces",
     "kernel interfaces and devices",
     "the code that runs",
+    "the environment",
     "descriptors",
     "other processes",
     "powers of operators",
@@ -134,6 +135,7 @@ _WASM: Final = (
          ("exe", "mappings", "writable_executable", "module_sha256"),
          ("seccomp-map-executable", "seccomp-make-executable", "seccomp-execve"),
          ("text-module", "feature-*", "out-of-bounds", "answer-outside")),
+    Wall("the environment", "the worker is forked from a process that was started with none", ("environment",)),
     Wall("descriptors", f"the worker has {WORKER_FDS}, and the limit is {WORKER_FDS}", ("fds", "rlimits.nofile"),
          ("seccomp-read-other-descriptor", "seccomp-pass-descriptors")),
     Wall("other processes", "no process can be made; the filter", ("rlimits.nproc", "threads", "tracer"),
@@ -234,6 +236,8 @@ def _container(runtime: str) -> tuple[Wall, ...]:
         Wall("the code that runs", "the image's digest; no page is writable and executable",
              ("exe", "foreign", "writable_executable"), (), ("runtime-overwrite", "call-writable-code",
              "call-memory-program", "call-null-page", "process-own-memory")),
+        Wall("the environment", "the guard hands on the approved variables", ("environment",), (), (),
+             unseen("inside gVisor: the plan, whose digest the envelope holds; outside gVisor's own alone is seen")),
         Wall("descriptors", "the guard: six, and closes what the agent doesn't need", () if nested else ("fds",), (),
              ("descriptor-leak", "process-descriptor"),
              unseen("inside gVisor: the guard refuses any other before the release")),
@@ -293,6 +297,8 @@ def _machine(runtime: str) -> tuple[Wall, ...]:
         Wall("the code that runs", f"the image's digest in the RAM disk; {program}'s measured binary",
              ("exe", "mappings", *ram), (), ("runtime-overwrite", "call-writable-code", "call-memory-program",
              "call-null-page", "process-own-memory")),
+        Wall("the environment", f"{f'{program} has none' if qemu else wall}; the guard hands on the approved variables",
+             ("environment",) if qemu else (), (), (), "inside the guest: the plan, whose digest the envelope holds"),
         Wall("descriptors", "the node" if qemu else wall, ("fds",) if qemu else ("rlimits.nofile",), (),
              ("descriptor-leak", "process-descriptor")),
         Wall("other processes", f"a kernel of its own; {program} is one process", ("tracer", "processes.count"),
@@ -326,6 +332,7 @@ _CODE_WASM: Final[Mapping[str, tuple[str, ...]]] = {
     "the configuration consumed": ("node/sandbox/memfd.py", "node/sandbox/worker.py"),
     "the system call filter": ("core/seccomp.py", *_LOCKDOWN),
     "the code that runs": ("core/wasm.py", *_LOCKDOWN),
+    "the environment": ("node/sandbox/launcher.py",),
     **dict.fromkeys(
         ("no network", "no capabilities", "no new privileges", "a user of its own", "Landlock", "files of the host",
          "namespaces", "kernel interfaces and devices", "descriptors", "other processes"), _LOCKDOWN
@@ -336,6 +343,7 @@ _CODE_NATIVE: Final[Mapping[str, tuple[str, ...]]] = {
     "the configuration consumed": ("node/sandbox/memfd.py", *_GUARD),
     "the system call filter": ("core/seccomp.py", *_GUARD),
     "the code that runs": ("wire/images.py", *_GUARD),
+    "the environment": ("core/native.py", *_GUARD),
     **dict.fromkeys(
         ("no new privileges", "no capabilities", "descriptors", "runtime.max_processes", "runtime.max_open_files",
          "a user of its own"), (*_CALLED, *_GUARD)
@@ -351,6 +359,7 @@ _CODE_MICROVM: Final[Mapping[str, tuple[str, ...]]] = {
     "the configuration consumed": ("core/initrd.py", *_GUARD),
     "the system call filter": ("core/seccomp.py", *_GUARD),
     "the code that runs": ("core/initrd.py", *_GUARD),
+    "the environment": ("node/processes.py", "core/native.py", *_GUARD),
     **dict.fromkeys(("runtime.max_processes", "runtime.max_open_files"), _GUARD),
     **dict.fromkeys(
         ("no new privileges", "no capabilities", "a user of its own", "Landlock", "descriptors"), (*_MACHINE, *_GUARD)

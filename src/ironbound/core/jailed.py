@@ -70,6 +70,7 @@ def expected_jailed(config: Mapping[str, Any], facts: Value) -> Value:
         "threads": {"most": limits["pids"], "uniform": True},
         "namespaces": {kind: "shared" if kind in _SHARED else "private" for kind in NAMESPACES},
         "exe": facts["runtime_sha256"],
+        "environment": None,  # the jailer's own affair
         "mappings": [facts["runtime_sha256"]],  # a static program
         "writable_executable": 0,
         "rlimits": rlimits,

@@ -31,6 +31,7 @@ MAX_WORD: Final = 4096
 GUARD_PATH: Final = ".ironbound/guard"
 """Where the guard lies in every root file system, without the leading slash."""
 NONCE_VARIABLE: Final = "IRONBOUND_NONCE"
+_LOADER: Final = frozenset({"GCONV_PATH", "GLIBC_TUNABLES"})
 
 #: Runtimes in which the kernel below the guard has Landlock: the host's own, or a virtual machine's.
 _LANDLOCKED: Final = frozenset({"bubblewrap", "runc", "crun", "qemu-microvm", "firecracker"})
@@ -111,6 +112,16 @@ def parse_manifest(data: bytes) -> Manifest:
     return Manifest(Digest(rootfs), (_absolute(argv[0], "argv"), *argv[1:]), env, _absolute(cwd, "cwd"))
 
 
+def variables(manifest: Manifest, nonce: str | None) -> tuple[str, ...]:
+    """The agent's environment, whole: what was approved, and a canary's nonce."""
+    return manifest.env if nonce is None else (*manifest.env, f"{NONCE_VARIABLE}={nonce}")
+
+
+def steers_loader(name: str) -> bool:
+    """Whether the dynamic loader or the C library loads or does something else because of a variable."""
+    return name.startswith("LD_") or name in _LOADER
+
+
 def plan(config: Mapping[str, Any], manifest: Manifest, nonce: str | None) -> bytes:
     """What the guard reads from descriptor 5; `nonce` is a canary's. Raises FormatError."""
     if nonce is not None and _NONCE.fullmatch(nonce) is None:
@@ -119,9 +130,7 @@ def plan(config: Mapping[str, Any], manifest: Manifest, nonce: str | None) -> by
     lines = [PLAN, f"landlock {'required' if runtime in _LANDLOCKED else 'absent'}"]
     lines += [f"rlimit {RLIMIT_NUMBERS[name]} {value}" for name, value in native_rlimits(config).items()]
     lines.append(f"filter {native_filter().hex()}")
-    lines += [f"env {one}" for one in manifest.env]
-    if nonce is not None:
-        lines.append(f"env {NONCE_VARIABLE}={nonce}")
+    lines += [f"env {one}" for one in variables(manifest, nonce)]
     lines.append(f"cwd {manifest.cwd}")
     lines += [f"arg {one}" for one in manifest.argv]
     return "".join(f"{line}\n" for line in lines).encode()

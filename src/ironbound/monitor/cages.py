@@ -14,7 +14,7 @@ from ironbound.core.cage import expected_cage
 from ironbound.core.canonical import Digest, FormatError, Value
 from ironbound.core.jailed import limits_of_process
 from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER, qemu_limits
-from ironbound.core.native import parse_manifest
+from ironbound.core.native import parse_manifest, variables
 from ironbound.core.posture import NO_CAPABILITIES, Difference
 from ironbound.core.profile import MICROVM, NATIVE, WASM, family_of, parse_configuration
 from ironbound.core.tree import File
@@ -51,8 +51,8 @@ class Cages:
             self._configs[digest] = config
         return self._configs[digest]
 
-    def expected(self, said: Mapping[str, Any]) -> Value:
-        """The posture that the approved configuration demands of a started launch on this host.
+    def expected(self, said: Mapping[str, Any], nonce: str | None) -> Value:
+        """The posture that the approved configuration demands of a started launch on this host; `nonce`: a canary's.
 
         Raises DeploymentError, FormatError, and what a malformed statement of the node gives (KeyError, TypeError).
         """
@@ -68,7 +68,7 @@ class Cages:
         }
         runtime = self.host["runtimes"][config["runtime"]["type"]]
         if family_of(config) == NATIVE:
-            return expected_cage(config, facts | self._container_facts(said, runtime))
+            return expected_cage(config, facts | self._container_facts(said, nonce, runtime))
         if family_of(config) == MICROVM:
             return expected_cage(config, facts | self._machine_facts(said, runtime))
         mapped = runtime["namespaces"]["user"] == "private"  # in a user namespace the set can be emptied
@@ -76,8 +76,11 @@ class Cages:
         measured = {name: runtime[name] for name in ("exe", "mappings", "namespaces")}
         return expected_cage(config, facts | measured | {"bounding": bounding})
 
-    def _container_facts(self, said: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    def _container_facts(
+        self, said: Mapping[str, Any], nonce: str | None, runtime: Mapping[str, Any]
+    ) -> dict[str, Any]:
         approved = self._approval(said)
+        manifest = parse_manifest(self._deployment.artifact(said["module_sha256"]))
         name = self._deployment.trust.deployment
         return {
             "guard": runtime["guard_sha256"],
@@ -85,6 +88,7 @@ class Cages:
             "rootfs_sha256": approved.rootfs,
             "cgroup": "" if approved.runtime == "bubblewrap" else f"/ironbound-{name}/{said['launch']}",
             "masks": runtime["masks"],
+            "variables": [*variables(manifest, nonce)],
         }
 
     def _machine_facts(self, said: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.cage import CONTAINER_VERSION
-from ironbound.core.canonical import Digest, Value
+from ironbound.core.canonical import Digest, Value, sha256_hex
 from ironbound.core.limits import RLIMIT_NUMBERS, native_rlimits
+from ironbound.core.native import steers_loader
 
+from .environment import environment_of
 from .mounts import mounts_of
 from .observe import (
     CAPABILITY_LINES,
@@ -33,18 +35,21 @@ from .observe import (
     executable_files,
     installed_filters,
     namespaces_of,
-    read_proc,
     require_start,
     rlimits_of,
+    spokesman,
     thread_states,
     threads_summary,
     tracer_of,
 )
+from .proc import read_proc
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 MAX_PROCESSES: Final = 4096
 """Processes of one container that are looked at; more is no sample."""
 MAX_FOREIGN: Final = 16
+MAX_VARIABLES: Final = 64
+"""Different names in one sample; more is not seen."""
 _ENDING: Final = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENODEV)
 """What reading a process gives that ends meanwhile; EINVAL is its mount table's, ENODEV its cgroup's."""
 _TMPFS: Final = ("size=", "nr_inodes=")
@@ -112,6 +117,7 @@ def _sample(
         "seccomp": int(main["Seccomp"]),
         "namespaces": namespaces_of(root, baseline),
         "exe": exe_digest(root, baseline),
+        "environment": _environment(states, steering=running and not approved.nested),
         "writable_executable": writable,
         "rlimits": None if approved.nested else rlimits_of(root, _limit_names(approved)),
         "fds": None if approved.nested or running else descriptors.names,
@@ -177,6 +183,26 @@ def _foreign(inside: list[int], baseline: Baseline, allowed: frozenset[Digest]) 
         strange.update(str(one) for one in digests if one not in allowed)
     listed: list[Value] = [*sorted(strange)[:MAX_FOREIGN]]
     return listed, writable
+
+
+def _environment(states: Mapping[int, dict[int, dict[str, str]]], *, steering: bool) -> Value:
+    """The variables of every process inside, or of those that steer the loader alone; one that two processes have
+    otherwise has the digest of both digests."""
+    found: dict[str, set[str]] = {}
+    for pid, threads in states.items():
+        try:
+            here = environment_of(spokesman(pid, threads))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if here is None:
+            return None
+        for name, digest in here.items():
+            if not steering or steers_loader(name):
+                found.setdefault(name, set()).add(str(digest))
+    if len(found) > MAX_VARIABLES:
+        return None
+    return {name: one.pop() if len(one) == 1 else sha256_hex("".join(sorted(one)).encode())
+            for name, one in found.items()}  # fmt: skip
 
 
 def _rootfs(root: str, approved: Approved) -> Digest | None:

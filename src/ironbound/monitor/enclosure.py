@@ -16,6 +16,7 @@ from ironbound.core.canonical import Value
 from ironbound.core.enclosure import ENCLOSURE_VERSION, SYSTEM
 
 from .container import cgroup_of, processors_of
+from .environment import environment_of
 from .mounts import mounts_of
 from .observe import (
     CAPABILITY_LINES,
@@ -25,13 +26,13 @@ from .observe import (
     exe_digest,
     executable_files,
     namespaces_of,
-    read_proc,
     require_start,
     rlimits_of,
     thread_states,
     threads_summary,
     tracer_of,
 )
+from .proc import read_proc
 
 _ANONYMOUS: Final = "anon_inode:"
 """QEMU's own event loop: events, signals, timers, and the kernel's side of a guest."""
@@ -70,6 +71,7 @@ def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
         "threads": threads_summary(pid, threads, None),
         "namespaces": namespaces_of(root, baseline),
         "exe": exe_digest(root, baseline),
+        "environment": environment_of(pid),
         "mappings": mappings,
         "writable_executable": writable,
         "rlimits": rlimits_of(root, limits),

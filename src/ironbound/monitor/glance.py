@@ -7,7 +7,7 @@ Rule 1: a glance belongs to one process. The files are opened below a descriptor
         ties to that process and no later one; its start time is checked once, after the folder is open.
 Rule 2: what a process can only change by itself or through a debugger (its namespaces, its program) is read in turn,
         one kind a look, as exec and debugger are events. Where there are no events the glance is thorough: it reads
-        all of it in every look, and the maps and the targets of all descriptors too.
+        all of it in every look, and the maps, the environment and the targets of all descriptors too.
 Rule 3: what a glance leaves out, a whole sample sees: the list is in docs/threat-model.md.
 
 A glance holds, of each thread: tracer, ids, groups, the capability sets, no_new_privs, the seccomp mode and the number
@@ -24,7 +24,8 @@ from typing import Final, TypeAlias
 
 from ironbound.core.posture import NAMESPACES
 
-from .observe import ProcessGone, has_ended, stat_fields
+from .observe import ProcessGone
+from .proc import has_ended, stat_fields
 
 Seen: TypeAlias = tuple[bytes | str | int | None, ...]
 
@@ -101,6 +102,12 @@ class Glance:
         finally:
             os.close(descriptor)
 
+    def _read_perhaps(self, name: str) -> bytes | None:
+        try:
+            return self._read(name)
+        except PermissionError:
+            return None
+
     @property
     def links(self) -> frozenset[str]:
         """The namespaces that the latest looks saw, as the kernel names them."""
@@ -159,9 +166,9 @@ class Glance:
             return -1
 
     def _whole(self) -> list[bytes | str | int | None]:
-        """Rule 2: the maps, and what each descriptor leads to."""
+        """Rule 2: the maps, the environment, and what each descriptor leads to."""
         try:
-            found: list[bytes | str | int | None] = [self._read("maps", _MAPS_BYTES)]
+            found: list[bytes | str | int | None] = [self._read("maps", _MAPS_BYTES), self._read_perhaps("environ")]
             for name in sorted(os.listdir(f"/proc/self/fd/{self._fds}/")):
                 try:
                     found += (name, os.readlink(name, dir_fd=self._fds))

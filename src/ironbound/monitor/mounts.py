@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .observe import read_proc
+from .proc import read_proc
 
 _FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")

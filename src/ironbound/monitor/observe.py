@@ -33,6 +33,8 @@ from typing import Final, NewType
 from ironbound.core.canonical import Digest, Value
 from ironbound.core.limits import RLIMIT_NAMES
 from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
+from ironbound.monitor.environment import environment_of
+from ironbound.monitor.proc import has_ended, read_proc, stat_fields
 from ironbound.monitor.tracing import TracingRefused, read_filters
 
 NamespaceId = NewType("NamespaceId", tuple[int, int])
@@ -112,27 +114,6 @@ class Baseline:
         return cls(own)
 
 
-def read_proc(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = bytearray()
-        while part := os.read(descriptor, 65536):
-            data += part
-    finally:
-        os.close(descriptor)
-    return data.decode("utf-8", "surrogateescape")
-
-
-def stat_fields(text: str) -> list[str]:
-    # The name in brackets may hold spaces and brackets; what follows the last one is state, ppid, …
-    return text[text.rindex(")") + 2 :].split()
-
-
-def has_ended(fields: list[str]) -> bool:
-    """Whether these stat fields are those of a process without a live thread."""
-    return fields[0] in _DEAD and int(fields[17]) <= 1
-
-
 def start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat, in clock ticks since boot. Raises ProcessGone, for a zombie too.
 
@@ -170,8 +151,7 @@ def observe(pid: int, pid_start: int, baseline: Baseline, *, filters: bool) -> V
 
 def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
     threads = thread_states(pid)
-    # What a thread that ended still shows is empty: if the main thread has, another one stands for the process.
-    chosen = min((tid for tid in threads if not is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
+    chosen = spokesman(pid, threads)
     main, root = threads[chosen], f"/proc/{chosen}"
     mappings, writable_executable = executable_files(root, baseline)
     descriptors = descriptors_of(pid, root, baseline)
@@ -185,6 +165,7 @@ def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
         "seccomp": int(main["Seccomp"]),
         "namespaces": namespaces_of(root, baseline),
         "exe": exe_digest(root, baseline),
+        "environment": environment_of(chosen),
         "mappings": mappings,
         "writable_executable": writable_executable,
         "rlimits": rlimits_of(root),
@@ -218,6 +199,12 @@ def thread_states(pid: int) -> dict[int, dict[str, str]]:
     if all(is_dead(state) for state in states.values()):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has no live thread")
     return states
+
+
+def spokesman(pid: int, threads: dict[int, dict[str, str]]) -> int:
+    """The thread that stands for the process. What a thread that ended still shows is empty: if the main thread has, it
+    is another one."""
+    return min((tid for tid in threads if not is_dead(threads[tid])), key=lambda tid: (tid != pid, tid))
 
 
 def is_dead(state: dict[str, str]) -> bool:

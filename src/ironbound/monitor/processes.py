@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from .observe import ProcessGone, has_ended, read_proc, start_time, stat_fields
+from .observe import ProcessGone, start_time
+from .proc import has_ended, read_proc, stat_fields
 
 _FLAGS: Final = 6  # of `stat_fields`
 _KERNEL_THREAD: Final = 0x00200000

@@ -24,7 +24,7 @@ from typing import Final
 from ironbound.core.posture import NAMESPACES
 
 from .container import CGROUPS
-from .observe import read_proc
+from .proc import read_proc
 from .processes import Process, is_alive, read_process
 
 #: Control group hierarchies and folders that are looked at, at most.

@@ -22,7 +22,8 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .observe import ProcessGone, read_proc, require_start
+from .observe import ProcessGone, require_start
+from .proc import read_proc
 from .processes import is_alive, is_exiting
 
 #: Seconds that the node has to obey an order, from the moment at which the drift was seen.

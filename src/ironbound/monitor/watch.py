@@ -344,7 +344,8 @@ class Watch:
         try:
             if watched.expected is None:
                 watched.limit_files = self._cages.limit_files(said)
-                watched.expected = self._cages.expected(said)
+                nonce = self._log.replay.books.launches[said["launch"]].nonce
+                watched.expected = self._cages.expected(said, nonce)
             sample, changed = await asyncio.to_thread(self._sample, watched, running=running, is_first=is_first)
             differences = [*compare_cage(watched.expected, sample, running=running), *changed]
             differences += compare_cage(watched.expected, said["posture"]) if is_first else ()

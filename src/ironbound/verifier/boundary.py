@@ -19,7 +19,7 @@ from ironbound.core.container import require_envelope
 from ironbound.core.enclosure import require_enclosure_envelope
 from ironbound.core.jailed import require_jailed_envelope
 from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER
-from ironbound.core.native import parse_manifest
+from ironbound.core.native import parse_manifest, variables
 from ironbound.core.posture import NOT_SEEN, POSTURE_VERSION
 from ironbound.core.profile import NATIVE, WASM, family_of
 
@@ -83,7 +83,7 @@ def _check_expected(case: Case, history: History, start: Said, config: Any, arti
             nonce = history.launch(start.says["launch"]).nonce
             if family_of(config) == NATIVE:
                 require_envelope(start.says["envelope"], config, module, nonce)
-                facts |= _container_facts(history, start, module)
+                facts |= _container_facts(history, start, module, nonce)
             else:
                 firecracker = config["runtime"]["type"] == FIRECRACKER
                 require = require_jailed_envelope if firecracker else require_enclosure_envelope
@@ -136,16 +136,18 @@ def _facts(says: Mapping[str, Any], separation: str) -> dict[str, Any]:
     return facts
 
 
-def _container_facts(history: History, start: Said, module: bytes) -> dict[str, Any]:
+def _container_facts(history: History, start: Said, module: bytes, nonce: str | None) -> dict[str, Any]:
     envelope, says = start.says["envelope"], start.says
     bare = says["runtime"] == "bubblewrap"
     if envelope["place"]["uid"] != says["uid"] or envelope["runtime_sha256"] != says["runtime_sha256"]:
         raise FormatError("envelope-differs", "user and runtime are not those of the start")
     masks = says["posture"]["masks"] if isinstance(says["posture"], dict) else None
+    manifest = parse_manifest(module)
     return {
         "guard": envelope["guard_sha256"],
         "runtime_sha256": says["runtime_sha256"],
-        "rootfs_sha256": parse_manifest(module).rootfs,
+        "rootfs_sha256": manifest.rootfs,
+        "variables": [*variables(manifest, nonce)],
         "cgroup": "" if bare else f"/ironbound-{history.replay.trust.deployment}/{says['launch']}",
         "masks": masks,
     }

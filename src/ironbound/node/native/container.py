@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError, parse_json, sha256_hex
 from ironbound.core.container import HYBRID, MASKED, READ_ONLY, STARTERS, Place, arguments, command, envelope
-from ironbound.core.native import parse_manifest, plan
+from ironbound.core.native import parse_manifest, plan, variables
 from ironbound.core.profile import parse_configuration
 from ironbound.node.processes import children, describe, kill, readable, reap, spawn
 from ironbound.node.runtime import HoldFailed, Order
@@ -162,6 +162,7 @@ class Container:
             "rootfs_sha256": manifest.rootfs,
             "cgroup": place.cgroup,
             "masks": self._own_masks(),
+            "variables": [*variables(manifest, order.nonce)],
         }
         return cell
 

@@ -1,0 +1,29 @@
+"""How files of /proc are read. Decides nothing. Follows proc(5)."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+_DEAD: Final = "ZXx"
+
+
+def read_proc(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = bytearray()
+        while part := os.read(descriptor, 65536):
+            data += part
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8", "surrogateescape")
+
+
+def stat_fields(text: str) -> list[str]:
+    # The name in brackets may hold spaces and brackets; what follows the last one is state, ppid, …
+    return text[text.rindex(")") + 2 :].split()
+
+
+def has_ended(fields: list[str]) -> bool:
+    """Whether these stat fields are those of a process without a live thread."""
+    return fields[0] in _DEAD and int(fields[17]) <= 1
