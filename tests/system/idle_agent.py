@@ -25,12 +25,16 @@ _CODE = bytes.fromhex(
 _BASE, _HEADERS = 0x400000, 64 + 56
 
 
-def program() -> bytes:
+SPIN = bytes.fromhex("f390ebfc")
+"""Does nothing, and no system call."""
+
+
+def program(code: bytes = _CODE) -> bytes:
     """A static ELF with one segment, which can't be written to."""
-    size = _HEADERS + len(_CODE)
+    size = _HEADERS + len(code)
     head = b"\x7fELF\2\1\1" + bytes(9)
     head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 1, 64, 0, 0)
-    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 4096) + _CODE
+    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 4096) + code
 
 
 def image(stand: Stand, folder: Path, more: str = "") -> Digest:

@@ -1,7 +1,7 @@
 """Makes a live process do a system call of the test's, as a debugger with root does; its filter stands aside meanwhile.
 
-Run as a program: `injector.py PID NUMBER ARGUMENT…`; prints the result and lets go. Follows ptrace(2),
-PTRACE_O_SUSPEND_SECCOMP.
+Run as a program: `injector.py PID NUMBER ARGUMENT…`; prints the result and lets go. `injector.py PID PROGRAM VARIABLE…`
+makes it become a program, from a memory file, with that environment. Follows ptrace(2), PTRACE_O_SUSPEND_SECCOMP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ SEIZE, INTERRUPT, DETACH, STEP = 0x4206, 0x4207, 17, 9
 GETREGS, SETREGS = 12, 13
 SUSPEND_SECCOMP = 1 << 21
 WALL = 0x40000000
-R10, R9, R8, RAX, RDX, RSI, RDI, ORIG_RAX, RIP = 7, 8, 9, 10, 12, 13, 14, 15, 16
+R10, R9, R8, RAX, RDX, RSI, RDI, ORIG_RAX, RIP, RSP = 7, 8, 9, 10, 12, 13, 14, 15, 16, 19
+CLOSE, MEMFD_CREATE, EXECVEAT, AT_EMPTY_PATH = 3, 319, 322, 0x1000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,34 +35,81 @@ def _stopped(pid: int) -> None:
         time.sleep(0.001)
 
 
-def inject(pid: int, number: int, *arguments: int) -> int:
-    """The result of the call in that process. Raises OSError where the kernel lets nobody do it."""
+def _seize(pid: int) -> ctypes.Array[ctypes.c_char]:
+    """Its registers, in a system call in which it waits."""
     _ptrace(SEIZE, pid, 0, ctypes.c_void_p(SUSPEND_SECCOMP))
-    try:
-        _ptrace(INTERRUPT, pid)
-        _stopped(pid)
-        kept = ctypes.create_string_buffer(27 * 8)
-        _ptrace(GETREGS, pid, 0, kept)
-        changed = list(struct.unpack("27Q", kept.raw))
-        with open(f"/proc/{pid}/mem", "rb") as memory:
-            memory.seek(changed[RIP] - 2)
-            if memory.read(2) != b"\x0f\x05":
-                raise OSError("it is not in a system call")
-        changed[RIP] -= 2
-        changed[RAX], changed[ORIG_RAX] = number, (1 << 64) - 1
-        for place, value in zip((RDI, RSI, RDX, R10, R8, R9), arguments, strict=False):
-            changed[place] = value
-        _ptrace(SETREGS, pid, 0, ctypes.create_string_buffer(struct.pack("27Q", *changed), 27 * 8))
-        _ptrace(STEP, pid)
-        _stopped(pid)
-        after = ctypes.create_string_buffer(27 * 8)
-        _ptrace(GETREGS, pid, 0, after)
-        _ptrace(SETREGS, pid, 0, kept)
-    finally:
-        _ptrace(DETACH, pid)
+    _ptrace(INTERRUPT, pid)
+    _stopped(pid)
+    kept = ctypes.create_string_buffer(27 * 8)
+    _ptrace(GETREGS, pid, 0, kept)
+    return kept
+
+
+def _call(pid: int, kept: ctypes.Array[ctypes.c_char], number: int, *arguments: int) -> int:
+    changed = list(struct.unpack("27Q", kept.raw))
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(changed[RIP] - 2)
+        if memory.read(2) != b"\x0f\x05":
+            raise OSError("it is not in a system call")
+    changed[RIP] -= 2
+    changed[RAX], changed[ORIG_RAX] = number, (1 << 64) - 1
+    for place, value in zip((RDI, RSI, RDX, R10, R8, R9), arguments, strict=False):
+        changed[place] = value
+    _ptrace(SETREGS, pid, 0, ctypes.create_string_buffer(struct.pack("27Q", *changed), 27 * 8))
+    _ptrace(STEP, pid)
+    _stopped(pid)
+    after = ctypes.create_string_buffer(27 * 8)
+    _ptrace(GETREGS, pid, 0, after)
     (result,) = struct.unpack_from("q", after.raw, RAX * 8)
     return int(result)
 
 
+def inject(pid: int, number: int, *arguments: int) -> int:
+    """The result of the call in that process. Raises OSError where the kernel lets nobody do it."""
+    kept = _seize(pid)
+    try:
+        result = _call(pid, kept, number, *arguments)
+        _ptrace(SETREGS, pid, 0, kept)
+    finally:
+        _ptrace(DETACH, pid)
+    return result
+
+
+def become(pid: int, program: bytes, variables: list[str]) -> int:
+    """Make that process the program, with the environment. The kernel's answer, 0 or an error's negative number."""
+    kept = _seize(pid)
+    try:
+        (stack,) = struct.unpack_from("Q", kept.raw, RSP * 8)
+        place = (stack & ~0xFFF) - 4096
+        strings = [b"", b"program", *(one.encode() for one in variables)]
+        offsets = [sum(len(one) + 1 for one in strings[:at]) for at in range(len(strings))]
+        table = place + 2048
+        pointers = [place + offsets[1], 0, *(place + one for one in offsets[2:]), 0]
+        _write(pid, place, b"".join(one + b"\0" for one in strings))
+        _write(pid, table, struct.pack(f"{len(pointers)}Q", *pointers))
+        _call(pid, kept, CLOSE, 2)  # it may have no room for one more
+        file = _call(pid, kept, MEMFD_CREATE, place, 0)
+        if file < 0:
+            return file
+        with open(f"/proc/{pid}/fd/{file}", "wb") as memory:
+            memory.write(program)
+        result = _call(pid, kept, EXECVEAT, file, place, table, table + 16, AT_EMPTY_PATH)
+        if result < 0:
+            _ptrace(SETREGS, pid, 0, kept)
+        return result
+    finally:
+        _ptrace(DETACH, pid)
+
+
+def _write(pid: int, place: int, data: bytes) -> None:
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(place)
+        memory.write(data)
+
+
 if __name__ == "__main__":
-    print(inject(*map(int, sys.argv[1:])), flush=True)
+    if sys.argv[2].startswith("/"):
+        with open(sys.argv[2], "rb") as opened:
+            print(become(int(sys.argv[1]), opened.read(), sys.argv[3:]), flush=True)
+    else:
+        print(inject(*map(int, sys.argv[1:])), flush=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from idle_agent import approve_profile, has, image, manifest
+from idle_agent import SPIN, approve_profile, has, image, manifest, program
 from stand import Stand, children, is_alive, process_state, running, until
 from test_drift_and_voices import TRACER, first_line, helper, let_go
-from test_drift_injections import as_user, ended_in_time, halted, inject, now_ms, paths, raised, rounds_pass
+from test_drift_injections import PRELOADED, as_user, ended_in_time, halted, inject, now_ms, paths, raised, rounds_pass
 
 from ironbound.core.canonical import Digest
 from ironbound.core.replay import Entry
@@ -299,6 +299,54 @@ def test_code_from_outside_the_image_is_drift(scene: Scene) -> None:
         assert inject(pid, 77, library, 4096) == 0  # ftruncate
         assert inject(pid, 9, 0, 4096, 5, 2, library, 0) > 0  # mmap
     assert "foreign" in paths(ended_in_time(scene.stand, entry, since))
+
+
+@pytest.mark.parametrize("who", ["first", "child"])
+@pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
+def test_a_preloaded_library_in_the_environment_of_a_container_s_process_is_drift(
+    scene: Scene, runtime: str, who: str, tmp_path: Path
+) -> None:
+    need(scene, runtime)
+    entry = scene.started(f"loaded-{runtime}-{who}", runtime, forks=1)
+    child = child_of(entry)
+    since = now_ms()
+    (tmp_path / "idle").write_bytes(program())
+    with halted(scene.stand.pid("monitor")):
+        assert inject(child if who == "child" else entry.predicate["pid"], str(tmp_path / "idle"), *PRELOADED) == 0
+    assert paths(ended_in_time(scene.stand, entry, since)) == {"environment.LD_PRELOAD"}
+
+
+@pytest.mark.parametrize("runtime", ["bubblewrap", "runc", "crun"])
+def test_an_agent_that_starts_a_program_with_variables_of_its_own_is_left_alone(
+    scene: Scene, runtime: str, tmp_path: Path
+) -> None:
+    need(scene, runtime)
+    entry = scene.started(f"own-{runtime}", runtime, forks=1)
+    child = child_of(entry)
+    start = scene.stand.sync()
+    (tmp_path / "idle").write_bytes(program())
+    with halted(scene.stand.pid("monitor")):
+        assert inject(child, str(tmp_path / "idle"), "PATH=/bin", "PRELOAD=/tmp/library.so") == 0
+    rounds_pass()
+    assert not scene.stand.entries("drift", start)
+    scene.over(f"own-{runtime}", entry)
+
+
+def test_a_gvisor_kernel_made_another_program_with_a_preloaded_library_is_drift_and_so_is_the_library(
+    scene: Scene, tmp_path: Path
+) -> None:
+    need(scene, "gvisor")
+    (tmp_path / "idle").write_bytes(program(SPIN))
+    for number, variables in enumerate(((), PRELOADED)):
+        entry = scene.started(f"kernel-{number}", "gvisor")
+        since = now_ms()
+        with halted(scene.stand.pid("monitor")):
+            assert inject(entry.predicate["pid"], str(tmp_path / "idle"), *variables) == 0
+        found = paths(ended_in_time(scene.stand, entry, since))
+        assert "foreign" in found
+        assert {one for one in found if one.startswith("environment")} == {
+            f"environment.{one.partition('=')[0]}" for one in variables
+        }
 
 
 @pytest.mark.parametrize("how", ["replaced", "added"])

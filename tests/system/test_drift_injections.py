@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import wasmtime
+from idle_agent import SPIN, program
 from puppet import WAIT, puppet
 from stand import COMMAND, ROOT, Stand, folder, is_alive, running, until
 from test_drift_and_voices import STRAY, TRACER, first_line, helper, let_go, put
@@ -31,6 +32,8 @@ HERE = Path(__file__).resolve().parent
 SPECIMEN = HERE.parent / "monitor" / "specimen.py"
 #: Rounds of the monitor, all of which have passed after this many seconds.
 ROUNDS_S = 3.0
+#: The environment of whoever is made to load a library of somebody's.
+PRELOADED = ("LD_PRELOAD=/tmp/library.so",)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,9 @@ def as_user(uid: int, code: str, *words: str) -> None:
     subprocess.run([sys.executable, "-I", "-c", become + code, *words], check=True, cwd="/", timeout=60)
 
 
-def inject(pid: int, number: int, *arguments: int) -> int:
-    words = [sys.executable, "-I", str(HERE / "injector.py"), *map(str, (pid, number, *arguments))]
+def inject(pid: int, *what: int | str) -> int:
+    """Make a process do a call, or become a program (see injector.py)."""
+    words = [sys.executable, "-I", str(HERE / "injector.py"), *map(str, (pid, *what))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd="/")
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -139,6 +143,20 @@ def test_a_descriptor_slipped_into_a_sandbox_is_drift(drifting: Stand) -> None:
     with halted(drifting.pid("monitor")):  # so that the debugger is gone when it looks
         assert inject(entry.predicate["pid"], 33, 5, 0) == 0  # dup2
     assert paths(ended_in_time(drifting, entry, since)) == {"fds.0"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("variables", "seen"), [((), set()), (PRELOADED, {"environment.LD_PRELOAD"})])
+def test_a_worker_made_another_program_with_a_preloaded_library_is_drift_and_so_is_the_library(
+    drifting: Stand, variables: tuple[str, ...], seen: set[str], tmp_path: Path
+) -> None:
+    entry = drifting.started("preloaded", IDLE)
+    since = now_ms()
+    (tmp_path / "idle").write_bytes(program(SPIN))
+    with halted(drifting.pid("monitor")):
+        assert inject(entry.predicate["pid"], str(tmp_path / "idle"), *variables) == 0
+    found = paths(ended_in_time(drifting, entry, since))
+    assert "exe" in found and {one for one in found if one.startswith("environment")} == seen
 
 
 @pytest.mark.root
@@ -278,6 +296,7 @@ def specimen(mode: str, uid: int) -> Iterator[int]:
         ("descriptor-7", "fds.7"),
         ("bare", "seccomp"),
         ("uid", "uid"),
+        ("environment", "environment.LD_PRELOAD"),
         ("rlimit", "rlimits.nofile"),  # more than a worker may have
     ],
 )
@@ -299,7 +318,7 @@ def test_a_node_that_passes_off_another_process_is_seen_and_the_process_ended_wi
             assert end.predicate["by"] == "monitor"
             took = drift.predicate["detected_ms"] + end.predicate["took_ms"] - since
             assert took < drifting.deployment.trust.drift_stop_ms
-    bare = {"caps.prm", "threads.uniform", "fds.7", "seccomp", "uid", "rlimits.nofile"}
+    bare = {"caps.prm", "threads.uniform", "fds.7", "seccomp", "uid", "rlimits.nofile", "environment.LD_PRELOAD"}
     assert found & bare == ({path} if path is not None and mode != "bare" else found & bare if path else set())
     assert path is None or path in found
     drifting.stop_agent("model")
