@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from idle_agent import SPIN, program
 from stand import Stand, is_alive
+from test_drift_injections import PRELOADED, halted, inject
 
 import ironbound
 from ironbound.core.canonical import Digest
@@ -87,6 +89,19 @@ def test_a_machine_is_launched_observed_stopped_and_evidenced_and_what_changes_i
     assert [one["path"] for one in drift.predicate["differences"]] == ["rlimits.nofile"]
     stand.await_entry("exited", second.index, started=second.index)
     assert not is_alive(pid, second.predicate["pid_start"])
+
+    if os.getuid() == 0:  # whoever injects suspends QEMU's filter
+        waits = tmp_path / "waits"
+        waits.write_bytes(program(SPIN))
+        for variables in ((), PRELOADED):
+            third = stand.started("boxed", module)
+            pid = third.predicate["pid"]
+            with halted(stand.pid("monitor")):
+                assert inject(pid, str(waits), *variables) == 0
+            drift = stand.await_entry("drift", third.index, pid=pid)
+            found = {one["path"] for one in drift.predicate["differences"]}
+            assert "exe" in found and ("environment.LD_PRELOAD" in found) == bool(variables)
+            stand.await_entry("exited", third.index, started=third.index)
 
     out = tmp_path / "evidence.ironbound"
     export(stand.deployment, out)
