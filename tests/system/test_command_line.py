@@ -11,10 +11,12 @@ import wasmtime
 from puppet import WAIT, puppet
 from stand import PEOPLE, STRICT, Stand, folder
 
+from ironbound.core import authority
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.profile import keys_of
 from ironbound.core.surface import surface_digest
 from ironbound.terminal.main import USAGE
+from ironbound.verifier.proof.obligations import scripts
 
 IDLE = puppet(WAIT)
 TWO = PEOPLE[:2]
@@ -24,7 +26,7 @@ COMMANDS = [
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
     ("requests",), ("requests", "show"), ("requests", "approve"),
-    ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"),
+    ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"), ("prove",),
 ]  # fmt: skip
 
 
@@ -180,6 +182,21 @@ def test_a_profile_is_explained_line_by_line_with_the_layer_that_set_each(stand:
     site.write_text("[agent.runtime]\nstrict_security = false\n")
     refused = stand.command("explain", str(STRICT), str(site))
     assert refused.returncode == 1 and "there is no other mode" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_monitor_proves_its_own_kernel_and_says_so_in_the_log(stand: Stand, tmp_path: Path) -> None:
+    done = stand.command("prove", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    entry = next(one for one in stand.entries("kernel-proof") if one.index == said["entry"])
+    starts = {one.predicate["kernel_sha256"] for one in stand.entries("service-started")}
+    assert entry.role == "monitor" and entry.void is None and {entry.predicate["kernel_sha256"]} == starts
+    files = stand.command("prove", "--out", str(tmp_path), where=False)
+    assert files.returncode == 0 and said["scripts_sha256"] in files.stdout, files.stderr
+    names = [one.name for one in scripts(authority)]
+    lines = [f"{sha256_hex((tmp_path / f'{name}.smt2').read_bytes())}  {name}.smt2\n" for name in names]
+    assert sha256_hex("".join(lines).encode()) == said["scripts_sha256"]
 
 
 def test_a_wrong_passphrase_and_an_unknown_operator_are_told(stand: Stand) -> None:

@@ -127,9 +127,7 @@ class Forgery:
 def place(provider_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisation]:
     provider = IdentityProvider(provider_place).start()
     own = {name: PasskeyDevice(name).public for name in ("ada", "bo")}
-    people = {
-        name: Identity(provider.issuer, provider.client, name, provider.acr, namespace_of("any")) for name in own
-    }
+    people = {name: Identity(provider.issuer, provider.client, name, provider.acr, namespace_of("any")) for name in own}
     stand = Stand(folder(tmp_path_factory.mktemp("idop"), "d"), ("cy", "di"), own=own, identities=people)
     try:
         stand.start()
@@ -238,9 +236,7 @@ def test_nobody_gets_an_identity_without_a_device(tmp_path: Path) -> None:
 # The command line
 
 
-def test_an_organisation_from_the_command_line(
-    security_key: Path, provider_place: Path, tmp_path: Path
-) -> None:
+def test_an_organisation_from_the_command_line(security_key: Path, provider_place: Path, tmp_path: Path) -> None:
     """Ada signs with a security key, by the real ssh-keygen, and a login in a browser; Cy with a key file."""
     provider, root = IdentityProvider(provider_place).start(), folder(tmp_path, "d")
 

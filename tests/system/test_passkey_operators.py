@@ -128,9 +128,7 @@ def test_from_init_to_the_auditor(people: dict[str, Browser], tmp_path: Path) ->
         signed(made, people, "ada")
         twice = Command("sign", str(file), "-d", str(place), "--sign", "ada=passkey")
         assert twice.ended()[0] == 1 and any("signed this request already" in line for line in twice.lines)
-        assert "approved" in signed(
-            Command("sign", str(file), "-d", str(place), "--sign", "bo=passkey"), people, "bo"
-        )
+        assert "approved" in signed(Command("sign", str(file), "-d", str(place), "--sign", "bo=passkey"), people, "bo")
         assert "ada, bo" in signed(Command("submit", str(file), "-d", str(place)), people)
         stranger = Command("stop", "nobody", "-d", str(place), "--sign", "cy=passkey")
         assert stranger.ended()[0] == 1

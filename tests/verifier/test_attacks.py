@@ -18,6 +18,7 @@ from ironbound.core.surface import approval_body, surface_digest
 from ironbound.core.tile import encode_entries, tiles_for
 from ironbound.core.tree import FOLDER_MODE, GUARD, MOUNT_POINTS, PROGRAM_MODE, File, Folder, encode_tree, in_order
 from ironbound.verifier.bundle import BundleBroken
+from ironbound.verifier.kernel import kernel_digest
 from ironbound.verifier.verify import EXIT_REFUTED, EXIT_UNPROVEN, verify_bundle
 
 from .lab import DAY, Honest, Lab, config, digest_of, honest, key, pack, wasm
@@ -669,7 +670,7 @@ def _announcement(**fields: object) -> dict[str, object]:
         "gid": 61_001,
         "separation": "user",
         "version": "0.1.0",
-        "kernel_sha256": digest_of("kernel"),
+        "kernel_sha256": kernel_digest(),
         "surface_sha256": None,
         "release_sha256": digest_of("release"),
         "host": {},

@@ -9,6 +9,7 @@ import pytest
 from ironbound.core.canonical import canonical
 from ironbound.core.coverage import ANSWER_MS, Windows
 from ironbound.verifier.claims import HOLDS, REFUTED, UNPROVEN, Claim
+from ironbound.verifier.kernel import kernel_digest
 from ironbound.verifier.output import report_lines
 from ironbound.verifier.verify import Report
 
@@ -57,7 +58,7 @@ def renew(scene: Honest, **said: Any) -> None:
     """The node announces itself anew."""
     base = {
         "role": "node", "pid": 9, "pid_start": 9, "boot_id": "b", "uid": 61_001, "gid": 61_001, "separation": "user",
-        "version": "0.1.0", "kernel_sha256": digest_of("kernel"), "surface_sha256": None,
+        "version": "0.1.0", "kernel_sha256": kernel_digest(), "surface_sha256": None,
         "release_sha256": digest_of("release"), "host": {},
     }  # fmt: skip
     scene.lab.expect(scene.lab.say("node", "service-started", **(base | said)))

@@ -826,6 +826,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "stop-order": Replay._stop_order,
     "end-witnessed": Replay._end_witnessed,
     "heartbeat": Replay._nothing,
+    "kernel-proof": Replay._nothing,
     "issuer-keys": Replay._issuer_keys,
     "issuer-keys-seen": Replay._issuer_keys_seen,
     "snapshot": Replay._nothing,

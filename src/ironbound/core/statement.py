@@ -421,6 +421,24 @@ SHAPES: Final[Mapping[str, Shape]] = {
         findings=count,
         leftovers=count,
     ),
+    "kernel-proof": _said(
+        kernel_sha256=digest,
+        scripts_sha256=digest,
+        obligations=count,
+        rules=count,
+        verdicts=each(
+            record(
+                solver=name,
+                version=text(64),
+                held=count,
+                possible=count,
+                failed=count,
+                named=each(text(200), 16),
+                took_ms=count,
+            ),
+            4,
+        ),
+    ),
     "snapshot": _said(size=index, root=text(64), state_sha256=digest),
     "canary-challenge": _said(
         nonce=identifier,
@@ -466,6 +484,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
             "heartbeat",
             "canary-challenge",
             "issuer-keys-seen",
+            "kernel-proof",
             "snapshot",
         }
     ),

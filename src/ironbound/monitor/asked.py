@@ -1,4 +1,5 @@
-"""What the monitor is asked on its Unix socket: the node asks for a look at what it holds, root for a run of canaries.
+"""What the monitor is asked on its Unix socket: the node asks for a look at what it holds, root for a run of canaries
+or for the proof of the kernel.
 
 Decides who may ask what, by the kernel's word for the peer's user. An answer gives nobody any power: a look is a word
 about a sandbox, and without a difference only if there is none. Frames (`wire.frames`); one question a connection.
@@ -12,11 +13,12 @@ import os
 import sys
 from typing import Any, Final
 
-from ironbound.core.canonical import FormatError, Value
+from ironbound.core.canonical import FormatError, Value, parse_json
+from ironbound.core.statement import Subject
 from ironbound.wire.cosigner import peer_uid
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.frames import Frame, receive_frame, send_frame
-from ironbound.wire.log import AppendRefused, LogUnavailable
+from ironbound.wire.log import AppendRefused, Log, LogUnavailable
 
 from .challenge import Challenges
 from .watch import NotHeld, Watch
@@ -24,13 +26,16 @@ from .watch import NotHeld, Watch
 #: Seconds within which a question is there, and its bytes: the account of a sandbox fits in an entry.
 QUESTION_S: Final = 5.0
 MAX_QUESTION: Final = 96 * 1024
+MAX_PROOF: Final = 1 << 20
+"""Bytes of what the prover prints."""
 
 
 class Asked:
-    """The socket's two answers. `serve` listens."""
+    """The socket's answers. `serve` listens."""
 
-    def __init__(self, deployment: Deployment, watch: Watch, challenges: Challenges) -> None:
-        self._watch, self._challenges = watch, challenges
+    def __init__(self, deployment: Deployment, log: Log, watch: Watch, challenges: Challenges) -> None:
+        self._log, self._watch, self._challenges = log, watch, challenges
+        self._proving = asyncio.Lock()
         self._node = deployment.uid("node")
 
     async def serve(self, path: str) -> asyncio.Server:
@@ -49,10 +54,12 @@ class Asked:
             if isinstance(question, dict) and question.keys() == {"op", "said"} and question["op"] == "look":
                 answer = await self._look(question["said"]) if peer == self._node else _refused("peer-mismatch")
                 await send_frame(writer, answer)
-            elif not _asks_for_canaries(question):
+            elif not _asks_for_canaries(question) and question != {"op": "prove"}:
                 await send_frame(writer, _refused("frame-invalid"))
             elif peer not in (0, os.getuid()):
                 await send_frame(writer, _refused("peer-mismatch"))
+            elif question == {"op": "prove"}:
+                await send_frame(writer, await self._proved())
             else:
                 await self._run_canaries(question, writer)
         except (OSError, FormatError, TimeoutError, LogUnavailable, AppendRefused) as error:
@@ -68,6 +75,18 @@ class Asked:
             return _refused("not-held", str(error))
         except FormatError as error:
             return _refused("account-invalid", str(error))
+
+    async def _proved(self) -> Frame:
+        """The kernel's proof, made by a process of our own from what is installed here, and said in the log."""
+        async with self._proving:
+            words = (sys.executable, "-I", "-m", "ironbound.proof")
+            process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+            answer, _ = await process.communicate()
+        if process.returncode != 0:
+            return _refused("proof-broken", "the solvers came to no answer; the monitor's own log says why")
+        said: Any = parse_json(answer, limit=MAX_PROOF)
+        entry = await self._log.append("kernel-proof", (Subject("kernel", said["kernel_sha256"]),), said)
+        return {"ok": True, "index": entry.index, "said": said}
 
     async def _run_canaries(self, question: Any, writer: asyncio.StreamWriter) -> None:
         challenges = self._challenges

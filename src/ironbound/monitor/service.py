@@ -37,7 +37,7 @@ async def main(
     archive = Archive(log, "monitor")
     await log.start()
     Keeper(log, "monitor", keeps=False)
-    server = await Asked(deployment, watch, challenges).serve(deployment.socket("monitor"))
+    server = await Asked(deployment, log, watch, challenges).serve(deployment.socket("monitor"))
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:

@@ -21,6 +21,7 @@ from .commands import (
     explaining,
     images,
     people,
+    proving,
     reading,
     signing,
     surface,
@@ -60,6 +61,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound sign FILE | submit FILE        approve, and send, a request that was written with --out
   ironbound credential NAME --url URL      keep an upstream credential at the gateway
   ironbound canary run                     every probe, now
+  ironbound prove                          the non-escalation proof, from the installed kernel
   ironbound evidence export -o FILE        everything an auditor needs, in one file
   ironbound evidence report FILE -o HTML   a page for people, which checks itself in the browser
   ironbound verify FILE --pin PIN          check it, offline: 0 holds, 1 refuted, 3 broken, 4 unproven
@@ -92,6 +94,7 @@ COMMANDS: Final = (
     *agents.COMMANDS,
     *signing.COMMANDS,
     *waiting.COMMANDS,
+    *proving.COMMANDS,
     *evidence.COMMANDS,
 )
 

@@ -75,6 +75,7 @@ class History:
     ends: dict[int, list[Said]] = field(default_factory=dict)
     beats: list[Said] = field(default_factory=list)
     challenges: dict[int, Said] = field(default_factory=dict)
+    proofs: list[Said] = field(default_factory=list)
     results: list[Said] = field(default_factory=list)
     #: When each result was said at the earliest: the node's word, but not before what the monitor had said by then.
     result_ms: dict[int, int] = field(default_factory=dict)
@@ -202,6 +203,9 @@ class History:
     def _beat(self, entry: Entry) -> None:
         self.beats.append(_said(entry))
 
+    def _proof(self, entry: Entry) -> None:
+        self.proofs.append(_said(entry))
+
     def _challenge(self, entry: Entry) -> None:
         self.challenges[entry.index] = _said(entry)
 
@@ -239,6 +243,7 @@ _FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
     "stop-order": History._stop_order,
     "end-witnessed": History._end_witnessed,
     "heartbeat": History._beat,
+    "kernel-proof": History._proof,
     "canary-challenge": History._challenge,
     "canary-result": History._result,
     "action-intent": History._intent,

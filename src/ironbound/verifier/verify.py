@@ -35,6 +35,7 @@ from .claims import HOLDS, REFUTED, Claim, not_built
 from .history import History
 from .power import Kept, claim_c1, claim_c2, claim_c3
 from .probes import claim_b2, runs_of
+from .proved import claim_c4
 from .record import claim_d1, claim_d2, claim_d3, claim_f1
 from .release import Shipped
 from .surface import claim_a1, claim_a2
@@ -265,7 +266,7 @@ def _claims(
         claim_c1(history, kept, end_ms),
         claim_c2(history, runs, artifact, shipped),
         claim_c3(history),
-        not_built("C4", "the proof from the installed kernel"),
+        claim_c4(history),
         not_built("C5", "malformed and unauthorised requests, sent as a probe"),
         claim_d1(history, pinned, verified.witnesses, tiles),
         claim_d2(history, end_ms),

@@ -23,7 +23,7 @@ const Check = (() => {
     gateway: ["service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"],
     monitor: [
       "service-started", "observed", "drift", "stop-order", "end-witnessed", "heartbeat", "canary-challenge",
-      "issuer-keys-seen", "snapshot",
+      "issuer-keys-seen", "kernel-proof", "snapshot",
     ],
   };
   const ACTS = {

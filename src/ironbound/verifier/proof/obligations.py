@@ -12,10 +12,12 @@ Rule 3: vacuity is checked with the hypotheses in full, with their quantifiers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final
+
+from ironbound.core.canonical import Digest, sha256_hex
 
 from .invariants import INVARIANTS
 from .specification import Specification
@@ -114,6 +116,12 @@ class _Draft:
             if len(names) > 1:
                 lines.append(f"(assert (distinct {' '.join(names)}))")
         return lines
+
+
+def scripts_digest(made: Iterable[Script]) -> Digest:
+    """SHA-256 over the digests of all scripts, one `sha256  name.smt2` line each, in order."""
+    lines = [f"{sha256_hex(one.text.encode())}  {one.name}.smt2\n" for one in made]
+    return sha256_hex("".join(lines).encode())
 
 
 def scripts(kernel: Any) -> Iterator[Script]:
