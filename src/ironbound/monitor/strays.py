@@ -67,7 +67,12 @@ class Strays:
             return fresh
 
     async def look_again(self, *, whole: bool) -> None:
-        """Sweep as often as it takes to know, quickly: an event or a round told of a stranger."""
+        """Sweep as often as it takes to know, quickly: an event or a round told of a stranger.
+
+        While a launch is on its way the stranger is most likely its sandbox: the sweep waits until that is over.
+        """
+        if self._coming and not whole:
+            await asyncio.sleep(STRAY_AGAIN_S)
         for _ in range(STRAY_LOOKS):
             await self.look(whole=whole)
             await asyncio.sleep(STRAY_AGAIN_S)
