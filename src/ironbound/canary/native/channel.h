@@ -190,11 +190,14 @@ static const char *const dictionary[] = {
 
 /* The operator channel's routes, for whoever serves them here too: as lines of HTTP, and as addresses to read from. */
 static const char *const http_lines[] = {
-    "POST /requests HTTP/1.1", "GET /status HTTP/1.1", "GET /openapi.json HTTP/1.1", "PRI * HTTP/2.0",
+    "POST /requests HTTP/1.1", "GET /status HTTP/1.1", "GET /openapi.json HTTP/1.1", "GET /proposals HTTP/1.1",
+    "POST /proposals HTTP/1.1", "GET /proposals/{request} HTTP/1.1", "POST /proposals/{request}/approvals HTTP/1.1",
+    "GET /trust-root HTTP/1.1", "PRI * HTTP/2.0",
 };
 static const char *const addresses[] = {
     "http://controller/requests", "http://controller/status", "http://controller/openapi.json",
-    "unix:run/controller/socket",
+    "http://controller/proposals", "http://controller/proposals/{request}",
+    "http://controller/proposals/{request}/approvals", "http://controller/trust-root", "unix:run/controller/socket",
 };
 
 static void channel_operator(void) {
