@@ -19,6 +19,7 @@ from ironbound.gateway.providers import http, scratch
 from ironbound.gateway.tools import ACTIONS
 from ironbound.terminal import arguments, main
 from ironbound.terminal.demo import run as demo
+from ironbound.terminal.demo.people import KeyFiles
 from ironbound.terminal.voice import Stop
 from ironbound.verifier.__main__ import UsageError, _arguments
 from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING
@@ -190,7 +191,7 @@ def test_the_readme_has_a_sentence_for_every_folder() -> None:
 def test_the_readmes_transcript_has_the_demos_steps_in_order() -> None:
     page = text(ROOT / "README.md").partition("<!-- transcript -->")[2].partition("<!-- end -->")[0]
     source = Path(demo.__file__).read_text("utf-8")
-    titles = re.findall(r'self\._step\("([^"]+)"\)', source)
+    titles = [KeyFiles.title, *re.findall(r'self\._step\("([^"]+)"\)', source)]
     shown = re.findall(r"^ ?\d+\. (.+)$", page, re.MULTILINE)
     assert len(titles) == len(shown) >= 10
     assert set(shown) == set(titles)

@@ -130,3 +130,19 @@ def test_a_second_demo_into_the_same_folder_is_refused_and_loses_nothing(left: P
     assert done.returncode == 1
     assert "hint:" in done.stderr
     assert (left / "evidence.ironbound").read_bytes() == before
+
+
+def test_an_organisation_signs_everything_with_passkeys(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("no Chromium with its driver (Debian: apt-get install chromium chromium-driver)")
+    out = tmp_path / "out"
+    words = [*COMMAND, "demo", "--org", "--out", str(out)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "terminal and page both say: " in done.stdout and "bo declined; nothing was signed" in done.stdout
+    claims = {claim["id"]: claim for claim in json.loads(verify(out, "--json").stdout)["claims"]}
+    assert claims["C1"]["status"] == "holds"
+    counts = claims["C1"]["counts"]
+    assert counts["signatures hw-uv"] > 100 and set(counts) & {"signatures sw-pass", "signatures hw-up"} <= {
+        name for name, count in counts.items() if count == 0
+    }

@@ -65,7 +65,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound evidence export -o FILE        everything an auditor needs, in one file
   ironbound evidence report FILE -o HTML   a page for people, which checks itself in the browser
   ironbound verify FILE --pin PIN          check it, offline: 0 holds, 1 refuted, 3 broken, 4 unproven
-  ironbound demo [--out DIR]               all of it, in a minute, for real
+  ironbound demo [--org] [--out DIR]       all of it, in a minute, for real
 
 Example:
   ironbound init prod && ironbound up -d prod

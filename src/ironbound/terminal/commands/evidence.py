@@ -74,7 +74,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from ironbound.terminal.demo.run import demo
 
-    return demo(arguments.out)
+    return demo(arguments.out, arguments.org)
 
 
 COMMANDS: Final = (
@@ -113,7 +113,10 @@ COMMANDS: Final = (
         "demo",
         _demo,
         "Everything, for real, in a minute.",
-        "ironbound demo --out /tmp/demo",
-        (option("--out", type=Path, metavar="DIR", help="keep evidence, pin and deployment there"),),
+        "ironbound demo --org --out /tmp/demo",
+        (
+            option("--out", type=Path, metavar="DIR", help="keep evidence, pin and deployment there"),
+            option("--org", action="store_true", help="its operators sign with passkeys, in headless Chromium"),
+        ),
     ),
 )

@@ -209,15 +209,20 @@ class Browser:
     def sign(self, url: str) -> str:
         """Open a page and sign on it, and on those that follow; what the last one said, or Refused."""
         self.open(url)
+        self.finish()
+        return self.text("#status")
+
+    def finish(self) -> str:
+        """Sign on the page that is open, and on those that follow: the mood of the end, or `failed`; else Refused."""
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            state = self.script(
+            ended, failed, ready = self.script(
                 "const sign = document.querySelector('#sign'), data = document.body.dataset;"
-                "return [location.pathname, data.ended || null, data.failed || null, !!sign && !sign.disabled]"
+                "return [data.ended || null, data.failed || null, !!sign && !sign.disabled]"
             )
-            if state[1] or state[2]:
-                return self.text("#status")
-            if state[3]:
+            if ended or failed:
+                return str(ended or "failed")
+            if ready:
                 self.click("#sign")
             time.sleep(0.01)
         raise Refused(f"the page did not end: {self.text('body')[:300]}")

@@ -23,7 +23,6 @@ import httpx
 
 from ironbound.canary.probes import load_probes
 from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
-from ironbound.core.keys import PrivateKey
 from ironbound.core.microvm import QEMU
 from ironbound.core.native import Manifest
 from ironbound.core.profile import RUNTIMES, Layer, merge
@@ -40,7 +39,6 @@ from ironbound.terminal import operators
 from ironbound.terminal.canaries import challenge_all
 from ironbound.terminal.commands.proving import say_proof
 from ironbound.terminal.credential import keep
-from ironbound.terminal.init import initialise
 from ironbound.terminal.up import Supervisor
 from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, paint, say
 from ironbound.verifier.bundle import BundleBroken
@@ -50,10 +48,9 @@ from ironbound.wire.image_load import Piece, load
 from ironbound.wire.log import Log, now_ms
 
 from . import forgery
+from .people import KeyFiles, Passkeys, People
 from .records import RECORDS
 
-OPERATORS: Final = ("ada", "bo", "cy")
-QUORUM: Final = 2
 AGENT: Final = "triage"
 WAIT_S: Final = 30.0
 #: The claims that this version can't prove yet: their checks are not built.
@@ -72,8 +69,8 @@ class StepFailed(Exception):
     """A step did not do what it had to."""
 
 
-def demo(out: Path | None) -> int:
-    """Run it; with `out`, leave evidence, pin and deployment there."""
+def demo(out: Path | None, organisation: bool = False) -> int:
+    """Run it; with `out`, leave evidence, pin and deployment there. `organisation`: with passkeys."""
     target = (out or Path(tempfile.mkdtemp(prefix="ironbound-demo-"))).resolve()
     if (target / "deployment").exists():
         raise Stop(f"{target / 'deployment'} exists", "give --out a folder that doesn't hold a demo yet")
@@ -84,9 +81,11 @@ def demo(out: Path | None) -> int:
         home.chmod(0o755)
     # Ctrl-C, and a plain kill, end the demo through the same clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    people: People = Passkeys() if organisation else KeyFiles()
     try:
-        return asyncio.run(Demo(target, home / "deployment", out is not None).run())
+        return asyncio.run(Demo(target, home / "deployment", out is not None, people).run())
     finally:
+        people.close()
         if out is not None and home != target and (home / "deployment").exists():
             shutil.copytree(home / "deployment", target / "deployment", ignore=_sockets)
         for folder in [home, target] if out is None else [home] if home != target else []:
@@ -101,7 +100,8 @@ def _sockets(folder: str, names: list[str]) -> list[str]:
 class Demo:
     """One run in one folder."""
 
-    def __init__(self, target: Path, root: Path, kept: bool) -> None:
+    def __init__(self, target: Path, root: Path, kept: bool, people: People) -> None:
+        self._people = people
         self._target = target
         self._root = root
         self._kept = kept
@@ -111,7 +111,6 @@ class Demo:
         self._entries: list[Entry] = []
         self._arrived = asyncio.Event()
         self._children: list[asyncio.subprocess.Process] = []
-        self._keys: dict[str, PrivateKey] = {}
         self._deployment: Deployment
         self._log: Log
         self._module = Digest("")
@@ -126,7 +125,7 @@ class Demo:
         watching: asyncio.Future[None] | None = None
         try:
             port = await self._records_service()
-            self._make_deployment(port)
+            await asyncio.to_thread(self._make_deployment, port)
             supervisor = Supervisor(self._deployment, lambda role, text: self._tell(f"{role} {text}"))
             await self._start(supervisor)
             watching = asyncio.ensure_future(supervisor.watch())
@@ -211,8 +210,7 @@ class Demo:
     ) -> dict[str, Any]:
         """A request by the first signer, approved by the others, sent to the controller."""
         payload = operators.build(self._log.replay, kind, **request)
-        keys = [self._keys[name] for name in signers]
-        submission = operators.sign(payload, self._deployment.trust.deployment, keys, artifacts)
+        submission = await asyncio.to_thread(self._people.sign, self._deployment, payload, signers, artifacts)
         admitted = await asyncio.to_thread(operators.submit, self._deployment, submission)
         await self._log.caught_up(admitted["index"] + 1)
         return admitted
@@ -251,13 +249,8 @@ class Demo:
         return child
 
     def _make_deployment(self, port: int) -> None:
-        self._step("A deployment: three operators, two of whom must agree; the trust root is entry 0 of the log")
-        passphrases = [(name, os.urandom(16).hex().encode()) for name in OPERATORS]
-        name = f"demo-{os.urandom(3).hex()}"
-        self._deployment = initialise(self._root, name, passphrases, QUORUM, environment="demo")
-        for person, passphrase in passphrases:
-            pem = (self._deployment.root / "operators" / f"{person}.key").read_bytes()
-            self._keys[person] = PrivateKey.from_pem(pem, passphrase)
+        self._step(self._people.title)
+        self._deployment = self._people.found(self._root, f"demo-{os.urandom(3).hex()}")
         keep(self._deployment, "records", f"http://127.0.0.1:{port}", "authorization", f"Bearer {self._token}")
         installed = [name for name, program in BINARIES.items() if shutil.which(program, path=SEARCH)]
         if len(_boundaries_of(installed)) < BOUNDARIES:
@@ -296,6 +289,9 @@ class Demo:
             raise StepFailed("ada alone approved a module")
         except operators.Refusal as refusal:
             self._refused(f"ada alone: {refusal.reason}")
+        payload = operators.build(self._log.replay, "module-approval", module=self._module, body=body)
+        for line in await asyncio.to_thread(self._people.speak, self._deployment, payload):
+            {"✓": self._good, "✗": self._refused}.get(line[0], self._tell)(line.lstrip("✓✗ "))
         await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
         probes = load_probes("wasm")
         for probe in probes:
