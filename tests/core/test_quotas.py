@@ -64,5 +64,5 @@ def test_the_text_that_is_shown_spells_out_before_and_after() -> None:
     asked = lab.request("quota", agent="clerk", body={"before": None, "after": TWO})
     predicate = json.loads(asked.payload)["predicate"]
     text = shown_text("quota", predicate)
-    assert text.startswith("request      set a quota\n")
-    assert '  after = {"calls":2,"window_ms":60000}\n  before = null\n' in text
+    assert text.startswith("request        set how many calls an agent may make\n")
+    assert "\nquota before   no quota\nquota after    2 calls at once, then 2 in 1 minutes\n" in text
