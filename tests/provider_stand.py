@@ -30,7 +30,7 @@ import httpx
 from identities import ProviderKey
 
 SOURCE = Path(__file__).resolve().parent / "provider"
-#: Seconds in which npm has fetched and unpacked forty small packages, on a busy machine too.
+#: Seconds in which npm has fetched and unpacked a hundred small packages, on a busy machine too.
 INSTALL_S = 240
 START_S = 60
 NEEDED = ("node", "npm")

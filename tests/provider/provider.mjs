@@ -2,13 +2,9 @@
 //
 // The first line of its input is its settings: {port, jwks, accounts: {name: password}, acr, clients: [id], token_s}.
 // It says `ready` once it serves, and ends when its input does, so that nothing is left behind.
-import { webcrypto } from 'node:crypto'
 import { createInterface } from 'node:readline'
 
-// What Node.js 18, Debian 12's, lacks of what oidc-provider 9 uses.
-globalThis.crypto ??= webcrypto
-URL.parse ??= (text, base) => { try { return new URL(text, base) } catch { return null } }
-const { Provider, interactionPolicy } = await import('oidc-provider')
+import Provider, { interactionPolicy } from 'oidc-provider'
 
 const input = createInterface({ input: process.stdin })
 const settings = JSON.parse(await new Promise((resolve) => input.once('line', resolve)))
