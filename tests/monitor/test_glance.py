@@ -18,7 +18,10 @@ from ironbound.monitor.observe import ProcessGone
 @pytest.fixture
 def child() -> Iterator[int]:
     """A process that waits for its end."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"\n")
+        assert process.stdout.read(1)  # it has all its libraries and descriptors
         yield process.pid
 
 
