@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, probes_for
-from ironbound.core import statement
+from ironbound.core import authority, statement
 from ironbound.core.cage import INSIDE
 from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, walls
 from ironbound.core.profile import LIMITS, RUNTIMES, SETTINGS, keys_of
@@ -21,6 +21,7 @@ from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES, predicate_type
 from ironbound.verifier.claims import CLAIMS
 from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING
+from ironbound.verifier.proof.obligations import BEGINNING, UNSAT, scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"<!-- table ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -187,6 +188,22 @@ def commands() -> Iterable[str]:
     yield f"```\n{USAGE.rstrip()}\n```\n"
 
 
+def obligations() -> Iterable[str]:
+    """Every promise of the proof with the rules about which it is asked."""
+    asked: dict[str, list[str]] = {}
+    for script in scripts(authority):
+        for title in script.asks if script.expects == UNSAT else ():
+            kind, _, rest = title.partition(": ")
+            if kind != "kept by a refusal":
+                asked.setdefault(title if rest else f"always: {title}", []).append(script.name)
+    yield "| the solvers are asked | about |\n|---|---|\n"
+    for title, names in asked.items():
+        if names == [BEGINNING]:
+            continue  # what holds at the beginning is what every rule keeps
+        about = "every rule" if len(names) == len(authority.RULES) else ", ".join(f"`{name}`" for name in names)
+        yield f"| {title.removeprefix('always: ')} | {about} |\n"
+
+
 TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "kinds": kinds,
     "shapes": shapes,
@@ -200,6 +217,7 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "commands": commands,
     "runtimes": runtimes,
     "canaries": canaries,
+    "obligations": obligations,
     **{f"enforcement-{name}": enforcement(name) for name in RUNTIMES},
 }
 
