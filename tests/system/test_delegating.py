@@ -43,6 +43,9 @@ def test_a_part_is_handed_on_through_the_pipe_used_by_the_other_and_ends_with_th
     stand.await_entry("action-denied", intent.index, agent="child", reason="arguments-not-covered")
     left = stand.log.with_state(lambda replay: [replay.authority.read("grant_left", one) for one in (grant, part)])
     assert left == [3, 2]
+    shown = {one["grant"]: one for one in json.loads(stand.command("grants", "--json").stdout)}
+    assert (shown[part]["parent"], shown[part]["signed"]) == (grant, shown[grant]["signed"])
+    assert stand.command("status").returncode == 0
     stand.revoke("parent", grant)
     over(stand, child)
     assert refusals(stand, child) == ["arguments-not-covered", "grant-revoked"]

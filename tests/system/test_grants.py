@@ -127,7 +127,9 @@ def test_a_quota_bounds_an_agent_over_all_its_grants_at_the_gateway(stand: Stand
     again = stand.command("quota", "busy", "--rate", "2/1d", names=("ada", "bo"))
     assert again.returncode == 1 and "quota already" in again.stderr
     assert stand.command("quota", "--rate", "2/1d", names=("ada",)).returncode == 2, "whose?"
-    shown = json.loads(stand.command("status", "--json").stdout)["quotas"]
+    told = stand.command("status", "--json")
+    assert told.returncode == 0, told.stderr
+    shown = json.loads(told.stdout)["quotas"]
     assert shown == {"busy": {"calls": 2, "window_ms": 86_400_000}}
     entry = stand.started("busy", puppet(*script))
     stand.grant("busy", "scratch.write", where={"name": {"any": True}, "text": {"any": True}})

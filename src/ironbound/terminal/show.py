@@ -9,7 +9,7 @@ from typing import Any
 from ironbound.core.authority import ABSENT, ADMITTED, ENDED, LIVE, REVOKED, STARTED
 from ironbound.core.canonical import FormatError
 from ironbound.core.envelope import envelope_from_value, parse_envelope
-from ironbound.core.replay import Entry, Replay
+from ironbound.core.replay import Entry, Grant, Replay
 from ironbound.core.request import Signatory
 from ironbound.core.statement import parse_statement
 
@@ -53,6 +53,13 @@ def agents(replay: Replay) -> list[dict[str, Any]]:
     ]
 
 
+def _behind(replay: Replay, grant: Grant) -> Sequence[Signatory]:
+    """Who signed a grant, or the one that an agent handed it on from."""
+    while grant.parent is not None:
+        grant = replay.books.grants[grant.parent]
+    return replay.books.signed[grant.index]
+
+
 def grants(replay: Replay) -> list[dict[str, Any]]:
     """Every grant with what is left of it, in the log's order."""
     read = replay.authority.read
@@ -70,7 +77,8 @@ def grants(replay: Replay) -> list[dict[str, Any]]:
             "expires_ms": grant.expires_ms,
             "module_sha256": grant.module,
             "humans": list(grant.humans),
-            "signed": signed(replay.books.signed[grant.index]),
+            "parent": grant.parent,
+            "signed": signed(_behind(replay, grant)),
         }
         for grant in replay.books.grants.values()
     ]
