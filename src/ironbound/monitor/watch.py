@@ -52,6 +52,8 @@ IMAGES_S: Final = 30.0
 REPEAT_S: Final = 600.0
 #: Seconds that a process may be gone before its exit is in the log.
 GONE_S: Final = 5.0
+#: Seconds for which a difference in a held sandbox waits for its start, which would explain it.
+START_S: Final = 0.25
 #: Seconds that the admission of a held sandbox may take to be folded here.
 HELD_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
@@ -319,9 +321,11 @@ class Watch:
             said = watched.said
             if watched.drifted or self._watched.get(said["launch"]) is not watched:
                 return
-            spoken = watched.spoken
+            spoken, was_held = watched.spoken, watched.index is None
             try:
                 sample, differences = await self._whole(watched)
+                if differences and was_held and await self._is_started(watched):
+                    sample, differences = await self._whole(watched)  # it was released while it was looked at
             except ProcessGone:
                 self._outbox.begin(self._gone(watched))
                 return
@@ -336,6 +340,14 @@ class Watch:
             )
         if speaks and watched.index is not None:
             self._outbox.begin(self._say_observed(watched, sample, differences))
+
+    async def _is_started(self, watched: Watched) -> bool:
+        """Whether the start of what was held is in the log by now, of which the node may hear before we do."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_S
+        while watched.index is None and loop.time() < deadline:
+            await asyncio.sleep(0.005)
+        return watched.index is not None
 
     async def _whole(self, watched: Watched) -> tuple[Value, list[Value]]:
         """A whole sample and what differs in it. Raises ProcessGone."""
