@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -343,6 +344,19 @@ def test_what_the_agent_writes_to_its_standard_error_arrives_and_the_channel_car
         guard.channel.sendall(b"hello\n")
         assert guard.rest() == b"trouble\n" and guard.end() == 0
         assert guard.channel.recv(100) == b"got hello\n"
+
+
+def test_the_agent_waits_on_its_channel_even_where_the_runtime_left_it_non_blocking() -> None:
+    mine, its = socket.socketpair()
+    its.setblocking(False)
+    channel = its.detach()
+    with mine, start(plan("/bin/sh", "-c", 'read line; echo "got $line"'), replace={0: channel, 1: channel}) as guard:
+        guard.word()
+        guard.release()
+        assert not select.select([guard.control], [], [], 0.2)[0]  # at its end, had it not waited
+        mine.sendall(b"hello\n")
+        assert guard.rest() == b"" and guard.end() == 0
+        assert mine.recv(100) == b"got hello\n"
 
 
 def test_the_agent_cannot_write_to_what_was_consumed() -> None:
