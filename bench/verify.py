@@ -19,20 +19,17 @@ from bench.floor import HashAndVerify, percentile
 from ironbound.verifier.verify import verify_bundle
 from verifier.lab import Honest, honest
 
-GRANT_CALLS = 100
 
-
-def _log(actions: int) -> Honest:
+def action_log(actions: int, calls: int = 100) -> Honest:
+    """A log of so many actions, with a grant for each `calls` of them."""
     scene = honest()
     for number in range(actions):
-        if number and number % (GRANT_CALLS - 1) == 0:
+        if number % calls == 0:
             lab = scene.lab
-            entry = lab.ask_grant("clerk", scene.module, scene.cage, tool=f"write{number}")
+            entry = lab.ask_grant("clerk", scene.module, scene.cage, tool=f"write{number}", calls=calls)
             if entry.consent is None:
                 raise RuntimeError(f"the grant was refused: {entry.void}")
             scene.grant, tool = entry.consent.statement.predicate["id"], f"write{number}"
-        elif number == 0:
-            tool = "write"
         intent = scene.lab.expect(scene.lab.intent("clerk", scene.launch, scene.grant, tool=tool))
         scene.lab.expect(scene.lab.outcome(intent))
     return scene
@@ -40,7 +37,7 @@ def _log(actions: int) -> Honest:
 
 def run(quick: bool) -> list[dict[str, Any]]:
     """One row: µs per entry of a whole verification, p50 and p99 over the rounds, and the floor's p50."""
-    scene = _log(400 if quick else 2000)
+    scene = action_log(400 if quick else 2000)
     lab, rounds = scene.lab, 5 if quick else 11
     data, pin, size = lab.bundle(), lab.pin, len(lab.entries)
     base_work = HashAndVerify(lab.entries[1:], [one.public for one in lab.services.values()])

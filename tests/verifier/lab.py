@@ -313,12 +313,14 @@ class Lab:
     def ask_launch(self, agent: str, module: str, cage: str, **fields: Any) -> Entry:
         return self.ask("launch-request", agent=agent, module_sha256=module, config_sha256=cage, **fields)
 
-    def ask_grant(self, agent: str, module: str, cage: str, tool: str = "write", **fields: Any) -> Entry:
+    def ask_grant(
+        self, agent: str, module: str, cage: str, tool: str = "write", calls: int = 100, **fields: Any
+    ) -> Entry:
         body = {
             "tool": tool,
             "action": "scratch.write",
             "where": {"path": {"prefix": {"value": "out", "separator": "/"}}},
-            "calls": 100,
+            "calls": calls,
             "expires_ms": self.now + DAY,
             "credential": None,
             **NO_LIMITS,

@@ -16,6 +16,7 @@ import pytest
 
 from core import test_roster
 from ironbound.core.statement import ACTS, VOICES
+from ironbound.evidence.report import build
 from ironbound.evidence.report.build import MAX_LOG, packed_log, report_html
 from ironbound.verifier.bundle import Bundle, BundleBroken
 from ironbound.verifier.output import report_value
@@ -104,6 +105,21 @@ def test_a_verifier_that_hides_what_it_found_is_contradicted(page: Callable[[byt
     lying = re.sub(rb'("report":)\{.*?\}(\}</script>)', rb"\1" + json.dumps(value).encode() + rb"\2", html, count=1)
     dom = page(lying)
     assert state(dom) == "disagrees" and "disagrees: outcome-missing" in dom
+
+
+@needs_browser
+def test_of_a_log_that_is_too_large_the_many_entries_stand_as_hashes_and_are_told_so(
+    page: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = honest()
+    for _ in range(20):
+        scene.act()
+    monkeypatch.setattr(build, "MAX_LOG", 1)
+    dom = page(report_of(scene.lab)[0])
+    assert state(dom) == "agrees" and "entries stand in this page as hashes only" in dom
+    rows = dom.split('id="reconciled-here"')[1].split("</section>")[0]
+    assert "counted by the verifier" in rows
+    assert rows.count('<td class="text">21</td>') == 2
 
 
 @needs_browser

@@ -53,9 +53,10 @@
 
   // What the entries say
 
-  function draw({ entries, checkpoint }) {
+  function draw({ entries, checkpoint, unseen }) {
     const valid = entries.filter((one) => !one.void);
     const of = (kind) => valid.filter((one) => one.kind === kind);
+    const count = (kind) => (unseen ? said.report.entries[kind] ?? 0 : of(kind).length); // what is only a hash here has no kind
     const started = new Map(of("started").map((one) => [one.says.launch, one]));
     const exited = new Map(of("exited").map((one) => [one.says.launch, one]));
     const admitted = of("admitted").filter((one) => one.asked);
@@ -82,13 +83,12 @@
     }
     const transcripts = table(["Entry", "Canary", "Runtime", "Verdict", "In the enforcer's words"], results.map((one) => [one.index, one.says.probe, one.says.runtime, one.says.verdict, one.says.refusal]));
     put("canaries-here", table(["Runtime", "Canaries", "Refused", "Escaped", "Inconclusive"], [...runtimes].map(([name, row]) => [name, row.names.size, row.REFUSED, row.ESCAPED, row.INCONCLUSIVE])), make("details", {}, make("summary", {}, `All ${results.length} results`), transcripts));
-    const intents = of("action-intent").length;
-    put("reconciled-here", table(["One voice", "", "Another voice", ""], [
+    put("reconciled-here", ...(unseen ? [make("p", {}, "Entries that stand here as hashes only are counted by the verifier.")] : []), table(["One voice", "", "Another voice", ""], [
       ["Grants in the log", asked("grant").length, "Requests for grants that humans signed", entries.filter((one) => one.asked?.kind === "grant").length],
-      ["Launches that the node started", of("started").length, "Sandboxes that the monitor saw held", of("started").filter((one) => one.look).length],
-      ["Actions that the gateway meant", intents, "Outcomes that it reported", of("action-outcome").length],
-      ["Challenges of the monitor", of("canary-challenge").length, "Results of the node", results.length],
-      ["Drifts that the monitor saw", of("drift").length, "Orders to stop", of("stop-order").length],
+      ["Launches that the node started", count("started"), "Sandboxes that the monitor saw held", of("started").filter((one) => one.look).length],
+      ["Actions that the gateway meant", count("action-intent"), "Outcomes that it reported", count("action-outcome")],
+      ["Challenges of the monitor", count("canary-challenge"), "Results of the node", count("canary-result")],
+      ["Drifts that the monitor saw", count("drift"), "Orders to stop", count("stop-order")],
     ]));
     timeline(agents, asked("grant"), revoked, results, of("drift"), of("canary-challenge"), checkpoint.asOf, said.report.log.first_ms);
   }
