@@ -29,9 +29,9 @@ CHECK_S = 600
 T = TypeVar("T")
 
 
-def _timed(work: Callable[[], T], into: list[float]) -> T:
+def _timed(into: list[float], work: Callable[..., T], *given: object) -> T:
     begin = time.perf_counter()
-    result = work()
+    result = work(*given)
     into.append(time.perf_counter() - begin)
     return result
 
@@ -45,9 +45,9 @@ def run(quick: bool) -> list[dict[str, Any]]:
     made: list[float] = []
     data = page = b""
     for _ in range(rounds):
-        data = _timed(lab.bundle, exported)
-        _timed(lambda: verify_bundle(io.BytesIO(data), pin), verified)
-        page, report = _timed(lambda: report_html(io.BytesIO(data), pin), made)
+        data = _timed(exported, lab.bundle)
+        _timed(verified, verify_bundle, io.BytesIO(data), pin)
+        page, report = _timed(made, report_html, io.BytesIO(data), pin)
         if report.exit_code != 4:
             raise RuntimeError(f"the log should verify, got exit {report.exit_code}")
     both = [one / other for one, other in zip(made, verified, strict=True)]
