@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ironbound.core.admission import limits_of
 from ironbound.core.authority import MAX_DELEGATED_PER_AGENT, MAX_DELEGATION, REVOKED, Authority, Refused
 from ironbound.core.constraint import Where, parse_where
-from ironbound.core.replay import _limits
 from ironbound.core.statement import QUORUMS
 
 NOW = 1_000_000
@@ -47,7 +47,7 @@ class World:
         self.index += 1
         self.kernel.apply("grant", ASKED | {
             "index": self.index, "id": name, "agent": agent, "tool": name, "action": "x", "where": WIDE, "calls": 10,
-            "grant_expires": FAR, "approvals": 0, "delegable": MAX_DELEGATION, **_limits(**limits), **changes,
+            "grant_expires": FAR, "approvals": 0, "delegable": MAX_DELEGATION, **limits_of(**limits), **changes,
         })  # fmt: skip
         return name
 
@@ -85,7 +85,7 @@ class World:
         self.index += 1
         rate = None if calls is None or window is None else {"calls": calls, "window_ms": window}
         about = {"index": self.index, "id": f"quota {self.index}", "agent": agent, "consents": consents}
-        self.kernel.apply("set-quota", ASKED | about | _limits(rate, None))
+        self.kernel.apply("set-quota", ASKED | about | limits_of(rate, None))
 
     def revoke(self, grant: str) -> None:
         self.index += 1

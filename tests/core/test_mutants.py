@@ -30,82 +30,82 @@ SUITE = (
 #: file, what stands there, what a careless hand could have written instead.
 MUTANTS: dict[str, tuple[str, str, str]] = {
     "a guard is dropped": (
-        "authority",
-        '    yield "module-not-approved", L.same(_get(L, s, "module", m["module"]), AGENT_MODULE)\n'
-        '    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
-        '    yield "profile-not-approved", _get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
+        "giving",
+        '    yield "module-not-approved", L.same(get(L, s, "module", m["module"]), AGENT_MODULE)\n'
+        '    yield "profile-not-approved", get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
+        '    yield "profile-not-approved", get(L, s, "profile", m["config"])\n    yield "grant-id-used"',
     ),
     "a request lives a moment too long": (
-        "authority", '"request-expired", L.less(now, m["expires"])', '"request-expired", L.at_most(now, m["expires"])',
+        "rule", '"request-expired", L.less(now, m["expires"])', '"request-expired", L.at_most(now, m["expires"])',
     ),
     "a grant lives a moment too long": (
-        "authority", 'lambda one: L.less(now, _get(L, s, "grant_expires", one))',
-        'lambda one: L.at_most(now, _get(L, s, "grant_expires", one))',
+        "using", 'lambda one: L.less(now, get(L, s, "grant_expires", one))',
+        'lambda one: L.at_most(now, get(L, s, "grant_expires", one))',
     ),
     "one call too many": (
-        "authority", '"calls-exhausted", L.forall(line, lambda one: L.less(0',
+        "using", '"calls-exhausted", L.forall(line, lambda one: L.less(0',
         '"calls-exhausted", L.forall(line, lambda one: L.at_most(0',
     ),
     "calls are not counted": (
-        "authority", 'L.plus(_get(L, s, "grant_left", one), -1)', '_get(L, s, "grant_left", one)',
+        "using", 'L.plus(get(L, s, "grant_left", one), -1)', 'get(L, s, "grant_left", one)',
     ),
     "the quorum of another act": (
-        "authority", '_giving(L, s, m, "grant")', '_giving(L, s, m, "launch")',
+        "giving", '_giving(L, s, m, "grant")', '_giving(L, s, m, "launch")',
     ),
     "the quorum is read the wrong way round": (
-        "authority",
-        'L.at_most(_get(L, s, "quorum", act), m["consents"])', 'L.at_most(1, m["consents"])',
+        "giving",
+        'L.at_most(get(L, s, "quorum", act), m["consents"])', 'L.at_most(1, m["consents"])',
     ),
     "a revocation that can be undone": (
-        "authority",
-        '    yield "grant-id-used", L.same(_get(L, s, "grant_state", m["id"]), ABSENT)\n', "",
+        "giving",
+        '    yield "grant-id-used", L.same(get(L, s, "grant_state", m["id"]), ABSENT)\n', "",
     ),
     "a revocation that does nothing": (
-        "authority", '("grant_state", grant, REVOKED)', '("grant_state", grant, LIVE)',
+        "rule", '("grant_state", grant, REVOKED)', '("grant_state", grant, LIVE)',
     ),
     "a revocation that needs a live grant": (
-        "authority",
+        "giving",
         '    yield "quorum-not-met", L.at_most(1, m["consents"])\n',
         '    yield "quorum-not-met", L.at_most(1, m["consents"])\n'
-        '    yield "grant-revoked", L.same(_get(L, s, "grant_state", m.get("grant", "")), LIVE)\n',
+        '    yield "grant-revoked", L.same(get(L, s, "grant_state", m.get("grant", "")), LIVE)\n',
     ),
     "replays are let in": (
-        "authority", '    yield "request-replayed", L.neg(_get(L, s, "used", m["id"]))\n    yield "request-too',
+        "rule", '    yield "request-replayed", L.neg(get(L, s, "used", m["id"]))\n    yield "request-too',
         '    yield "request-too',
     ),
     "a stale head will do": (
-        "authority", 'L.at_most(_get(L, s, "agent_changed", m["agent"]), m["head"])',
+        "giving", 'L.at_most(get(L, s, "agent_changed", m["agent"]), m["head"])',
         'L.at_most(0, m["head"])',
     ),
     "a grant is not bound to its code": (
-        "authority", '_get(L, s, "grant_module", grant), _get(L, s, "launch_module", launch)',
-        '_get(L, s, "grant_module", grant), _get(L, s, "grant_module", grant)',
+        "using", 'get(L, s, "grant_module", grant), get(L, s, "launch_module", launch)',
+        'get(L, s, "grant_module", grant), get(L, s, "grant_module", grant)',
     ),
     "a grant is not bound to its cage": (
-        "authority", '_get(L, s, "grant_config", grant), _get(L, s, "launch_config", launch)',
-        '_get(L, s, "launch_config", launch), _get(L, s, "launch_config", launch)',
+        "using", 'get(L, s, "grant_config", grant), get(L, s, "launch_config", launch)',
+        'get(L, s, "launch_config", launch), get(L, s, "launch_config", launch)',
     ),
     "anybody's grant will do": (
-        "authority", 'L.same(_get(L, s, "grant_agent", grant), m["agent"])',
-        'L.same(_get(L, s, "launch_agent", launch), m["agent"])',
+        "using", 'L.same(get(L, s, "grant_agent", grant), m["agent"])',
+        'L.same(get(L, s, "launch_agent", launch), m["agent"])',
     ),
     "canaries act": (
-        "authority", '    yield "canary-holds-nothing", L.neg(_get(L, s, "launch_canary", launch))\n', "",
+        "using", '    yield "canary-holds-nothing", L.neg(get(L, s, "launch_canary", launch))\n', "",
     ),
     "a canary is taken for an agent": (
-        "authority", 'L.when(m["canary"], CANARY_MODULE, AGENT_MODULE)',
+        "giving", 'L.when(m["canary"], CANARY_MODULE, AGENT_MODULE)',
         'L.when(m["canary"], AGENT_MODULE, AGENT_MODULE)',
     ),
     "a stopped launch starts": (
-        "authority", 'yield "launch-stopped", L.neg(_get(L, s, "launch_stopped", launch))\n    yield "request-expired"',
+        "giving", 'yield "launch-stopped", L.neg(get(L, s, "launch_stopped", launch))\n    yield "request-expired"',
         'yield "request-expired"',
     ),
     "an admission lasts for ever": (
-        "authority",
-        '    yield "request-expired", L.less(_now(L, s, m), _get(L, s, "launch_expires", launch))\n', "",
+        "giving",
+        '    yield "request-expired", L.less(latest(L, s, m), get(L, s, "launch_expires", launch))\n', "",
     ),
     "the clock can be turned back": (
-        "authority", 'return L.when(L.less(clock, m["now"]), m["now"], clock)', 'return m["now"]',
+        "rule", 'return L.when(L.less(clock, m["now"]), m["now"], clock)', 'return m["now"]',
     ),
     "a refusal changes something": (
         "authority", "        reason = self.check(rule, message)\n        if reason is not None:\n            raise",
@@ -113,69 +113,68 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "        if reason is not None:\n            raise",
     ),
     "a truthy condition will do": (
-        "authority", "L.at_most(m[\"not_before\"], now)", 'L.disj(m["head_known"])',
+        "rule", "L.at_most(m[\"not_before\"], now)", 'L.disj(m["head_known"])',
     ),
     "a part outlives the whole": (
-        "authority", 'L.joined(_line(L, s, m["grant"]), m["id"])', 'L.joined(FIELDS["grant_line"], m["id"])',
+        "using", 'L.joined(line_of(L, s, m["grant"]), m["id"])', 'L.joined(FIELDS["grant_line"], m["id"])',
     ),
     "only the part is charged": (
-        "authority", 'Across(_line(L, s, m["grant"])), _now', 'Across(frozenset({m["grant"]})), _now',
+        "using", 'Across(line_of(L, s, m["grant"])), latest', 'Across(frozenset({m["grant"]})), latest',
     ),
     "a part may be wider than the whole": (
-        "authority", 'L.narrower(m["where"], _get(L, s, "grant_where", grant))',
-        'L.narrower(_get(L, s, "grant_where", grant), m["where"])',
+        "using", 'L.narrower(m["where"], get(L, s, "grant_where", grant))',
+        'L.narrower(get(L, s, "grant_where", grant), m["where"])',
     ),
     "a part is handed on for ever": (
-        "authority", 'L.less(m["delegable"], _get(', 'L.at_most(m["delegable"], _get(',
+        "using", 'L.less(m["delegable"], get(', 'L.at_most(m["delegable"], get(',
     ),
     "what was not signed as delegable is handed on": (
-        "authority", '"grant-not-delegable", L.less(0, _get(', '"grant-not-delegable", L.at_most(0, _get(',
+        "using", '"grant-not-delegable", L.less(0, get(', '"grant-not-delegable", L.at_most(0, get(',
     ),
     "another agent's grant is handed on": (
-        "authority", 'yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])',
+        "using", 'yield "grant-of-another-agent", L.same(get(L, s, "grant_agent", grant), m["agent"])',
         'yield "grant-of-another-agent", L.disj(True)',
     ),
     "a rate has a token too many": (
-        "authority", 'L.plus(now, _get(L, s, "grant_slack", one))',
-        'L.plus(L.plus(now, _get(L, s, "grant_slack", one)), _get(L, s, "grant_every", one))',
+        "using", 'L.plus(now, get(L, s, "grant_slack", one))',
+        'L.plus(L.plus(now, get(L, s, "grant_slack", one)), get(L, s, "grant_every", one))',
     ),
     "a rate fills up beyond its bucket": (
-        "authority", "L.when(L.less(before, now), now, before)", "before",
+        "using", "L.when(L.less(before, now), now, before)", "before",
     ),
     "a quota of all together is not asked for": (
-        "authority", ', _within_quota(L, s, "", now)', "",
+        "using", ', _within_quota(L, s, "", now)', "",
     ),
     "a quota is not charged": (
-        "authority", '        yield ("quota_full", whose, full("quota", whose))\n', "        pass\n",
+        "using", '        yield ("quota_full", whose, full("quota", whose))\n', "        pass\n",
     ),
     "the quota that is replaced is not shown": (
-        "replay", 'if body["before"] != self.books.quotas.get(message["agent"]):', "if False:",
+        "admission", 'if body["before"] != self.books.quotas.get(message["agent"]):', "if False:",
     ),
     "more comes back than was charged": (
-        "authority", 'L.at_most(0, m["spent"]), ', "",
+        "using", 'L.at_most(0, m["spent"]), ', "",
     ),
     "a settled intent is settled again": (
-        "authority", '    yield ("open_grant", m["intent"], "")\n', "",
+        "using", '    yield ("open_grant", m["intent"], "")\n', "",
     ),
     "an approval is good for every call": (
-        "authority", "L.when(needed, USED, state)", "state",
+        "using", "L.when(needed, USED, state)", "state",
     ),
     "an approval binds no arguments": (
-        "authority", '        L.same(_get(L, s, "call_args", call), m["args_digest"]),\n', "",
+        "using", '        L.same(get(L, s, "call_args", call), m["args_digest"]),\n', "",
     ),
     "a part needs no approval": (
-        "authority", '"grant_cost", "grant_approvals"):', '"grant_cost"):',
+        "using", '"grant_cost", "grant_approvals"):', '"grant_cost"):',
     ),
     "a client is not asked for": (
-        "authority", "L.disj(nobody, _lives(L, s, m, client))", "L.disj(True, nobody)",
+        "using", "L.disj(nobody, lives(L, s, m, client))", "L.disj(True, nobody)",
     ),
     "a client's grant is spent": (
-        "authority", '    grant, line, now = m["grant"], Across(_line(L, s, m["grant"])), _now(L, s, m)\n    cost',
-        '    grant, line, now = m["grant"], Across(_line(L, s, m["grant"]) | _line(L, s, m["client"])), _now(L, s, m)\n'
-        "    cost",
+        "using", 'Across(line_of(L, s, m["grant"])), latest(L, s, m)\n    cost',
+        'Across(line_of(L, s, m["grant"]) | line_of(L, s, m["client"])), latest(L, s, m)\n    cost',
     ),
     "an agent stands in humans' way": (
-        "authority", 'L.same(_get(L, s, "grant_parent", named), "")', "L.disj(True)",
+        "giving", 'L.same(get(L, s, "grant_parent", named), "")', "L.disj(True)",
     ),
     "the gateway picks a part's id": (
         "replay", 'self._delegation(said, delegated_id(said["id"]), index', 'self._delegation(said, said["id"], index',
@@ -237,14 +236,14 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "roster", 'frozenset({"version", ', 'frozenset({"services", "version", ',
     ),
     "a change needs the quorum before it only": (
-        "authority", 'L.at_most(m["quorum_reconfigure"], m["consents_after"])', 'L.at_most(1, m["consents_after"])',
+        "giving", 'L.at_most(m["quorum_reconfigure"], m["consents_after"])', 'L.at_most(1, m["consents_after"])',
     ),
     "a change needs the quorum after it only": (
-        "authority", '_giving(L, s, m, "reconfigure")\n    yield "new', '_timely(L, s, m)\n    yield "new',
+        "giving", '_giving(L, s, m, "reconfigure")\n    yield "new', 'timely(L, s, m)\n    yield "new',
     ),
     "versions are skipped": (
-        "authority", 'L.same(m["version"], L.plus(_get(L, s, "version", ""), 1))',
-        'L.less(_get(L, s, "version", ""), m["version"])',
+        "giving", 'L.same(m["version"], L.plus(get(L, s, "version", ""), 1))',
+        'L.less(get(L, s, "version", ""), m["version"])',
     ),
     "one human counts for each key in a change": (
         "roster", '        if human in found:\n            raise Refused("same-human-twice")\n', "",
@@ -259,17 +258,17 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "request", "act, known = BREAK_GLASS, trust.sealed", "act = BREAK_GLASS",
     ),
     "sealed keys grant for ever": (
-        "authority", 'L.at_most(m["grant_expires"], L.plus(_now(L, s, m), MAX_BREAK_GLASS_MS))', "True",
+        "giving", 'L.at_most(m["grant_expires"], L.plus(latest(L, s, m), MAX_BREAK_GLASS_MS))', "True",
     ),
     "a stolen key's grants stay": (
-        "replay", "                if not self.stands(index):\n                    self._undo(index, message)\n",
+        "admission", "                if not self.stands(index):\n                    self._undo(index, message)\n",
         "                pass\n",
     ),
     "a stolen key takes everything with it": (
         "request", "index >= trust.compromised.get(key, index + 1)", "key in trust.compromised",
     ),
     "a withdrawn profile takes its second approval with it": (
-        "replay", "            if any(self.stands(at) for at in same):\n                return\n", "",
+        "admission", "            if any(self.stands(at) for at in same):\n                return\n", "",
     ),
     "any service says anything": (
         "replay", "if kind not in VOICES[role]:", "if kind not in _HANDLERS:",
@@ -278,10 +277,10 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "replay", "        if used in self._ids:", '        if b"" in self._ids:',
     ),
     "the head is not checked": (
-        "replay", 'and b64decode(head["root"]) == self.tree.root_at(size)', "and True",
+        "admission", 'and b64decode(head["root"]) == self.tree.root_at(size)', "and True",
     ),
     "the capability shown is not checked": (
-        "replay", 'if asked["capability"] != {"before": before, "after": sorted(before + gained)}:', "if False:",
+        "admission", 'if asked["capability"] != {"before": before, "after": sorted(before + gained)}:', "if False:",
     ),
     "the monitor uses up requests' ids": (
         "replay", 'message = {"id": agent,', 'message = {"id": said["nonce"],',
@@ -296,11 +295,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "snapshot", '            b"".join(self._ids),\n', '            b"",\n',
     ),
     "an approval is revived by an old date": (
-        "replay", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",
+        "admission", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",
     ),
 }  # fmt: skip
 
-UNCHANGED = ("authority", "ABSENT", "ABSENT")
+UNCHANGED = ("rule", "ABSENT", "ABSENT")
 
 
 def survives(

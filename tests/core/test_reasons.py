@@ -12,6 +12,8 @@ from ironbound.core.reasons import REASONS
 PACKAGE = Path(ironbound.__file__).parent
 #: Exceptions and answers whose first argument is a reason; the kernel's `Refused` only where it is imported.
 SAYING = {"ArgumentsRefused", "Denied"}
+#: The files of the kernel's table, whose guards yield reasons.
+TABLE = {"authority.py", "giving.py", "rule.py", "using.py"}
 
 
 def _sources() -> Iterator[tuple[Path, ast.Module]]:
@@ -22,7 +24,7 @@ def _sources() -> Iterator[tuple[Path, ast.Module]]:
 def _imports_kernel_refused(tree: ast.Module) -> bool:
     return any(
         isinstance(node, ast.ImportFrom)
-        and (node.module or "").endswith("authority")
+        and (node.module or "").endswith(("authority", "rule"))
         and any(name.name == "Refused" for name in node.names)
         for node in ast.walk(tree)
     )
@@ -39,7 +41,7 @@ def _words(node: ast.AST) -> Iterator[str]:
 
 def _said() -> Iterator[tuple[str, str]]:
     for path, tree in _sources():
-        kernel = _imports_kernel_refused(tree) or path.name == "authority.py"
+        kernel = _imports_kernel_refused(tree) or path.name in TABLE
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 if node.func.id in SAYING or (node.func.id == "Refused" and kernel):
@@ -48,7 +50,7 @@ def _said() -> Iterator[tuple[str, str]]:
                 if node.func.id == "Entry" and len(node.args) > 6:
                     for word in _words(node.args[6]):
                         yield word, f"{path.name}:{node.lineno}"
-            if path.name == "authority.py" and isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
+            if path.name in TABLE and isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
                 first = node.value.elts[0]
                 if len(node.value.elts) == 2:
                     for word in _words(first):

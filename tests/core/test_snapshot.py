@@ -9,12 +9,13 @@ import ghost
 import pytest
 
 from ironbound.core import snapshot as snapshots
+from ironbound.core.books import BrokenGlass
 from ironbound.core.canonical import Digest, FormatError, b64encode, canonical, parse_canonical
 from ironbound.core.jose import IssuerKey
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.oidc import IssuerKeys
 from ironbound.core.proposal import Proposal
-from ironbound.core.replay import Books, BrokenGlass, Replay
+from ironbound.core.replay import Books, Replay
 from ironbound.core.snapshot import MAX_SNAPSHOT, VOUCHING, read_head
 from ironbound.core.trust import TrustRoot
 from verifier.lab import Lab, digest_of, honest, key

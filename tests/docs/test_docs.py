@@ -211,7 +211,7 @@ def test_the_readme_names_the_claims_that_are_not_built() -> None:
 
 def test_the_files_to_read_exist_and_are_as_few_as_said() -> None:
     page = text(ROOT / "README.md").partition("### The lines it rests on")[2].partition("\n## ")[0]
-    files = re.findall(r"^\d\. `(src/ironbound/[a-z/]+\.py)`", page, re.MULTILINE)
+    files = re.findall(r"^\d+\. `(src/ironbound/[a-z/]+\.py)`", page, re.MULTILINE)
     total = sum(len((ROOT / one).read_text("utf-8").splitlines()) for one in files)
     said = re.search(r"about ([\d,]+) lines", page)
     assert said and abs(total - int(said[1].replace(",", ""))) < 150

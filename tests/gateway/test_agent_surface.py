@@ -173,7 +173,8 @@ def reachable(module: str) -> set[str]:
 
 
 POWER = {"ironbound.core.request", "ironbound.core.envelope", "ironbound.core.keys", "ironbound.wire.log",
-         "ironbound.core.statement", "ironbound.core.trust", "ironbound.core.replay"}  # fmt: skip
+         "ironbound.core.statement", "ironbound.core.trust", "ironbound.core.replay",
+         "ironbound.core.admission"}  # fmt: skip
 """Where statements are made, signed, folded and said."""
 
 

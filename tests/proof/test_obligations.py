@@ -40,9 +40,9 @@ def test_the_scripts_follow_from_the_source_alone(made: list[Script]) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_weakened_rule_is_not_proved(solver: str) -> None:
     text = sources()
-    row = '    yield "grant-of-another-agent", L.same(_get(L, s, "grant_agent", grant), m["agent"])\n'
-    assert row in text["authority"]
-    weak = load_kernel(text | {"authority": text["authority"].replace(row, "")})
+    row = '    yield "grant-of-another-agent", L.same(get(L, s, "grant_agent", grant), m["agent"])\n'
+    assert row in text["using"]
+    weak = load_kernel(text | {"using": text["using"].replace(row, "")})
     failed = solve(solver, scripts(weak.authority)).failed
     assert ("invoke", "let through only if: to this agent", "sat") in failed
 
@@ -50,7 +50,7 @@ def test_a_weakened_rule_is_not_proved(solver: str) -> None:
 def test_a_rule_that_can_never_happen_is_seen() -> None:
     text = sources()
     row = '    yield "grant-without-calls", L.less(0, m["calls"])\n'
-    dead = load_kernel(text | {"authority": text["authority"].replace(row, row.replace("0", 'm["calls"]'))})
+    dead = load_kernel(text | {"giving": text["giving"].replace(row, row.replace("0", 'm["calls"]'))})
     failed = solve("z3", scripts(dead.authority)).failed
     assert ("grant-can-happen", "grant can happen", "unsat") in failed
 
@@ -58,14 +58,14 @@ def test_a_rule_that_can_never_happen_is_seen() -> None:
 def test_a_rule_that_branches_on_a_value_cannot_be_proved() -> None:
     text = sources()
     row = '    yield "head-unknown", m["head_known"]\n'
-    assert row in text["authority"]
+    assert row in text["rule"]
     branching = row.replace('m["head_known"]', 'True if m["head_known"] else False')
     with pytest.raises(SortError):
-        list(scripts(load_kernel(text | {"authority": text["authority"].replace(row, branching)}).authority))
+        list(scripts(load_kernel(text | {"rule": text["rule"].replace(row, branching)}).authority))
 
 
 def test_a_field_that_the_specification_does_not_know_cannot_be_proved() -> None:
     text = sources()
-    more = text["authority"].replace('    "clock": 0,', '    "backdoor": False,\n    "clock": 0,')
+    more = text["rule"].replace('    "clock": 0,', '    "backdoor": False,\n    "clock": 0,')
     with pytest.raises(SortError, match="backdoor"):
-        list(scripts(load_kernel(text | {"authority": more}).authority))
+        list(scripts(load_kernel(text | {"rule": more}).authority))

@@ -318,7 +318,7 @@ _CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "channel.max_messages_per_second": ("gateway/mcp.py",),
     "scratch.max_bytes": ("gateway/providers/scratch.py",),
     "scratch.max_files": ("gateway/providers/scratch.py",),
-    "powers of operators": ("gateway/mcp.py", "core/authority.py"),
+    "powers of operators": ("gateway/mcp.py", "core/authority.py", "core/giving.py", "core/using.py"),
 }
 """What enforces a row in every runtime, and below it what does so in a family."""
 

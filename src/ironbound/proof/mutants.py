@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from ironbound.verifier.proof.obligations import scripts
 
@@ -18,6 +19,9 @@ from .scenes import QUICK, USUAL
 from .search import search
 from .seeded import MUTANTS, Mutant
 from .solvers import solve
+
+#: The modules of the table that the solvers prove.
+TABLE: Final = ("authority", "giving", "rule", "using")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Caught:
 def catch(mutant: Mutant) -> Caught:
     """What catches this one. A kernel that can't be loaded or read as formulas is an error."""
     kernel = load_kernel(mutant.apply(sources()))
-    if mutant.module == "authority":
+    if mutant.module in TABLE:
         for script in scripts(kernel.authority):
             for name, title, _ in solve("z3", (script,)).failed:
                 return Caught(mutant.name, "z3", f"{name}: {title}", mutant.lesson)

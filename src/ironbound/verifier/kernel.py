@@ -13,10 +13,13 @@ from ironbound.core.canonical import Digest, sha256_hex
 
 #: What decides who may do what, from an entry's bytes to the state after it; all in `ironbound.core`.
 KERNEL_SOURCES: Final = (
+    "admission.py",
     "authority.py",
+    "books.py",
     "canonical.py",
     "constraint.py",
     "envelope.py",
+    "giving.py",
     "held.py",
     "jose.py",
     "keys.py",
@@ -27,6 +30,7 @@ KERNEL_SOURCES: Final = (
     "replay.py",
     "request.py",
     "roster.py",
+    "rule.py",
     "scheme.py",
     "shown.py",
     "snapshot.py",
@@ -34,6 +38,7 @@ KERNEL_SOURCES: Final = (
     "statement.py",
     "strength.py",
     "trust.py",
+    "using.py",
     "webauthn.py",
 )
 
