@@ -151,6 +151,30 @@ def test_a_descriptor_that_nobody_announced_is_refused(number: int) -> None:
         assert refusal(guard, "lockdown").endswith(f"and no other, got {number}")
 
 
+@pytest.mark.parametrize("number", [6, 7, 40, 1023, 2000])
+@pytest.mark.parametrize("how", [os.O_RDONLY, os.O_PATH])
+def test_without_landlock_as_inside_gvisor_a_descriptor_that_nobody_announced_is_refused_too(
+    number: int, how: int
+) -> None:
+    with start(plan(landlock="absent"), replace={number: os.open("/etc", how)}) as guard:
+        assert refusal(guard, "lockdown").endswith(f"and no other, got {number}")
+
+
+FORGED_LIST = ("--tmpfs", "/proc", *(word for one in range(6) for word in ("--dir", f"/proc/self/fd/{one}")))
+
+
+@pytest.mark.parametrize("more", [(), FORGED_LIST], ids=["no /proc", "a forged /proc"])
+def test_where_the_kernel_does_not_list_the_descriptors_a_foreign_one_is_refused_all_the_same(
+    more: tuple[str, ...],
+) -> None:
+    with folder_for_all() as folder:
+        command = bubblewrap(make_rootfs(folder), *more, without=["--proc"])
+        for extra in ({}, {9: os.open("/etc", os.O_PATH)}):
+            with start(plan(landlock="absent"), command=command, replace=extra) as guard:
+                said = refusal(guard, "lockdown")
+            assert said.endswith("and no other, got 9") if extra else "but it has" in said
+
+
 def test_a_descriptor_beyond_the_table_that_is_looked_at_is_closed() -> None:
     with start(plan("/bin/sh", "-c", SHOW_DESCRIPTORS), replace={2000: os.open("/etc", os.O_RDONLY)}) as guard:
         assert guard.word()["type"] == "ready"

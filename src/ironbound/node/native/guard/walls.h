@@ -48,6 +48,7 @@ static void set_limits(const plan *from) {
 static void expect_no_capabilities(boolean linux) {
     struct { u32 version; int pid; } header = {CAP_VERSION_3, 0};
     struct { u32 effective, permitted, inheritable; } held[2] = {{0, 0, 0}, {0, 0, 0}};
+    boolean ambient = YES;
     word result = call(SYS_capget, &header, held);
     if (result) refuse_error("lockdown", "capget", result);
     for (int i = 0; i < 2; i++)
@@ -59,8 +60,12 @@ static void expect_no_capabilities(boolean linux) {
         if (failed(present)) refuse_error("lockdown", "the bounding set", present);
         if (present) result = call(SYS_prctl, PR_CAPBSET_DROP, capability);
         if (present && result && result != -EPERM) refuse_error("lockdown", "the bounding set", result);
+        if (!ambient) continue;
         word raised = call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, capability);
-        if (!linux && raised == -EINVAL) continue;
+        if (!linux && capability == 0 && raised == -EINVAL) {
+            ambient = NO;
+            continue;
+        }
         if (failed(raised)) refuse_error("lockdown", "the ambient set", raised);
         if (raised) refuse_number("lockdown", "expected an empty ambient set, got capability ", capability);
     }
