@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from ironbound.core.canonical import Digest, sha256_hex
@@ -146,6 +147,7 @@ def _assemble(steps: list[_Step]) -> bytes:
     return bytes(program)
 
 
+@cache
 def worker_filter(machine: str = ARCHITECTURE) -> bytes:
     """The program as an array of struct sock_filter, 8 bytes each, little endian.
 
@@ -277,6 +279,7 @@ def _native_steps() -> list[_Step]:
     return steps
 
 
+@cache
 def native_filter(machine: str = ARCHITECTURE) -> bytes:
     """A native agent's program, in the form of `worker_filter`. Raises ArchitectureUnsupported."""
     if machine != ARCHITECTURE:

@@ -50,7 +50,7 @@ FOLLOW_BYTES: Final = 900 * 1024
 #: Who acts on what it hears, and so hears it first; then the other services, then strangers.
 HEAR_FIRST: Final = ("node", "monitor", "gateway")
 #: Bytes of a frame that may be checked in the ledger's own process.
-CHECKED_HERE: Final = 16 * 1024
+CHECKED_HERE: Final = 32 * 1024
 #: Frames that one process checks at a time.
 CHUNK: Final = 32
 _BACKLOG: Final = 256

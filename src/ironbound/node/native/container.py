@@ -140,20 +140,29 @@ class Container:
             raise HoldFailed("module", "sandbox-refused", str(error)) from error
         if (setting := self.unenforced(config)) is not None:
             raise HoldFailed("config", "setting-unenforced", setting)
-        await asyncio.to_thread(self._measure, manifest.rootfs)
-        place = self._place(order, manifest.rootfs)
-        argv = command(config, self._binary, place, self._cores(config, order.launch))
-        if self.name == "crun" and self._hybrid:
-            argv = [*HYBRID, *argv]
-        says = envelope(
-            config, order.module, order.nonce, place, argv=argv, runtime_sha256=self.digest, guard_sha256=self._guard
-        )
-        given = {
-            "config": order.config,
-            "module": order.module,
-            "plan": plan(config, manifest, order.nonce),
-            "arguments": arguments(config, place),
-        }
+        measured = asyncio.ensure_future(asyncio.to_thread(self._measure, manifest.rootfs))
+        try:  # meanwhile
+            place = self._place(order, manifest.rootfs)
+            argv = command(config, self._binary, place, self._cores(config, order.launch))
+            if self.name == "crun" and self._hybrid:
+                argv = [*HYBRID, *argv]
+            says = envelope(
+                config,
+                order.module,
+                order.nonce,
+                place,
+                argv=argv,
+                runtime_sha256=self.digest,
+                guard_sha256=self._guard,
+            )
+            given = {
+                "config": order.config,
+                "module": order.module,
+                "plan": plan(config, manifest, order.nonce),
+                "arguments": arguments(config, place),
+            }
+        finally:
+            await measured
         cell = await self._start(order, place, argv, given, config)
         cell.envelope = says
         cell.facts = {
