@@ -28,7 +28,7 @@ PARENT = (
 
 
 def reconciler(uids: range | None = None, *, events: bool = False) -> Reconciler:
-    return Reconciler(uids, f"test-{os.getpid()}", events=events)
+    return Reconciler(uids, f"/test-{os.getpid()}", events=events)
 
 
 def found(one: Reconciler, *families: Family, coming: frozenset[int] = frozenset()) -> set[int]:
@@ -91,7 +91,7 @@ def test_a_container_s_child_is_its_own_and_a_worker_s_is_a_stray() -> None:
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A launch's control group, of a deployment named after this process."""
-    top = (CGROUPS if (CGROUPS / "cgroup.controllers").exists() else CGROUPS / "pids") / f"ironbound-test-{os.getpid()}"
+    top = (CGROUPS if (CGROUPS / "cgroup.controllers").exists() else CGROUPS / "pids") / f"test-{os.getpid()}"
     folder = top / "7"
     folder.mkdir(parents=True)
     yield folder

@@ -62,5 +62,5 @@ def agent(stand: Stand, rootfs: Digest, *argv: str) -> Digest:
 
 def cgroup_folders(stand: Stand) -> Sequence[Path]:
     """What this deployment's launches have left in any cgroup tree."""
-    name = f"ironbound-{stand.deployment.trust.deployment}"
+    name = stand.deployment.trust.control_group[1:]
     return [*Path("/sys/fs/cgroup").glob(f"*/{name}/*/"), *Path("/sys/fs/cgroup").glob(f"{name}/*/")]

@@ -42,7 +42,7 @@ class Scene:
         self.stand.await_entry("exited", entry.index, started=entry.index)
 
     def groups(self, entry: Entry, *trees: str) -> list[Path]:
-        name = f"ironbound-{self.stand.deployment.trust.deployment}/{entry.predicate['launch']}"
+        name = f"{self.stand.deployment.trust.control_group[1:]}/{entry.predicate['launch']}"
         return [CGROUPS / name] if UNIFIED else [CGROUPS / tree / name for tree in trees]
 
 
@@ -387,7 +387,7 @@ def test_an_empty_group_that_nobody_removed_is_counted_in_the_heartbeat(scene: S
     need(scene, "runc")
     calm = scene.stand.await_entry("heartbeat", scene.stand.sync())
     assert calm.predicate["leftovers"] == 0
-    name = f"ironbound-{scene.stand.deployment.trust.deployment}/999999"
+    name = f"{scene.stand.deployment.trust.control_group[1:]}/999999"
     left = CGROUPS / name if UNIFIED else CGROUPS / "pids" / name
     left.mkdir(parents=True)
     try:

@@ -77,6 +77,11 @@ class TrustRoot:
         return frozenset(key.issuer for key in self.keys.values() if isinstance(key, Identity))
 
     @property
+    def control_group(self) -> str:
+        """Below which a node keeps its sandboxes' control groups: another for each log, also of one name."""
+        return f"/ironbound-{self.deployment}-{self.digest[:8]}"
+
+    @property
     def pin(self) -> Pin:
         """What to hand to an auditor by another road."""
         return Pin(self.deployment, self.digest, self.log_vkey)

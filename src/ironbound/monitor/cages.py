@@ -81,12 +81,12 @@ class Cages:
     ) -> dict[str, Any]:
         approved = self._approval(said)
         manifest = parse_manifest(self._deployment.artifact(said["module_sha256"]))
-        name = self._deployment.trust.deployment
+        group = self._deployment.trust.control_group
         return {
             "guard": runtime["guard_sha256"],
             "runtime_sha256": runtime["sha256"],
             "rootfs_sha256": approved.rootfs,
-            "cgroup": "" if approved.runtime == "bubblewrap" else f"/ironbound-{name}/{said['launch']}",
+            "cgroup": "" if approved.runtime == "bubblewrap" else f"{group}/{said['launch']}",
             "masks": runtime["masks"],
             "variables": [*variables(manifest, nonce)],
         }
@@ -94,9 +94,9 @@ class Cages:
     def _machine_facts(self, said: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
         """The RAM disk's digest is the node's word, as it holds this launch's files; what the guard in it consumed,
         the guard tells."""
-        name = self._deployment.trust.deployment
+        group = self._deployment.trust.control_group
         if said["runtime"] == FIRECRACKER:
-            return {"runtime_sha256": runtime["sha256"], "cgroup": f"/ironbound-{name}/{said['launch']}"}
+            return {"runtime_sha256": runtime["sha256"], "cgroup": f"{group}/{said['launch']}"}
         return {
             "runtime_sha256": runtime["sha256"],
             "accelerator": runtime["accelerator"],
@@ -105,7 +105,7 @@ class Cages:
             "kernel": runtime["kernel_sha256"],
             "firmware": runtime["firmware_sha256"],
             "initrd": said["envelope"]["fds"][str(DESCRIPTORS["initrd"])],
-            "cgroup": f"/ironbound-{name}/{said['launch']}" if runtime["grouped"] else "",
+            "cgroup": f"{group}/{said['launch']}" if runtime["grouped"] else "",
             "separated": self._deployment.separated,
         }
 
@@ -140,7 +140,7 @@ class Cages:
             return ()
         if said["runtime"] == "bubblewrap":
             return ()
-        return limit_files(f"ironbound-{self._deployment.trust.deployment}/{said['launch']}")
+        return limit_files(f"{self._deployment.trust.control_group}/{said['launch']}".removeprefix("/"))
 
     def use_files(self, launch: int, said: Mapping[str, Any], sample: Value) -> list[Difference]:
         """Name the files that a started launch runs from; the differences are those that changed already."""

@@ -31,7 +31,7 @@ class Drifts:
         self._subjects = (Subject("trust-root", deployment.trust.digest),)
         self._outbox = outbox
         self._pulse = pulse
-        self.stopper = Stopper(deployment.sandbox_uids, f"ironbound-{deployment.trust.deployment}")
+        self.stopper = Stopper(deployment.sandbox_uids, deployment.trust.control_group)
         self._said: dict[int, Mapping[str, Any]] = {}
         self._ordered: set[int] = set()
 

@@ -49,12 +49,13 @@ def _own_namespaces() -> frozenset[str]:
 
 
 class Reconciler:
-    """What lives, by number. `events`: whether the kernel tells of every fork and change of user."""
+    """What lives, by number. `group`: the control group of all sandboxes. `events`: whether the kernel tells of every
+    fork and change of user."""
 
-    def __init__(self, uids: range | None, deployment: str, *, events: bool) -> None:
+    def __init__(self, uids: range | None, group: str, *, events: bool) -> None:
         self._uids = uids
         self._events = events
-        self._prefix = f"ironbound-{deployment}"
+        self._group = group
         self._table: dict[int, Process] = {}
         self._ended: set[int] = set()  # still listed, as nobody took their exit code; they never live again
         self._own = _own_namespaces()
@@ -196,7 +197,7 @@ class Reconciler:
         except OSError:
             return found
         for root in roots:
-            top = f"{root}/{self._prefix}"
+            top = f"{root}{self._group}"
             for folder, _, _ in os.walk(top):
                 if len(found) == MAX_GROUPS:
                     return found

@@ -57,7 +57,7 @@ class Stopper:
 
     def __init__(self, uids: range | None, group: str) -> None:
         self._uids = uids
-        self._group = f":/{group}/"
+        self._group = f":{group}/"
         self._held: dict[tuple[int, int], Held] = {}
         self.zygote: tuple[int, int] | None = None
 

@@ -87,7 +87,7 @@ class Watch:
         self._outbox = Outbox(log)
         self._pulse = Pulse(log, "sampled" if events is None else "events")
         self._drifts = Drifts(deployment, self._outbox, self._pulse)
-        self._reconciler = Reconciler(self._uids, deployment.trust.deployment, events=events is not None)
+        self._reconciler = Reconciler(self._uids, deployment.trust.control_group, events=events is not None)
         self._strays = Strays(log, self._reconciler, self._drifts, self._families, self._coming)
         self._checking = asyncio.Lock()
         self._images_at = 0.0

@@ -148,7 +148,7 @@ def _container_facts(history: History, start: Said, module: bytes, nonce: str | 
         "runtime_sha256": says["runtime_sha256"],
         "rootfs_sha256": manifest.rootfs,
         "variables": [*variables(manifest, nonce)],
-        "cgroup": "" if bare else f"/ironbound-{history.replay.trust.deployment}/{says['launch']}",
+        "cgroup": "" if bare else f"{history.replay.trust.control_group}/{says['launch']}",
         "masks": masks,
     }
 
@@ -158,7 +158,7 @@ def _machine_facts(history: History, start: Said) -> dict[str, Any]:
     envelope, says, posture = start.says["envelope"], start.says, start.says["posture"]
     if envelope["runtime_sha256"] != says["runtime_sha256"]:
         raise FormatError("envelope-differs", "the runtime is not that of the start")
-    group = f"/ironbound-{history.replay.trust.deployment}/{says['launch']}"
+    group = f"{history.replay.trust.control_group}/{says['launch']}"
     if envelope["runtime"] == FIRECRACKER:
         jail = envelope["jail"]
         if (jail["uid"], f"/{jail['parent']}/{jail['name']}") != (says["uid"], group):

@@ -257,7 +257,7 @@ class Firecracker:
 
     def _jail(self, order: Order) -> firecracker.Jail:
         base = str(self._deployment.root / JAILS)
-        parent = f"ironbound-{self._deployment.trust.deployment}"
+        parent = self._deployment.trust.control_group.removeprefix("/")
         return firecracker.Jail(
             self._jailer, self._binary, base, str(order.launch), order.uid, order.gid, parent,
             cgroup.is_unified(),
@@ -342,7 +342,7 @@ class Firecracker:
         for task in list(self._relays):
             task.cancel()
         await asyncio.gather(*self._relays, return_exceptions=True)
-        await asyncio.to_thread(cgroup.empty, f"/ironbound-{self._deployment.trust.deployment}")
+        await asyncio.to_thread(cgroup.empty, self._deployment.trust.control_group)
         await asyncio.to_thread(shutil.rmtree, self._deployment.root / JAILS, ignore_errors=True)
 
 

@@ -263,7 +263,7 @@ class Qemu:
         return _Prepared(files, digests)
 
     def _group(self, name: str) -> str:
-        return f"/ironbound-{self._deployment.trust.deployment}/{name}" if name and group.available() else ""
+        return f"{self._deployment.trust.control_group}/{name}" if name and group.available() else ""
 
     async def _start(
         self, config: Mapping[str, Any], prepared: _Prepared, channel: socket.socket, uid: int, gid: int, name: str
@@ -320,4 +320,4 @@ class Qemu:
     async def close(self) -> None:
         """End what is left of this node's machines, of an earlier node's too."""
         if group.available():
-            await asyncio.to_thread(group.remove, f"/ironbound-{self._deployment.trust.deployment}")
+            await asyncio.to_thread(group.remove, self._deployment.trust.control_group)

@@ -127,7 +127,7 @@ class Container:
         deployment = self._deployment
         name = deployment.trust.deployment
         folder = deployment.root.resolve() / "run" / "node" / f"{name}-{order.launch}"
-        group = "" if self.name == "bubblewrap" else f"/ironbound-{name}/{order.launch}"
+        group = "" if self.name == "bubblewrap" else f"{deployment.trust.control_group}/{order.launch}"
         image = str(self._images.path(rootfs).resolve())
         return Place(image, str(folder), order.uid, order.gid, deployment.separated, group)
 
@@ -283,7 +283,7 @@ class Container:
     async def close(self) -> None:
         """End what is left of this runtime's containers, of an earlier node's too."""
         if self.name != "bubblewrap" and os.getuid() == 0:
-            await asyncio.to_thread(cgroup.empty, f"/ironbound-{self._deployment.trust.deployment}")
+            await asyncio.to_thread(cgroup.empty, self._deployment.trust.control_group)
 
 
 def _said(control: socket.socket) -> str:
