@@ -1,5 +1,5 @@
-/* What takes walls down, in a virtual machine (open_machine.h) and in a container (open_container.c), and starts each
- * probe. `must` is theirs: what to do where the kernel does not.
+/* What takes walls down in a virtual machine and starts each probe. `must` is open_machine.h's: what to do where the
+ * kernel does not.
  *
  * PROBES, PRESENT, ADDRESSES and SHIMS are given by the test: names with their bounds, files that a host would have,
  * addresses of the loopback device, and names of abstract sockets.

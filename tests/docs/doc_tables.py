@@ -24,6 +24,7 @@ from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING
 from ironbound.verifier.proof.obligations import BEGINNING, UNSAT, scripts
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "canary"))  # the walls of each probe, as its controls take them away
 BLOCK = re.compile(r"<!-- table ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 NAMED = {
@@ -174,12 +175,33 @@ def enforcement(runtime: str) -> Callable[[], Iterable[str]]:
 
 
 def canaries() -> Iterable[str]:
-    yield "| runtime | hostile agents | with a positive control | where | without one |\n|---|---|---|---|---|\n"
+    yield "| runtime | refused | positive controls that escape | where | without one |\n|---|---|---|---|---|\n"
     for runtime in RUNTIMES:
-        names = [one.name for one in probes_for(runtime)]
-        without = [f"`{name}`: {UNCONTROLLED[name]}" for name in names if name in UNCONTROLLED]
-        held = len(names) - len(without)
-        yield f"| `{runtime}` | {len(names)} | {held} | {CONTROL[runtime]} | {'; '.join(without) or 'none'} |\n"
+        count, lacking = len(probes_for(runtime)), UNCONTROLLED[runtime]
+        reasons: dict[str, list[str]] = {}
+        for name, (_, reason) in lacking.items():
+            reasons.setdefault(reason, []).append(f"`{name}`")
+        without = "; ".join(f"{reason}: {', '.join(names)}" for reason, names in reasons.items()) or "none"
+        held = f"{count - len(lacking)} of {count}"
+        yield f"| `{runtime}` | {count} of {count} | {held} | {CONTROL[runtime]} | {without} |\n"
+
+
+def walls_as_settings(runtime: str) -> Callable[[], Iterable[str]]:
+    """Which settings make the wall of which probes: those that their positive controls are without."""
+
+    def rows() -> Iterable[str]:
+        from oci_walls import settings
+
+        yield "| without | canaries that escape then |\n|---|---|\n"
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for probe in probes_for(runtime):
+            if probe.name not in UNCONTROLLED[runtime]:
+                groups.setdefault(settings(runtime, probe.name), []).append(f"`{probe.name}`")
+        for words, names in sorted(groups.items(), key=lambda row: -len(row[1])):
+            said = ", ".join(word if " " in word or word == "Landlock" else f"`{word}`" for word in words)
+            yield f"| {said} | {', '.join(names)} ({len(names)}) |\n"
+
+    return rows
 
 
 def commands() -> Iterable[str]:
@@ -217,6 +239,8 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "commands": commands,
     "runtimes": runtimes,
     "canaries": canaries,
+    "walls-runc": walls_as_settings("runc"),
+    "walls-gvisor": walls_as_settings("gvisor"),
     "obligations": obligations,
     **{f"enforcement-{name}": enforcement(name) for name in RUNTIMES},
 }

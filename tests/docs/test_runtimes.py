@@ -11,7 +11,7 @@ from typing import Any
 import doc_tables
 import pytest
 
-from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, load_probes
+from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, load_probes, probes_for
 from ironbound.core import enclosure
 from ironbound.core.cage import INSIDE, expected_cage
 from ironbound.core.canary import applies
@@ -221,9 +221,17 @@ def test_each_canary_is_of_the_right_family_and_each_shipped_one_stands_in_some_
 
 
 def test_what_is_said_of_positive_controls_is_said_of_shipped_probes_and_of_every_runtime() -> None:
-    assert set(CONTROL) == set(RUNTIMES)
-    assert set(UNCONTROLLED) <= {one.name for family in ("wasm", "native") for one in load_probes(family)}
-    assert all(UNCONTROLLED.values())
+    assert set(CONTROL) == set(UNCONTROLLED) == set(RUNTIMES)
+    for runtime, without in UNCONTROLLED.items():
+        assert set(without) <= {one.name for one in probes_for(runtime)}
+        assert all(answer and reason for answer, reason in without.values())
+
+
+def test_each_native_probe_stands_once_in_the_table_of_the_walls_of_each_runtime() -> None:
+    for runtime in ("runc", "gvisor"):
+        rows = [line.split(" | ")[1] for line in doc_tables.made(f"walls-{runtime}").splitlines()[2:]]
+        named = [one for row in rows for one in re.findall(r"`([a-z0-9-]+)`", row)]
+        assert len(named) == len({*named}) and {*named} == own_canaries(runtime) - set(UNCONTROLLED[runtime])
 
 
 @pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,20 +16,52 @@ from ironbound.core.profile import RUNTIMES
 _MAX_TABLE = 256 * 1024
 _FOLDERS = {"wasm": "modules", "native": "native"}
 
-UNCONTROLLED: Final[Mapping[str, str]] = {
-    "call-x32": "no kernel of Debian has the x32 ABI: without the filter the call fails all the same",
-}
-"""Probes without a positive control, and why: that they are refused proves less. No count of controls holds them."""
+_X32: Final = {"call-x32": ("ENOSYS", "no kernel of Debian has the x32 ABI")}
+_NO_CALL: Final = ("ENOSYS", "its kernel has no such call")
+_GVISOR: Final[Mapping[str, tuple[str, str]]] = {
+    **dict.fromkeys(
+        (
+            "mount-fsopen", "mount-fspick", "mount-open-tree", "mount-move", "mount-setattr", "setfsuid-root",
+            "landlock-widen", "process-descriptor", "call-bpf", "call-userfaultfd", "call-iopl", "call-init-module",
+            "call-kexec", "call-reboot", "call-swapon", "call-acct", "call-quotactl", "call-clock", "call-fanotify",
+        ),
+        _NO_CALL,
+    ),
+    "call-x32": ("ENOSYS", "its kernel has no foreign ABI"),
+    "call-i386": ("ENOSYS|SIGSEGV", "its kernel has no foreign ABI"),
+    "capability-ambient": ("EINVAL", "its kernel has no ambient capabilities"),
+    "capability-securebits": ("EINVAL", "its kernel has no securebits"),
+    "capability-file": ("EOPNOTSUPP", "its kernel takes no capabilities from files"),
+    "no-new-privs-off": ("EINVAL", "its kernel gives no process new privileges, asked or not"),
+    "kernel-addresses": ("ENOENT", "its kernel shows no addresses"),
+    "device-tiocsti": ("ENOTTY", "its terminals take no input from programs"),
+    "call-modify-ldt": ("EPERM", "its kernel refuses it to everybody"),
+    "call-null-page": ("ENOMEM", "its lowest address is higher, for everybody"),
+}  # fmt: skip
 
-_ON_THE_HOST: Final = "the same program in bubblewrap's sandbox without just that wall, or with another gateway"
-_IN_ITS_OWN: Final = "as root in a container of its own with every wall down"
-_IN_A_MACHINE: Final = "the same program as root in a machine whose first process took every wall down"
+UNCONTROLLED: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "wasmtime": {},
+    "gvisor": _GVISOR,
+    **dict.fromkeys(("bubblewrap", "runc", "crun", "qemu-microvm", "firecracker"), _X32),
+}
+"""For each runtime the probes without a positive control: what they meet where the wall is down (a pattern that the
+tests hold against it), and why. There is nothing to get out by, and so no wall to take away; that they are refused
+proves less. No count of controls holds them."""
+
+_ONE_WALL: Final = "the same program without just that wall, or with another gateway"
+_LACKS: Final = "what this host's kernel lacks, in a machine's"
 CONTROL: Final[Mapping[str, str]] = {
     "wasmtime": "the same module in an engine without just that limit or refusal, or with a gateway that has one gap",
-    "bubblewrap": f"{_ON_THE_HOST}; four of them {_IN_A_MACHINE}",
-    **dict.fromkeys(("runc", "crun"), f"as for bubblewrap; and {_IN_ITS_OWN}, but for what the host's kernel lacks"),
-    "gvisor": f"as for bubblewrap; and {_IN_ITS_OWN}, but for what gVisor's own kernel lacks or keeps in by itself",
-    **dict.fromkeys(("qemu-microvm", "firecracker"), _IN_A_MACHINE),
+    "bubblewrap": f"{_ONE_WALL}: [options](#the-walls-as-settings) of bubblewrap, the filter, a limit; {_LACKS}",
+    **dict.fromkeys(
+        ("runc", "crun"),
+        f"{_ONE_WALL}: [settings](#the-walls-as-settings) of the OCI configuration, the filter, a limit; {_LACKS}",
+    ),
+    "gvisor": f"{_ONE_WALL}: [settings](#the-walls-as-settings) of the OCI configuration, options of runsc, the filter",
+    **dict.fromkeys(
+        ("qemu-microvm", "firecracker"),
+        "the same program as root in a machine whose first process took every wall down",
+    ),
 }
 """For each runtime the sandbox in which its probes have their positive control: there the tests see them escape."""
 
@@ -65,7 +98,11 @@ def biting(wall: Wall, runtime: str) -> list[Probe]:
     return [one for one in probes_for(runtime) if any(matches(pattern, one.name) for pattern in wall.canaries)]
 
 
+@functools.cache
+def _parsed() -> tuple[Probe, ...]:
+    return tuple(parse_probe(one.document) for family in _FOLDERS for one in load_probes(family))
+
+
 def probes_for(runtime: str) -> list[Probe]:
     """The shipped probes that a runtime's sandboxes have to refuse, in the table's order."""
-    shipped = (parse_probe(one.document) for family in _FOLDERS for one in load_probes(family))
-    return [probe for probe in shipped if applies(probe.family, RUNTIMES[runtime])]
+    return [probe for probe in _parsed() if applies(probe.family, RUNTIMES[runtime])]
