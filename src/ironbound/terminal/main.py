@@ -64,6 +64,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound prove                          the non-escalation proof, from the installed kernel
   ironbound evidence export -o FILE        everything an auditor needs, in one file
   ironbound evidence report FILE -o HTML   a page for people, which checks itself in the browser
+  ironbound evidence report FILE --oscal DIR [--controls FILE]   the same for programs
   ironbound verify FILE --pin PIN          check it, offline: 0 holds, 1 refuted, 3 broken, 4 unproven
   ironbound demo [--org] [--out DIR]       all of it, in a minute, for real
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ironbound.core.trust import parse_pin
 from ironbound.terminal.arguments import JSON, PLACED, Command, deployment_of, option
-from ironbound.terminal.voice import BROKEN, OK, Stop, emit, note, paint, say
+from ironbound.terminal.voice import BROKEN, OK, Stop, emit, note, paint, say, usage
+
+if TYPE_CHECKING:
+    from ironbound.evidence.oscal.controls import Plan
+    from ironbound.verifier.verify import Report
 
 
 def _canary_run(arguments: argparse.Namespace) -> int:
@@ -52,19 +59,61 @@ def _export(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from ironbound.evidence.report.build import report_html
     from ironbound.verifier.bundle import BundleBroken
+    from ironbound.verifier.verify import verify_bundle
 
+    if arguments.out is None and arguments.oscal is None:
+        usage("what to write: -o FILE for people, --oscal DIR for programs, or both")
+    if arguments.controls is not None and arguments.oscal is None:
+        usage("--controls goes with --oscal")
+    plan = None if arguments.oscal is None else _plan(arguments.controls)
     pin = None if arguments.pin is None else parse_pin(arguments.pin)
+    said: dict[str, object] = {}
     try:
         with open(arguments.bundle, "rb") as file:
-            page, report = report_html(file, pin, _progress())
+            if arguments.out is None:
+                report = verify_bundle(file, pin, _progress())
+            else:
+                page, report = report_html(file, pin, _progress())
+                arguments.out.write_bytes(page)
+                said |= {"file": str(arguments.out), "bytes": len(page)}
+            if plan is not None:
+                _oscal(report, plan, file, arguments.bundle.name, arguments.oscal)
+                said["oscal"] = str(arguments.oscal)
     except BundleBroken as broken:
         raise Stop(f"the bundle's integrity is broken: {broken}", "nothing in it counts", BROKEN) from broken
-    arguments.out.write_bytes(page)
     if arguments.json:
-        emit({"file": str(arguments.out), "bytes": len(page), "entries": report.size, "exit": report.exit_code})
-    else:
-        say(f"report     {arguments.out} ({len(page):,} bytes); open it in a browser, it checks itself there")
+        emit({**said, "entries": report.size, "exit": report.exit_code})
+        return OK
+    if "file" in said:
+        say(f"report     {said['file']} ({said['bytes']:,} bytes); open it in a browser, it checks itself there")
+    if "oscal" in said:
+        say(f"oscal      {said['oscal']}: component definition, assessment plan and results, matrix.csv")
     return OK
+
+
+def _plan(path: Path | None) -> Plan:
+    from ironbound.evidence.oscal.controls import MapRefused, organisations_plan, own_plan
+
+    try:
+        return own_plan() if path is None else organisations_plan(path)
+    except MapRefused as error:
+        raise Stop(str(error)) from error
+
+
+def _oscal(report: Report, plan: Plan, bundle: BinaryIO, name: str, folder: Path) -> None:
+    """The files, each whole or not at all, beside each other in one folder."""
+    from ironbound.evidence.oscal.write import oscal_files
+
+    digest = hashlib.sha256()
+    bundle.seek(0)
+    while data := bundle.read(1 << 20):
+        digest.update(data)
+    files = oscal_files(report, plan, name, digest.hexdigest(), time.time_ns() // 1_000_000, lambda: str(uuid.uuid4()))
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        part = folder / f".{file}.part"
+        part.write_bytes(data)
+        part.replace(folder / file)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -99,12 +148,14 @@ COMMANDS: Final = (
     Command(
         "evidence report",
         _report,
-        "Write what the evidence shows as one HTML file, which checks itself in the reader's browser.",
+        "Write what the evidence shows: as one HTML file that checks itself in the reader's browser, and as OSCAL.",
         'ironbound evidence report e.ironbound --pin "$(cat pin.txt)" -o report.html',
         (
             option("bundle", type=Path, metavar="BUNDLE"),
             option("--pin", metavar="PIN", help="deployment, trust root and log key, as they reached you"),
-            option("-o", "--out", type=Path, required=True, metavar="FILE"),
+            option("-o", "--out", type=Path, metavar="FILE", help="the page"),
+            option("--oscal", type=Path, metavar="DIR", help="OSCAL 1.1.3 and matrix.csv into this folder"),
+            option("--controls", type=Path, metavar="FILE", help="controls.toml: claims to your security plan's ids"),
             JSON,
         ),
     ),
