@@ -23,6 +23,7 @@ SUITE = (
     "test_quotas.py",
     "test_request.py",
     "test_replay.py",
+    "test_proposals.py",
     "test_roster.py",
     "test_snapshot.py",
 )
@@ -269,6 +270,17 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "a withdrawn profile takes its second approval with it": (
         "admission", "            if any(self.stands(at) for at in same):\n                return\n", "",
+    ),
+    "a request is proposed again": (
+        "admission", 'request.digest in self.books.proposals or self._authority.read("used", asked["id"])', "False",
+    ),
+    "what one human may do is proposed": (
+        "admission", "        if consent.act is None:\n            raise", "        if False:\n            raise",
+    ),
+    "an applied proposal is approved on": ("admission", "if proposal.applied >= 0:", "if False:"),
+    "who was removed still approves a proposal": (
+        "admission", "            except Refused:\n                continue\n            found",
+        "            except Refused:\n                pass\n            found",
     ),
     "any service says anything": (
         "replay", "if kind not in VOICES[role]:", "if kind not in _HANDLERS:",

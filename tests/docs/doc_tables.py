@@ -21,7 +21,7 @@ from ironbound.core.reasons import REASONS
 from ironbound.core.statement import ACTS, SHAPES, VOICES, predicate_type
 from ironbound.verifier.claims import CLAIMS
 from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING
-from ironbound.verifier.proof.obligations import BEGINNING, UNSAT, scripts
+from ironbound.verifier.proof.obligations import BEGINNING, POWER, UNSAT, scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests" / "canary"))  # the walls of each probe, as its controls take them away
@@ -217,7 +217,7 @@ def obligations() -> Iterable[str]:
         for title in script.asks if script.expects == UNSAT else ():
             kind, _, rest = title.partition(": ")
             if kind != "kept by a refusal":
-                asked.setdefault(title if rest else f"always: {title}", []).append(script.name)
+                asked.setdefault(title if rest else f"always: {title}", []).append(script.name.removesuffix(POWER))
     yield "| the solvers are asked | about |\n|---|---|\n"
     for title, names in asked.items():
         if names == [BEGINNING]:

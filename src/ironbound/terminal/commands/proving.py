@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
+from ironbound.core.authority import RULES
 from ironbound.proof.prove import ProofBroken, prove
 from ironbound.proof.solvers import SOLVERS, installed
 from ironbound.terminal.arguments import JSON, Command, deployment_of, option
@@ -33,17 +35,18 @@ async def say_proof(deployment: Deployment) -> tuple[int, dict[str, Any]]:
 
 
 def _prove(arguments: argparse.Namespace) -> int:
-    index = None
+    index, searched = None, None
     if arguments.deployment is not None:
         note("the monitor asks the solvers about its kernel")
         index, said = asyncio.run(say_proof(deployment_of(arguments)))
         holds = not any(one["failed"] for one in said["verdicts"])
     if arguments.deployment is None or arguments.out is not None:
-        note(f"asking {' and '.join(installed())}")
+        note(f"asking {' and '.join(installed())}, and searching small worlds")
         try:
             proof = prove(note)
         except ProofBroken as error:
             raise Stop(str(error)) from error
+        searched = proof.search
         if index is None:
             said, holds = proof.predicate, proof.holds
         if arguments.out is not None:
@@ -52,7 +55,7 @@ def _prove(arguments: argparse.Namespace) -> int:
                 (arguments.out / f"{script.name}.smt2").write_text(script.text, "utf-8")
             note(f"{len(proof.scripts)} files in {arguments.out}; any solver of SMT-LIB 2.6 reads them")
     if arguments.json:
-        emit(said | {"holds": holds, "entry": index})
+        emit(said | {"holds": holds, "entry": index, "search": searched})
         return OK if holds else FAILED
     say(f"kernel     {said['kernel_sha256']}")
     say(f"questions  {said['scripts_sha256']}: {said['obligations']} obligations, {said['rules']} rules")
@@ -65,6 +68,8 @@ def _prove(arguments: argparse.Namespace) -> int:
     for name in SOLVERS:
         if name not in {one["solver"] for one in said["verdicts"]}:
             say(paint(f"{name:<10} not asked: it is not installed", "yellow"))
+    if searched is not None:
+        _say_search(searched)
     if index is not None:
         say(f"entry      {index}, said by the monitor")
     say(
@@ -73,6 +78,19 @@ def _prove(arguments: argparse.Namespace) -> int:
         )
     )
     return OK if holds else FAILED
+
+
+def _say_search(searched: dict[str, Any]) -> None:
+    left = "exhausted" if searched["exhausted"] else "NOT exhausted"
+    say(f"search     {searched['states']:,} states, {searched['tried']:,} messages, {left}; let through:")
+    counts = [f"{rule} {times:,}" for rule, times in searched["fired"].items()]
+    for line in textwrap.wrap(" · ".join(counts), 100, break_on_hyphens=False):
+        say(f"           {line}")
+    for rule in (rule for rule in RULES if rule not in searched["fired"]):
+        say(paint(f"           {rule} let nothing through", "red"))
+    if searched["found"] is not None:
+        what, history = searched["found"]
+        say(paint(f"           {what}, after {'; '.join(history)}", "red"))
 
 
 COMMANDS: Final = (

@@ -1,4 +1,4 @@
-"""The proof's obligations, made from the kernel's own table: one SMT-LIB script for each rule.
+"""The proof's obligations, made from the kernel's own table: SMT-LIB scripts for each rule.
 
 Decides which formulas must be unsatisfiable for the specification to hold of the table, and which must be satisfiable
 for it to say anything. The scripts follow from the table and the specification alone, byte for byte, so whoever has
@@ -24,8 +24,9 @@ from .specification import Specification
 from .terms import NUMBER, TRUTH, Field, SortError, State, Symbolic, Term, literal
 from .vocabulary import GIVEN, MARKS, MESSAGE, SORTS, TAKING, VALUES
 
-#: The script of the first state, and the suffix of those about vacuity.
+#: The script of the first state, and the suffixes of those about the power that a rule gives, and about vacuity.
 BEGINNING: Final = "beginning"
+POWER: Final = "-gives"
 VACUITY: Final = "-can-happen"
 #: What the solvers have to answer.
 UNSAT, SAT = "unsat", "sat"
@@ -129,6 +130,7 @@ def scripts(kernel: Any) -> Iterator[Script]:
     yield _beginning(kernel)
     for rule in kernel.RULES:
         yield _rule(kernel, rule)
+        yield _power(kernel, rule)
         yield _vacuity(kernel, rule)
 
 
@@ -154,7 +156,7 @@ def _beginning(kernel: Any) -> Script:
 
 
 def _rule(kernel: Any, rule: str) -> Script:
-    """Everything about one rule: accepted, refused, what it may change, and whom it may give power."""
+    """Everything about one rule but whom it gives power: accepted, refused, and what it may change."""
     draft = _Draft(kernel)
     logic, spec, row = draft.logic, draft.spec, kernel.RULES[rule]
     s, m, v = draft.state("s"), _Message(logic, "m", MESSAGE), _Message(logic, "any", VALUES)
@@ -178,15 +180,28 @@ def _rule(kernel: Any, rule: str) -> Script:
         show(f"changed only so: {name}", guard, formula)
     if rule in TAKING:
         show("never refused", spec.heard(rule, s, m), guard)
+    given = [draft.text(one) for one in assumed] + draft.hypotheses(s)
+    return _script(draft, rule, given, goals)
+
+
+def _power(kernel: Any, rule: str) -> Script:
+    """Whom a rule may give power: what any call could do after it. Apart, as the call brings in many more terms."""
+    draft = _Draft(kernel)
+    logic, spec, row = draft.logic, draft.spec, kernel.RULES[rule]
+    s, m = draft.state("s"), _Message(logic, "m", MESSAGE)
+    guard = logic.conj(*(holds for _, holds in row.guard(logic, s, m)))
+    assumed = list(spec.assumed(rule, s, m))
+    marked = s.after(logic, list(spec.marks(rule, s, m, True)))
+    after = marked.after(logic, list(row.writes(logic, s, m)))
     call = _Message(logic, "call", MESSAGE)
     invoke = kernel.RULES["invoke"].guard
     before = logic.conj(*(holds for _, holds in invoke(logic, s, call)))
     then = logic.conj(*(holds for _, holds in invoke(logic, after, call)))
     then = logic.conj(then, logic.at_most(spec.get(after, "time"), call["now"]))
     gained = spec.gained(rule, s, m, call)
-    show("no power but what it may give", logic.conj(guard, then), logic.disj(before, gained))
+    goal = draft.text(spec.implies(logic.conj(guard, then), logic.disj(before, gained)))
     given = [draft.text(one) for one in assumed] + draft.hypotheses(s)
-    return _script(draft, rule, given, goals)
+    return _script(draft, rule + POWER, given, {"no power but what it may give": goal})
 
 
 def _vacuity(kernel: Any, rule: str) -> Script:
