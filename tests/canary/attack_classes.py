@@ -114,7 +114,7 @@ ESCAPES: Rows = {
     "host sockets": ("host-socket", "ledger-socket"),
     "fork bomb": ("limit-processes",),
     "memory bomb": ("limit-memory", "limit-locked-memory", "call-shared-memory", "initial-*", "memory-grow",
-                    "start-memory", "table-grow", "many-tables"),
+                    "start-memory", "table-grow", "many-tables", "many-instances"),
     "disk fill": ("limit-scratch", "limit-inodes"),
     "computing without end": ("limit-cpu", "fuel-loop", "start-loop", "stack-recursion", "call-priority"),
     "descriptors used up": ("limit-descriptors",),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, probes_for
+from ironbound.canary.probes import CONTROL, UNCONTROLLED, UNTRIED, biting, probes_for
 from ironbound.core import authority, statement
 from ironbound.core.cage import INSIDE
 from ironbound.core.enforcement import ABOUT, REFUSALS, Wall, walls
@@ -167,7 +167,14 @@ def enforcement(runtime: str) -> Callable[[], Iterable[str]]:
         for wall in walls(runtime):
             name = f"`{wall.name}`" if wall.name in settings else wall.name
             bites = biting(wall, runtime)
-            canaries = ", ".join(f"`{one}`" for one in wall.canaries) + (f" ({len(bites)})" if bites else "none")
+            names = ", ".join(f"`{one}`" for one in wall.canaries)
+            canaries = (
+                f"{names} ({len(bites)})"
+                if bites
+                else f"none: {UNTRIED[wall.name]}"
+                if wall.name in UNTRIED
+                else "none"
+            )
             controls = ", ".join(sorted({control for one in bites for control in one.controls}))
             yield f"| {name} | {wall.enforcer} | {evidence(wall)} | {canaries} | {controls or '-'} |\n"
 

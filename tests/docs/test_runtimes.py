@@ -11,7 +11,7 @@ from typing import Any
 import doc_tables
 import pytest
 
-from ironbound.canary.probes import CONTROL, UNCONTROLLED, biting, load_probes, probes_for
+from ironbound.canary.probes import CONTROL, UNCONTROLLED, UNTRIED, biting, load_probes, probes_for
 from ironbound.core import enclosure
 from ironbound.core.cage import INSIDE, expected_cage
 from ironbound.core.canary import applies
@@ -225,6 +225,11 @@ def test_what_is_said_of_positive_controls_is_said_of_shipped_probes_and_of_ever
     for runtime, without in UNCONTROLLED.items():
         assert set(without) <= {one.name for one in probes_for(runtime)}
         assert all(answer and reason for answer, reason in without.values())
+
+
+def test_each_limit_is_tried_by_a_canary_in_every_runtime_or_it_is_said_why_not() -> None:
+    untried = {wall.name for _, wall in EVERY if wall.name in LIMITS and not wall.canaries}
+    assert untried == set(UNTRIED) and all(UNTRIED.values())
 
 
 def test_each_native_probe_stands_once_in_the_table_of_the_walls_of_each_runtime() -> None:

@@ -48,6 +48,16 @@ UNCONTROLLED: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 tests hold against it), and why. There is nothing to get out by, and so no wall to take away; that they are refused
 proves less. No count of controls holds them."""
 
+_NO_GRANT: Final = "canaries have no grants, and scratch space comes only by one; tests fill it"
+UNTRIED: Final[Mapping[str, str]] = {
+    "runtime.max_wall_clock": "as shipped it is an hour; tests end agents by it in each runtime",
+    "runtime.max_module_size": "as shipped it is 8 MiB; tests launch what is larger than a smaller one",
+    "channel.max_messages_per_second": "without imports there is no clock to count by; `channel-rate` asks the same "
+    "gateway from native agents",
+    **dict.fromkeys(("scratch.max_bytes", "scratch.max_files"), _NO_GRANT),
+}
+"""Limits that no canary of some runtime tries, and why."""
+
 _ONE_WALL: Final = "the same program without just that wall, or with another gateway"
 _LACKS: Final = "what this host's kernel lacks, in a machine's"
 CONTROL: Final[Mapping[str, str]] = {

@@ -103,7 +103,7 @@ _WASM: Final = (
          ("config_sha256",), otherwise=_EXITED),
     Wall("runtime.max_stack", "Wasmtime's limit of the stack; behind it the kernel's, the same for every worker",
          ("config_sha256",), (), ("stack-recursion",)),
-    Wall("runtime.max_instances", "Wasmtime's limiter of the store", ("config_sha256",)),
+    Wall("runtime.max_instances", "Wasmtime's limiter of the store", ("config_sha256",), (), ("many-instances",)),
     Wall("runtime.max_tables", "Wasmtime's limiter of the store", ("config_sha256",), (), ("many-tables",)),
     Wall("runtime.max_table_elements", "Wasmtime's limiter of the store", ("config_sha256",), (),
          ("initial-table", "table-grow")),
