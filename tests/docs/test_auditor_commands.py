@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ironbound.core.canonical import b64decode, b64encode, canonical, parse_json
+from ironbound.core.envelope import parse_envelope
 from verifier.lab import Honest, honest, pack
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "auditor.md"
+RESULT = "https://ironbound.dev/canary-result/v1"
+COMMON = {"deployment", "id", "at_ms"}
+"""What the lab writes into every statement."""
 SUCCESS = "Signature Verified Successfully"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -32,7 +38,7 @@ def scene() -> Honest:
 
 @pytest.fixture
 def run(tmp_path: Path, scene: Honest) -> Run:
-    def shell(bundle: bytes, index: int = 1, pin: str = "") -> subprocess.CompletedProcess[str]:
+    def shell(bundle: bytes, index: int = 1, pin: str = "", canary: int = 0) -> subprocess.CompletedProcess[str]:
         (tmp_path / "evidence.ironbound").write_bytes(bundle)
         line = str(scene.lab.pin)
         (tmp_path / "pin.txt").write_text(f"{line.replace(scene.lab.pin.root, pin or scene.lab.pin.root)}\n", "ascii")
@@ -47,6 +53,7 @@ def run(tmp_path: Path, scene: Honest) -> Run:
             "LANG": "C.UTF-8",
             "N": str(index),
             "A": str(admitted(scene)),
+            "C": str(canary or answer(scene)),
         }
         return subprocess.run(
             ["sh", "-eu", "-c", blocks()],
@@ -65,6 +72,16 @@ def run(tmp_path: Path, scene: Honest) -> Run:
 def admitted(scene: Honest) -> int:
     """The index of an entry that two humans consented to."""
     return scene.launch
+
+
+def answer(scene: Honest) -> int:
+    """The index of the node's word on a canary."""
+    return next(index for index, entry in enumerate(scene.lab.entries) if said(entry)["predicateType"] == RESULT)
+
+
+def said(entry: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(parse_envelope(entry).payload)
+    return value
 
 
 def entries_member(members: dict[str, bytes]) -> str:
@@ -111,9 +128,13 @@ def test_an_auditor_checks_statement_consent_place_and_checkpoint_with_openssl_a
     words = done.stdout.splitlines()
     approvals = words.count("it approves exactly this request")
     assert approvals >= 1
-    assert words.count(SUCCESS) == 3 + approvals
+    assert words.count(SUCCESS) == 6 + approvals
+    assert "operator-verbs ended REFUSED, in the enforcer's words: -32601 method not found" in words
     for sentence in (
         "the trust root is the pin's",
+        "asked by the monitor, answered by the node",
+        "the answer is to this very challenge",
+        "the challenge was made on the log before it",
         "the entry is the leaf at its place",
         "the entries have the checkpoint's root",
     ):
@@ -137,6 +158,23 @@ def test_a_changed_consent_fails_in_openssl(run: Run, scene: Honest) -> None:
     done = run(changed(scene, admitted(scene), other_request))
     assert done.returncode != 0
     assert done.stdout.count(SUCCESS) == 1  # entry 1, which nobody touched
+
+
+def test_a_canary_answered_with_another_nonce_or_by_another_voice_is_seen(run: Run) -> None:
+    forged = honest()
+    node, true = forged.lab, answer(forged)
+    words = {key: value for key, value in said(node.entries[true])["predicate"].items() if key not in COMMON}
+    other = node.say("gateway", "canary-result", **(words | {"nonce": "0" * 32})).index
+    done = run(node.bundle(), canary=other)
+    assert "WRONG nonce" in done.stdout and "asked by the monitor, answered by the gateway" in done.stdout
+    assert "the answer is to this very challenge" not in done.stdout
+
+
+def test_a_canary_whose_own_report_has_another_nonce_is_seen(run: Run) -> None:
+    forged = honest()
+    result = forged.lab.canary(forged.canary, forged.cage, forged.probe, report={"nonce": "0" * 32})
+    assert result is not None
+    assert "WRONG nonce" in run(forged.lab.bundle(), canary=result.index).stdout
 
 
 def test_another_leaf_is_seen_although_its_signature_is_sound(run: Run, scene: Honest) -> None:

@@ -1,4 +1,4 @@
-"""The command: `ironbound verify`, and on its own `python -m ironbound.verifier`.
+"""The command: `ironbound verify`, and on its own `ironbound-verify` or `python -m ironbound.verifier`.
 
 Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file, a release and operators' copies
 is its only I/O.
@@ -97,8 +97,9 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Verify a bundle, print the report on standard output, and return the exit code. `argv` is without the name."""
+    argv = sys.argv[1:] if argv is None else argv
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(USAGE)
         return 0
@@ -129,4 +130,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
