@@ -32,6 +32,8 @@ from ironbound.verifier.output import report_value
 from ironbound.verifier.times import utc
 from ironbound.verifier.verify import Progress, Report, verify_bundle
 
+from .assurance import case_section, load_case
+
 MAX_LOG: Final = 6 << 20
 """Bytes of the packed log; with base64 and the page around it the report stays below 10 MB."""
 
@@ -173,8 +175,8 @@ exit code {report.exit_code}</span></p>
 </header>
 <nav aria-label="Contents"><a href="#limits">Limits</a><a href="#scope">Scope</a><a href="#claims">Claims</a><a
 href="#time">Timeline</a><a href="#grants">Grants</a><a href="#launches">Launches</a><a
-href="#canaries">Canaries</a><a href="#reconciled">Reconciled</a><a href="#controls">Controls</a><a
-href="#questions">Questions</a></nav>
+href="#canaries">Canaries</a><a href="#reconciled">Reconciled</a><a href="#case">Case</a><a
+href="#controls">Controls</a><a href="#questions">Questions</a></nav>
 <main>
 """
     yield from _limits(report)
@@ -189,6 +191,7 @@ href="#questions">Questions</a></nav>
     ):
         yield f'<section id="{place}"><h2>{title}</h2><p class="about">{about}</p><div id="{place}-here">'
         yield "<p>Drawn by your browser from the entries in this page; it needs JavaScript.</p></div></section>\n"
+    yield from case_section(report.claims, load_case())
     yield from _controls(report.claims)
     yield '<section id="questions"><h2>Questions for the interview</h2><dl>\n'
     for control, question in _QUESTIONS:
