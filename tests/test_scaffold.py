@@ -26,6 +26,7 @@ PACKAGES = (
     "monitor",
     "node",
     "proof",
+    "supply",
     "terminal",
     "verifier",
     "wire",

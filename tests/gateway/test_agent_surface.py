@@ -80,7 +80,7 @@ def test_the_actions_of_the_document_are_those_that_the_gateway_performs(monkeyp
         assert "argument-unknown" in reasons and "action-unknown" not in reasons, action
 
 
-READING = {"status", "agents", "grants", "log", "image list", "surface", "verify", "evidence export"}
+READING = {"status", "agents", "grants", "log", "image list", "surface", "scan", "verify", "evidence export"}
 """Commands that only look."""
 
 

@@ -26,7 +26,7 @@ COMMANDS = [
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
     ("requests",), ("requests", "show"), ("requests", "approve"),
-    ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"), ("prove",),
+    ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"), ("prove",), ("scan",),
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from .commands import (
     people,
     proving,
     reading,
+    scanning,
     signing,
     surface,
     waiting,
@@ -52,6 +53,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound image kernel                   the kernel that virtual machines boot
   ironbound surface FILE                   what an agent's code imports, exports and could reach
   ironbound surface --agent-channel        all that an agent can say, and what each is for
+  ironbound scan PATH                      what any product takes from outside, and the switches in it
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
@@ -92,6 +94,7 @@ COMMANDS: Final = (
     *explaining.COMMANDS,
     *images.COMMANDS,
     *surface.COMMANDS,
+    *scanning.COMMANDS,
     *agents.COMMANDS,
     *signing.COMMANDS,
     *waiting.COMMANDS,

@@ -38,7 +38,7 @@ from ironbound.core.oci import (
 from ironbound.core.tree import MAX_TOTAL_SIZE
 
 from .deployment import Deployment
-from .image_load import Loaded, Tell, load
+from .image_load import Loaded, Piece, Tell, load
 from .images import CHUNK, DIRECTORY, FOLDER, REGULAR, ImageRefused, opened
 from .layers import Overlay
 
@@ -135,15 +135,14 @@ def _unpack(layout: int, layer: Descriptor, diff_id: Digest, into: IO[bytes], bu
     return size
 
 
-def load_layout(
-    source: Path,
-    deployment: Deployment,
-    guard: bytes,
-    tag: str | None = None,
-    tell: Tell = lambda done, size: None,
-    stage: Callable[[str], None] = lambda text: None,
-) -> tuple[Loaded, ImageConfig]:
-    """Loads the image for our platform, and with that tag if the layout holds several; with its author's wishes."""
+@contextmanager
+def opened_layout(
+    source: Path, place: Path, tag: str | None = None, stage: Callable[[str], None] = lambda text: None
+) -> Iterator[tuple[Iterator[Piece], ImageConfig]]:
+    """The tree of the image for our platform, and with that tag if the layout holds several; with its author's wishes.
+
+    The layers are unpacked into files without names, in the folder `place`.
+    """
     with ExitStack() as stack:
         layout = stack.enter_context(opened(os.fspath(source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
@@ -157,11 +156,24 @@ def load_layout(
         overlay, left = Overlay(), MAX_UNPACKED
         for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True), 1):
             stage(f"layer {number} of {len(manifest.layers)}")
-            into = stack.enter_context(tempfile.TemporaryFile(dir=deployment.root / FOLDER, prefix=".draft."))
+            into = stack.enter_context(tempfile.TemporaryFile(dir=place, prefix=".draft."))
             left -= _unpack(layout, layer, diff_id, into, left)
             overlay.apply(into.fileno())
+        yield overlay.pieces(), config
+
+
+def load_layout(
+    source: Path,
+    deployment: Deployment,
+    guard: bytes,
+    tag: str | None = None,
+    tell: Tell = lambda done, size: None,
+    stage: Callable[[str], None] = lambda text: None,
+) -> tuple[Loaded, ImageConfig]:
+    """Loads the image for our platform, and with that tag if the layout holds several; with its author's wishes."""
+    with opened_layout(source, deployment.root / FOLDER, tag, stage) as (pieces, config):
         stage("writing")
-        return load(deployment, overlay.pieces(), guard, tell), config
+        return load(deployment, pieces, guard, tell), config
 
 
 _HINTS: Final = {

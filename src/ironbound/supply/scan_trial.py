@@ -1,0 +1,111 @@
+"""Tries options against a program that ships them: does it refuse each as it refuses one that nobody has?
+
+Decides whether an option is refused, by comparison with the program's own answer. Each time it is started with the
+option and, behind it, an option of random letters, so that a program which refuses what it doesn't know never comes to
+act. If it refuses the option by name, in the very words that it has for the random one, it doesn't know it. If it
+names the random one only, it took the option.
+
+Rule 1: a program that doesn't refuse the random option by name proves nothing, and neither does one of its commands:
+        the option then counts as not refused.
+Rule 2: an option is refused only if the program and every command that its help names refuse it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Seconds that a start may take.
+START_S: Final = 20
+MAX_COMMANDS: Final = 200
+#: Arguments put where a command may demand some before it looks at options.
+MAX_FILLERS: Final = 5
+_FILLER: Final = "1"
+"""It is a number, a name and a path."""
+_DEMANDED: Final = re.compile(r"(?<![\w-])--(?!help)[a-z][a-z-]*")
+_CHOICE: Final = re.compile(r"choose from '?([\w-]+)")
+_WORD: Final = re.compile(r"[a-z][a-z0-9_-]{1,40}")
+_ROW: Final = re.compile(r"^ {2,8}([a-z][\w -]*?)(?: {2,}| [A-Z<\[]|$)", re.MULTILINE)
+_CHOICES: Final = re.compile(r"\{([a-z0-9_,-]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A command that can be tried: its words with what it demands, and how it refuses two options that nobody has."""
+
+    words: tuple[str, ...]
+    answer: str
+
+
+class TrialError(Exception):
+    """The program can't be tried; says why."""
+
+
+def try_options(
+    program: Path, names: Iterable[str], tell: Callable[[str], None] = lambda text: None
+) -> dict[str, bool]:
+    """For each option, whether the program and all its commands refuse it. TrialError if the program proves nothing."""
+    one, two = f"--q{secrets.token_hex(8)}", f"--q{secrets.token_hex(8)}"
+    commands: list[tuple[str, ...]] = [(), *_commands(program)]
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda words: _place(program, words, one, two), commands))
+        if not any(places):
+            raise TrialError(f"{program} doesn't refuse an option that nobody has by its name")
+        tell(f"{sum(place is not None for place in places)} of {len(places)} commands refuse what nobody has")
+        answers = {}
+        for name in names:
+            tried = [pool.submit(_refuses, program, place, name.partition("=")[0], one, two) for place in places]
+            answers[name] = all(each.result() for each in tried)
+    return answers
+
+
+def _run(program: Path, words: Sequence[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            [program, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, errors="replace"
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return 0, ""
+    return done.returncode, done.stdout + done.stderr
+
+
+def _commands(program: Path) -> list[tuple[str, ...]]:
+    """The commands that the program's help names, each in words."""
+    _, text = _run(program, ["--help"])
+    found: dict[tuple[str, ...], None] = {}
+    for row in _ROW.findall(text):
+        for part in row.removeprefix(f"{program.name} ").split(" | "):
+            words = tuple(word for word in part.split() if _WORD.fullmatch(word))
+            if words and words[0] != program.name:
+                found[words[:2]] = None
+    for choices in _CHOICES.findall(text):
+        found.update({(word,): None for word in choices.split(",") if _WORD.fullmatch(word)})
+    return list(found)[:MAX_COMMANDS]
+
+
+def _place(program: Path, words: tuple[str, ...], one: str, two: str) -> _Place | None:
+    """The command with as much before the options as it demands; None if it never names what nobody has."""
+    padded = words
+    for _ in range(MAX_FILLERS + 1):
+        code, text = _run(program, [*padded, one, two])
+        if code != 0 and one in text:
+            return _Place(padded, text)
+        if choice := _CHOICE.search(text):
+            padded = (*padded[:-1], choice[1])
+            continue
+        demanded = [name for name in dict.fromkeys(_DEMANDED.findall(text.partition("\n")[0])) if name not in padded]
+        padded = (*padded, *(part for name in demanded for part in (name, _FILLER))) if demanded else (*padded, _FILLER)
+    return None
+
+
+def _refuses(program: Path, place: _Place | None, name: str, one: str, two: str) -> bool:
+    if place is None:
+        return False
+    code, text = _run(program, [*place.words, name, two])
+    return code != 0 and text.replace(name, one) == place.answer
