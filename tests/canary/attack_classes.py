@@ -74,7 +74,7 @@ INCIDENTS: Rows = {
     "a gate that is green but inert": (
         f"{_WINDOWS}time_in_which_no_agent_ran_needs_no_canary", f"{_ATTACKS}a_canary_that_was_never_run_is_missed",
         "node/test_microvm_controls.py::"
-        "test_in_a_machine_without_walls_every_hostile_agent_escapes_but_where_the_list_says_why_none_can",
+        "test_in_a_machine_without_its_wall_every_hostile_agent_escapes_but_where_the_list_says_why_none_can",
         "canary/test_native_controls.py::test_without_its_wall_the_probe_escapes_with_every_attempt",
         "sdk/test_canaries.py::test_with_just_that_wall_down_the_attempt_is_seen_to_succeed"),
     "a canary that tests a copy, not the live path": (

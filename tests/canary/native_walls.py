@@ -11,10 +11,8 @@ the kernel refuses at a later check.
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -319,24 +317,3 @@ def start_weakened(name: str, image: Path, folder: Path, walls: Without) -> Guar
 
 ORDER = sorted(WALLS, key="channel-flood".__eq__)
 """The probes one after the other on one channel: after that one nothing can be said on it."""
-OPEN_WALLS = Path(__file__).resolve().parents[1] / "open_walls.h"
-
-
-def _defined(name: str, items: Iterable[str]) -> str:
-    return f"#define {name} {', '.join(items)}\n"
-
-
-def without_walls(must: str) -> str:
-    """The source of what takes walls down and starts each probe in that order, with the `must` that it calls."""
-    named = {one for walls in WALLS.values() for one in walls.present}
-    files = {one for one in named if one.startswith("/proc/sys/") or not one.startswith("/proc/")}
-    bounds = ((name, WALLS[name].size) for name in ORDER)
-    return (
-        _defined("PROBES", (f'{{"{name}", {json.dumps(size) if size else 0}}}' for name, size in bounds))
-        + _defined("PRESENT", map(json.dumps, sorted(files)))
-        + _defined("ADDRESSES", (str(int.from_bytes(socket.inet_aton(one), "little")) for one in ADDRESSES))
-        + _defined("SHIMS", map(json.dumps, SHIMS))
-        + _defined("NONCE", [f'"{NONCE}"'])
-        + must
-        + OPEN_WALLS.read_text("ascii")
-    )

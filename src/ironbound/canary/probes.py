@@ -70,7 +70,7 @@ CONTROL: Final[Mapping[str, str]] = {
     "gvisor": f"{_ONE_WALL}: [settings](#the-walls-as-settings) of the OCI configuration, options of runsc, the filter",
     **dict.fromkeys(
         ("qemu-microvm", "firecracker"),
-        "the same program as root in a machine whose first process took every wall down",
+        f"{_ONE_WALL}: a machine whose first process gives it another user, filter, limit, mount or network",
     ),
 }
 """For each runtime the sandbox in which its probes have their positive control: there the tests see them escape."""
