@@ -13,11 +13,11 @@
     made.append(...inside.map((one) => (one instanceof Node ? one : String(one))));
     return made;
   }
-  function table(head, rows) {
+  function table(name, head, rows) {
     if (!rows.length) return make("p", {}, "None in this log.");
     const line = (cells, cell) => make("tr", {}, ...cells.map((one) => make(cell, cell === "td" ? { class: "text" } : { scope: "col" }, one)));
     const body = make("tbody", {}, ...rows.map((cells) => line(cells, "td")));
-    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "table" }, make("table", {}, make("thead", {}, line(head, "th")), body));
+    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, make("table", {}, make("thead", {}, line(head, "th")), body));
   }
   const put = (id, ...inside) => at(id).replaceChildren(...inside);
   const short = (digest) => (digest ?? "-").slice(0, 12);
@@ -39,7 +39,7 @@
     if (result.unseen) notes.append(make("li", {}, `${result.unseen} entries stand in this page as hashes only, to keep it small: their place is checked, not their signatures.`));
     if (result.counts.tokens) notes.append(make("li", {}, `${result.counts.tokens} tokens of identity providers were not judged here; the keys beside them were.`));
     if (missing) notes.append(make("li", {}, "The verifier's words in this page are about another log than the entries in it."));
-    const rest = make("details", {}, make("summary", {}, "What was compared"), table(["Claim", "Checked here", "This page found", "The verifier found", ""], list), notes);
+    const rest = make("details", {}, make("summary", {}, "What was compared"), table("What was compared", ["Claim", "Checked here", "This page found", "The verifier found", "Verdict"], list), notes);
     if (!agrees) rest.open = true;
     put("self-rows", rest);
   }
@@ -65,12 +65,12 @@
     const revoked = new Map(asked("revocation").map((one) => [one.asked.says.body.grant, one]));
     const agents = asked("launch-request").map((one) => ({ one, start: started.get(one.index), end: exited.get(one.index) }));
 
-    put("grants-here", table(["Entry", "Agent", "Tool", "What", "Calls", "Until (UTC)", "Signed by", "Revoked"], asked("grant").map((one) => {
+    put("grants-here", table("Grants", ["Entry", "Agent", "Tool", "What", "Calls", "Until (UTC)", "Signed by", "Revoked"], asked("grant").map((one) => {
       const { agent, id, body } = one.asked.says;
       const end = revoked.get(id);
       return [one.index, agent, body.tool, `${body.action} ${Check.canonical(body.where)}`, body.calls, when(body.expires_ms), one.humans.join(", "), end ? `entry ${end.index}, by ${end.humans.join(", ")}` : "-"];
     })));
-    put("launches-here", table(["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
+    put("launches-here", table("Launches", ["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
       const what = one.asked.says;
       return [one.index, what.agent, one.humans.join(", "), short(what.module_sha256), short(what.config_sha256), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
     })));
@@ -81,9 +81,9 @@
       row.names.add(one.says.probe);
       runtimes.set(one.says.runtime, row);
     }
-    const transcripts = table(["Entry", "Canary", "Runtime", "Verdict", "In the enforcer's words"], results.map((one) => [one.index, one.says.probe, one.says.runtime, one.says.verdict, one.says.refusal]));
-    put("canaries-here", table(["Runtime", "Canaries", "Refused", "Escaped", "Inconclusive"], [...runtimes].map(([name, row]) => [name, row.names.size, row.REFUSED, row.ESCAPED, row.INCONCLUSIVE])), make("details", {}, make("summary", {}, `All ${results.length} results`), transcripts));
-    put("reconciled-here", ...(unseen ? [make("p", {}, "Entries that stand here as hashes only are counted by the verifier.")] : []), table(["One voice", "", "Another voice", ""], [
+    const transcripts = table("Results of canaries", ["Entry", "Canary", "Runtime", "Verdict", "In the enforcer's words"], results.map((one) => [one.index, one.says.probe, one.says.runtime, one.says.verdict, one.says.refusal]));
+    put("canaries-here", table("Canaries by runtime", ["Runtime", "Canaries", "Refused", "Escaped", "Inconclusive"], [...runtimes].map(([name, row]) => [name, row.names.size, row.REFUSED, row.ESCAPED, row.INCONCLUSIVE])), make("details", {}, make("summary", {}, `All ${results.length} results`), transcripts));
+    put("reconciled-here", ...(unseen ? [make("p", {}, "Entries that stand here as hashes only are counted by the verifier.")] : []), table("Counts", ["One voice", "Count", "Another voice", "Its count"], [
       ["Grants in the log", asked("grant").length, "Requests for grants that humans signed", entries.filter((one) => one.asked?.kind === "grant").length],
       ["Launches that the node started", count("started"), "Sandboxes that the monitor saw held", of("started").filter((one) => one.look).length],
       ["Actions that the gateway meant", count("action-intent"), "Outcomes that it reported", count("action-outcome")],
