@@ -206,11 +206,11 @@ def test_a_reader_that_dies_loses_its_file_and_no_other(tmp_path: Path, monkeypa
     real = scan_files.read_job
     monkeypatch.setattr(scan_files, "read_job", lambda job: os._exit(9) if job.file == "b.py" else real(job))
     jobs = []
-    for name in "abc":
+    for name in "abcdefghijkl":
         (tmp_path / f"{name}.py").write_text('x = "fail_open"\n')
-        jobs.append(Job(str(tmp_path / f"{name}.py"), f"{name}.py", f"{name}.py", 16))
+        jobs.append(Job(str(tmp_path / f"{name}.py"), f"{name}.py", f"{name}.py", 4 << 20))  # so large: each by itself
     done = read_all(jobs)
-    assert {one.file for one in done.found} == {"a.py", "c.py"}
+    assert {one.file for one in done.found} == {f"{name}.py" for name in "acdefghijkl"}
     assert [(one.file, one.why) for one in done.unread] == [("b.py", "its reader died")]
 
 

@@ -420,8 +420,13 @@ def read_all(jobs: list[Job], tell: Tell = lambda done, total: None, processes: 
 def _in_processes(batches: list[list[Job]], processes: int) -> Iterator[tuple[list[Job], Scanned | None]]:
     """Each batch with what it has; None for those that were lost with the process that died."""
     with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=_quiet) as pool:
-        waiting = {pool.submit(read_jobs, batch): batch for batch in batches}
+        waiting = {}
         try:
+            for batch in batches:
+                try:
+                    waiting[pool.submit(read_jobs, batch)] = batch
+                except BrokenProcessPool:
+                    yield batch, None
             for one in as_completed(waiting):
                 try:
                     yield waiting[one], one.result()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 #: Seconds that a start may take.
-START_S: Final = 20
+START_S: Final = 60
 MAX_COMMANDS: Final = 200
 #: Arguments put where a command may demand some before it looks at options.
 MAX_FILLERS: Final = 5
