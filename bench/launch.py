@@ -10,7 +10,8 @@ instruction ran, is known
 
 Beside it, as ratios of p50 and of p99: for a container its bare runtime up to the same program's word; for a virtual
 machine a bare boot (see `microvm`); for a Wasm agent the fork of a zygote up to the locked-down worker's word, and a
-bare `runc run`. `added` is the launch less what stands beside it, at p50 and at p99; `aim` is what may be added: two
+bare `runc run`. That fork is made on order; as root the agent meets a worker that stands by, as it does some time after
+the launch before. `added` is the launch less what stands beside it, at p50 and at p99; `aim` is what may be added: two
 appends and 5 ms, by the same run's p50 and p99 of a durable, witnessed append. `met` says whether p50 does.
 
 That append is one that a service waits for, in the same deployment and in turn with the launches: from the statement,
@@ -183,9 +184,9 @@ def _writes(where: Path, rounds: int) -> Took:
 
 
 async def _forks(config: bytes, rounds: int) -> Took:
-    """Milliseconds from the request to the zygote to the locked-down worker's word."""
+    """Milliseconds from the request to the zygote to the locked-down worker's word, forked on order."""
     took = []
-    zygote = Zygote()
+    zygote = Zygote(stands_by=False)
     await zygote.start()
     user, group = (61_100, 61_100) if os.getuid() == 0 else (os.getuid(), os.getgid())
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,78 @@ def test_a_container_s_child_is_its_own_and_a_worker_s_is_a_stray() -> None:
     with family(native=False) as (worker, child):
         assert child in found(one, worker)
         assert child not in one.members
+
+
+ZYGOTE = """
+import os, socket, sys, time
+ours = []
+for kind in sys.argv[1:]:
+    mine, its = socket.socketpair()
+    ours.append(mine)
+    pid = os.fork()
+    if pid == 0:
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(its.fileno(), 3)
+        for number in range(3):
+            os.dup2(null, number)
+        os.closerange(4, 1024)
+        if kind == "memory":
+            os.memfd_create("ironbound-module")
+        elif kind == "file":
+            os.open("/etc/passwd", os.O_RDONLY)
+        elif kind == "program":
+            os.execv("/bin/sleep", ["/bin/sleep", "600"])
+        socket.socket(fileno=3).recv(1)
+        os._exit(0)
+    print(pid, flush=True)
+    time.sleep(0.05)  # another tick of the clock by which a start is told
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def standing_by(*kinds: str) -> Iterator[tuple[Reconciler, list[int]]]:
+    """A zygote's children, each of which stands by in its way; sandboxes have users of their own."""
+    words = [sys.executable, "-c", ZYGOTE, *kinds]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdout is not None
+        pids = [int(zygote.stdout.readline()) for _ in kinds]
+        try:
+            one = reconciler(range(1, 2))
+            one.zygote = zygote.pid, start_time(zygote.pid)
+            yield one, pids
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            zygote.communicate()
+
+
+def _becomes(one: Reconciler, strays: set[int]) -> None:
+    deadline = time.monotonic() + 10
+    while found(one) != strays:
+        assert time.monotonic() < deadline, found(one)
+        time.sleep(0.01)
+
+
+def test_one_child_of_the_zygote_that_holds_nothing_stands_by_and_a_second_is_a_stray() -> None:
+    with standing_by("empty") as (one, _):
+        _becomes(one, set())
+    with standing_by("empty", "empty") as (one, (first, _)):
+        _becomes(one, {first})
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "program"])
+def test_a_child_of_the_zygote_that_holds_a_file_or_runs_another_program_does_not_stand_by(kind: str) -> None:
+    with standing_by(kind) as (one, (pid,)):
+        _becomes(one, {pid})
+
+
+@pytest.mark.root
+def test_who_has_a_sandbox_s_user_does_not_stand_by() -> None:
+    with standing_by("empty") as (one, (pid,)):
+        _becomes(one, set())
+        one._uids = range(1)
+        assert pid in found(one)
 
 
 @pytest.fixture

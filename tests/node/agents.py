@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import wasmtime
@@ -134,14 +136,22 @@ class Bench:
         assert (await launched.ended()).messages == 0
         return launched.answer
 
+    def children(self) -> tuple[list[int], list[int]]:
+        """The zygote's children: the workers, and as root who stands by, which has the zygote's user."""
+        workers, standing = [], []
+        for word in Path(f"/proc/{self.facts.pid}/task/{self.facts.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                (standing if ROOT and os.stat(f"/proc/{word}").st_uid == 0 else workers).append(int(word))
+        return workers, standing
+
     def close(self) -> None:
         for channel in self._channels:
             channel.close()
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
-    zygote = Zygote()
+async def bench(*, stands_by: bool = True) -> AsyncIterator[Bench]:
+    zygote = Zygote(stands_by=stands_by)
     made = Bench(zygote, await zygote.start())
     try:
         yield made

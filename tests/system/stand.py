@@ -7,6 +7,7 @@ services are those that `ironbound up` starts, requests are signed and sent as t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
 import signal
@@ -231,8 +232,13 @@ class Stand:
         return int(host["runtimes"]["wasmtime"]["zygote_pid"])
 
     def workers(self) -> list[int]:
-        """The sandboxes that live."""
-        return children(self.zygote())
+        """The sandboxes that live, without the child of the zygote that stands by: it has the zygote's user."""
+        found = []
+        for pid in children(self.zygote()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if not ROOT or os.stat(f"/proc/{pid}").st_uid != 0:
+                    found.append(pid)
+        return found
 
     # The log
 

@@ -19,7 +19,7 @@ import pytest
 import wasmtime
 from idle_agent import SPIN, program
 from puppet import WAIT, puppet
-from stand import COMMAND, ROOT, Stand, folder, is_alive, running, until
+from stand import COMMAND, ROOT, Stand, children, folder, is_alive, running, until
 from test_drift_and_voices import STRAY, TRACER, first_line, helper, let_go, put
 
 from ironbound.core.envelope import sign_envelope
@@ -158,6 +158,23 @@ def test_a_descriptor_slipped_into_a_sandbox_is_drift(drifting: Stand) -> None:
     with halted(drifting.pid("monitor")):  # so that the debugger is gone when it looks
         assert inject(entry.predicate["pid"], 33, 5, 0) == 0  # dup2
     assert paths(ended_in_time(drifting, entry, since)) == {"fds.0"}
+
+
+@pytest.mark.root
+def test_who_stands_by_for_a_launch_is_let_be_until_it_holds_something_else(drifting: Stand) -> None:
+    zygote = drifting.zygote()
+    pid = until("one stands by", lambda: next((one for one in children(zygote) if one not in drifting.workers()), None))
+    start = drifting.sync()
+    rounds_pass()
+    assert not drifting.entries("drift", start)
+    with halted(drifting.pid("monitor")):
+        assert inject(pid, 291, 0) > 2  # epoll_create1
+    drift = drifting.await_entry("drift", start, kind="process-without-entry", pid=pid)
+    drifting.await_entry("stop-order", drift.index, pid=pid, launch=None)
+    until("it is dead", lambda: pid not in children(zygote))
+    entry = drifting.started("after-it", IDLE)
+    drifting.stop_agent("after-it")
+    drifting.await_entry("exited", entry.index, started=entry.index)
 
 
 @pytest.mark.root

@@ -12,6 +12,9 @@ Rule 4: a container's processes beside its first are its descendants, what waits
         being built, what sits in its control group. In gVisor's group only its file server is beside those: it runs the
         same program, has the same parent, and is no younger than the kernel that it serves. How many they are, and that
         each is as bare as the first, the posture says (`container`). A Wasm worker has none.
+Rule 5: one child of the zygote is no sandbox while it stands by, which is looked at anew each time: it has the zygote's
+        own users, no file, so no agent's configuration or module, and executes the very files
+        that the zygote does. Whoever could hide in it could hide better beside the zygote, which nobody here ends.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Final
 from ironbound.core.posture import NAMESPACES
 
 from .container import CGROUPS
+from .observe import Baseline, descriptors_of, executable_mappings
 from .proc import read_proc
 from .processes import Process, is_alive, read_process
 
@@ -31,6 +35,7 @@ from .processes import Process, is_alive, read_process
 MAX_GROUPS: Final = 4096
 #: Sweeps after which everything is read anew although no event told of a change.
 WHOLE_EVERY: Final = 30
+NOTHING_READ: Final = Baseline({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ class Reconciler:
             accounted.add(zygote[0])
         kin = _descendants(self._table.values(), roots)
         joined = self._joined(zygote)
+        if (standby := self._standing_by(zygote)) is not None:
+            accounted.add(standby)
         strays = []
         for pid, process in self._table.items():
             if pid in accounted or pid in self.members or pid == os.getpid():
@@ -109,6 +116,19 @@ class Reconciler:
             if owned or pid in kin or pid in groups or pid in joined:
                 strays.append(process)
         return tuple(sorted(strays, key=lambda one: one.pid))
+
+    def _standing_by(self, zygote: tuple[int, int] | None) -> int | None:
+        """Rule 5: the youngest, if there are several."""
+        first = None if zygote is None else self._table.get(zygote[0])
+        if first is None or self._uids is None:  # without users of their own, sandboxes are forked on order
+            return None
+        if any(uid in self._uids for uid in first.uids):
+            return None
+        children = [one for one in self._table.values() if one.ppid == first.pid and one.uids == first.uids]
+        for one in sorted(children, key=lambda one: one.start, reverse=True):
+            if _is_empty(one.pid, first.pid) and _executes(one.pid) == _executes(first.pid):
+                return one.pid
+        return None
 
     def _started(self, pid: int) -> int | None:
         process = self._table.get(pid)
@@ -218,6 +238,29 @@ def _links(pid: int, kinds: Iterable[str]) -> list[str]:
     except OSError:
         pass  # it has ended, or may not be looked at
     return found
+
+
+def _is_empty(pid: int, zygote: int) -> bool:
+    """Whether a process holds sockets, other processes, the null device, and nothing else that could be a file, but for
+    the zygote's own standard error, which it holds for a moment."""
+    try:
+        held, its = (descriptors_of(one, f"/proc/{one}", NOTHING_READ).names for one in (pid, zygote))
+    except OSError:
+        return False  # it has ended, or may not be looked at
+    if held is None or its is None:
+        return False
+    return all(
+        name in ("/dev/null", "socket", "anon_inode:[pidfd]") or (number == "2" and name == its.get("2"))
+        for number, name in held.items()
+    )
+
+
+def _executes(pid: int) -> frozenset[tuple[str, int]] | None:
+    """The files that a process has mapped to execute, by device and inode."""
+    try:
+        return frozenset((one.device, one.inode) for one in executable_mappings(f"/proc/{pid}") if one.inode)
+    except OSError:
+        return None
 
 
 def _program(pid: int) -> tuple[int, int] | None:

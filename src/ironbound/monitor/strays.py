@@ -83,10 +83,14 @@ class Strays:
     def _unheld(self, strays: Iterable[Process]) -> list[Process]:
         """All but the youngest, which may be sandboxes that are held until their start is in the log.
 
-        A held worker's own probe makes a process for a moment: what descends from a stray goes with it.
+        A held worker's own probe makes a process for a moment: what descends from a stray goes with it. Who was forked
+        by the zygote may have stood by for long, and counts as young.
         """
         known = {one.pid: one for one in strays}
-        tops = sorted((one for one in known.values() if one.ppid not in known), key=lambda one: one.start)
+        zygote = None if self._reconciler.zygote is None else self._reconciler.zygote[0]
+        tops = sorted(
+            (one for one in known.values() if one.ppid not in known), key=lambda one: (one.ppid == zygote, one.start)
+        )
         unheld = {one.pid for one in tops[: max(0, len(tops) - sum(self._coming.values()))]}
         for one in sorted(known.values(), key=lambda one: one.start):  # a parent is no younger than its child
             if one.ppid in unheld:

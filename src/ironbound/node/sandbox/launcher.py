@@ -13,6 +13,7 @@ Rule 3: a process is signalled through its pidfd, never by a number that may bel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -32,6 +33,8 @@ START_SECONDS: Final = 20.0
 BACKSTOP_SECONDS: Final = 1.0
 REAP_SECONDS: Final = 5.0
 STATUS_SECONDS: Final = 0.2
+STAND_BY_SECONDS: Final = 0.25
+"""From an order to the request for the next worker to stand by: by then the launch is over, and has the processors."""
 MAX_CONTROL_LINE: Final = 32 * 1024
 MAX_START: Final = 16 * 1024
 MAX_EVENT: Final = 64 * 1024
@@ -352,7 +355,9 @@ class Worker:
 class Zygote:
     """The zygote process and its socket. One per node; used from one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stands_by: bool = True) -> None:
+        """`stands_by`: as root a worker is forked ahead, STAND_BY_SECONDS after the latest order; see the zygote."""
+        self._ahead = stands_by
         self._socket: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._pidfd = -1
@@ -380,7 +385,10 @@ class Zygote:
         loop.add_reader(here.fileno(), self._receive)
         try:
             async with asyncio.timeout(START_SECONDS):
-                return await self._facts
+                facts = await self._facts
+                self._ahead = self._ahead and facts.separation == "user"
+                self._have_one_stand_by()
+                return facts
         except TimeoutError:
             await self.close()
             raise ZygoteLost(f"expected the zygote to be ready within {START_SECONDS:.0f} s") from None
@@ -420,8 +428,14 @@ class Zygote:
         worker = Worker(launch, pid, pid_start, pidfd, _wall_clock(config), len(module))
         self._workers[launch] = worker
         self._open = [*(item for item in self._open if not item.closed), worker]
+        asyncio.get_running_loop().call_later(STAND_BY_SECONDS, self._have_one_stand_by)
         await worker._attach(mine)
         return worker
+
+    def _have_one_stand_by(self) -> None:
+        if self._ahead and self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(canonical({"op": "stand-by"}))
 
     async def _send(self, request: bytes, descriptors: list[int]) -> None:
         if self._socket is None:

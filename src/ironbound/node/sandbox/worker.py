@@ -15,6 +15,7 @@ Rule 3: the worker ends by its own word exactly once, whichever of its two threa
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Final, NoReturn
 
 import wasmtime
 
-from ironbound.core.canonical import FormatError, Value, canonical, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, Value, canonical, sha256_hex
 from ironbound.core.limits import worker_rlimits
 from ironbound.core.seccomp import CHANNEL_FD, CONTROL_FD, ArchitectureUnsupported
 from ironbound.core.surface import is_component, surface_digest
@@ -37,6 +38,15 @@ CONFIG_FD: Final = 3
 MODULE_FD: Final = 4
 FIRST_FD: Final = 3
 RELEASE: Final = b"release\n"
+WARM_CONFIG: Final = runtime.WorkerConfig(
+    digest=Digest("0" * 64), value=None, max_memory=65536, max_fuel=10_000, max_wall_clock=1, max_stack=512 * 1024,
+    max_instances=4, max_tables=4, max_table_elements=1, max_module_size=4096, max_message=1,
+)  # fmt: skip
+WARM_MODULE: Final = bytes(
+    wasmtime.wat2wasm("""(module (memory (export "memory") 1)
+  (func (export "alloc") (param i32) (result i32) i32.const 8)
+  (func (export "handle") (param i32 i32) (result i64) local.get 1 if unreachable end i64.const 0))""")
+)
 _READ_SIZE: Final = 65536
 _THREAD_STACK: Final = 256 * 1024
 _GRACE: Final = 0.25
@@ -81,10 +91,14 @@ def arrange_descriptors(received: tuple[int, int, int, int]) -> None:
         spare = [os.dup(descriptor) for descriptor in spare]
     for place, descriptor in enumerate(spare, FIRST_FD):
         os.dup2(descriptor, place, inheritable=True)
+    _null_streams()
+    lockdown.close_from(FIRST_FD + len(spare))
+
+
+def _null_streams() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for place in range(FIRST_FD):
         os.dup2(null, place, inheritable=True)
-    lockdown.close_from(FIRST_FD + len(spare))
 
 
 class Life:
@@ -231,6 +245,26 @@ def converse(agent: Agent, start: bytes, max_message: int) -> NoReturn:
         if not part:
             raise AgentEnded("eof", "the channel is closed")
         waiting += part
+
+
+def stand_by(endpoint: int, parent: int, size: int, count: int) -> tuple[bytes, list[int]]:
+    """Wait in a freshly forked process for one order of at most `size` bytes with `count` descriptors, holding nothing
+    but the end that it comes by. Ends the process where none comes.
+
+    Meanwhile it compiles a module of our own, as the zygote did: so the pages that this takes are its own already.
+    """
+    keep = os.dup2(endpoint, FIRST_FD, inheritable=False) if endpoint != FIRST_FD else endpoint
+    _null_streams()
+    lockdown.close_from(FIRST_FD + 1)
+    lockdown.die_with_parent(parent)
+    load(WARM_MODULE, WARM_CONFIG)
+    surface_digest(WARM_MODULE)
+    with socket.socket(fileno=keep) as heard:
+        data, received, flags, _ = socket.recv_fds(heard, size, count)
+        heard.detach()
+    if len(received) != count or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        os._exit(0)
+    return data, received
 
 
 def run(request: WorkerRequest, received: tuple[int, int, int, int]) -> NoReturn:

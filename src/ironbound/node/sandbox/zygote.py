@@ -6,6 +6,9 @@ itself once (own binary, executable mappings, namespaces), because every worker 
 Rule 1: it has one thread, so that a fork copies a whole process.
 Rule 2: it dies with the node, and its workers die with it.
 Rule 3: nothing is loaded after the measurement.
+Rule 4: one child may stand by: forked ahead of its order, with the zygote's own user, the null device and one socket to
+        the zygote, and none of any agent's bytes. It becomes a worker by the first order, as a fork made then would,
+        and is nobody's second.
 """
 
 from __future__ import annotations
@@ -31,12 +34,9 @@ from ironbound.node.sandbox.agent import AgentEnded
 MAX_MESSAGE: Final = 64 * 1024
 MAX_START: Final = 16 * 1024
 DESCRIPTORS: Final = 4
-_WARM_STACK: Final = 512 * 1024
+STANDS_BY: Final = -1
+"""Instead of the number of a launch."""
 _CRASHED: Final = 70
-
-_WARM_MODULE: Final = """(module (memory (export "memory") 1)
-  (func (export "alloc") (param i32) (result i32) i32.const 8)
-  (func (export "handle") (param i32 i32) (result i64) local.get 1 if unreachable end i64.const 0))"""
 
 
 class ZygoteError(Exception):
@@ -63,11 +63,7 @@ def _warm_up() -> None:
 
 
 def _warm_component() -> None:
-    config = runtime.WorkerConfig(
-        digest=Digest("0" * 64), value=None, max_memory=65536, max_fuel=10_000, max_wall_clock=1, max_stack=_WARM_STACK,
-        max_instances=4, max_tables=4, max_table_elements=1, max_module_size=4096, max_message=1,
-    )  # fmt: skip
-    _, agent = worker.load(bytes(wasmtime.wat2wasm(_WARM_COMPONENT)), config)
+    _, agent = worker.load(bytes(wasmtime.wat2wasm(_WARM_COMPONENT)), worker.WARM_CONFIG)
     agent.instantiate()
     if agent.take(b"x") != b"\0\n":
         raise ZygoteError("the runtime does not run components")
@@ -79,9 +75,8 @@ def _warm_component() -> None:
 
 
 def _warm_module() -> None:
-    engine = runtime.make_engine(_WARM_STACK)
-    module = bytes(wasmtime.wat2wasm(_WARM_MODULE))
-    linked = runtime.compile_module(engine, module, len(module))
+    engine = runtime.make_engine(worker.WARM_CONFIG.max_stack)
+    linked = runtime.compile_module(engine, worker.WARM_MODULE, len(worker.WARM_MODULE))
     store = wasmtime.Store(engine)
     store.set_limits(memory_size=65536, table_elements=1, instances=1, tables=1, memories=1)
     store.set_fuel(1000)
@@ -159,7 +154,8 @@ class Zygote:
         self._node = node
         self._separation: lockdown.Separation = separation
         self._drops_bounding = drops_bounding
-        self._children: dict[int, tuple[int, int]] = {}  # pidfd → pid, launch
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd → pid, launch; STANDS_BY for none yet
+        self._standby: tuple[int, socket.socket] | None = None  # its pidfd, and the end that it is sent its order by
         self._poll = select.poll()
         self._poll.register(node.fileno(), select.POLLIN)
 
@@ -180,48 +176,100 @@ class Zygote:
         try:
             if not data and not received:
                 return False
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(received) != DESCRIPTORS:
-                raise FormatError("request-invalid", f"expected a whole request with {DESCRIPTORS} descriptors")
-            self._spawn(data, (received[0], received[1], received[2], received[3]))
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise FormatError("request-invalid", "expected a whole request")
+            if data == canonical({"op": "stand-by"}) and not received:
+                self._stand_by()
+            elif len(received) == DESCRIPTORS:
+                self._spawn(data, (received[0], received[1], received[2], received[3]))
+            else:
+                raise FormatError("request-invalid", f"expected a request with {DESCRIPTORS} descriptors")
         finally:
             for descriptor in received:
                 os.close(descriptor)
         return True
 
     def _spawn(self, data: bytes, received: tuple[int, int, int, int]) -> None:
+        launch, order = self._read(data, os.getpid())
+        pidfd = self._order_standby(data, received)
+        if pidfd is None:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._send({"event": "failed", "launch": launch, "text": str(error)})
+                return
+            if pid == 0:
+                try:
+                    worker.run(order, received)
+                finally:
+                    os._exit(_CRASHED)  # the child never comes back into this loop
+            pidfd = self._keep(pid)
+        pid = self._children[pidfd][0]
+        self._children[pidfd] = (pid, launch)
+        # The child isn't reaped yet, so both the start time and the pidfd are surely its own.
+        self._send({"event": "forked", "launch": launch, "pid": pid, "pid_start": process_start(pid)}, [pidfd])
+
+    def _read(self, data: bytes, parent: int) -> tuple[int, worker.WorkerRequest]:
         request = parse_canonical(data, limit=MAX_MESSAGE)
         if not isinstance(request, dict) or request.get("op") != "spawn" or len(request) != 5:
             raise FormatError("request-invalid", "expected a spawn request")
-        launch = _number(request, "launch")
-        order = worker.WorkerRequest(
+        return _number(request, "launch"), worker.WorkerRequest(
             uid=_number(request, "uid"),
             gid=_number(request, "gid"),
             start=_text(request, "start", MAX_START),
             separation=self._separation,
-            parent=os.getpid(),
+            parent=parent,
             drops_bounding=self._drops_bounding,
         )
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._send({"event": "failed", "launch": launch, "text": str(error)})
-            return
-        if pid == 0:
-            try:
-                worker.run(order, received)
-            finally:
-                os._exit(_CRASHED)  # the child never comes back into this loop
+
+    def _keep(self, pid: int) -> int:
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (pid, launch)
+        self._children[pidfd] = (pid, STANDS_BY)
         self._poll.register(pidfd, select.POLLIN)
-        # The child isn't reaped yet, so both the start time and the pidfd are surely its own.
-        self._send({"event": "forked", "launch": launch, "pid": pid, "pid_start": process_start(pid)}, [pidfd])
+        return pidfd
+
+    def _stand_by(self) -> None:
+        """Rule 4. Whoever can't be forked is missed by nobody."""
+        if self._standby is not None:
+            return
+        parent = os.getpid()
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            try:
+                pid = os.fork()
+            except OSError:
+                mine.close()
+                return
+            if pid == 0:
+                try:
+                    data, received = worker.stand_by(its.detach(), parent, MAX_MESSAGE, DESCRIPTORS)
+                    worker.run(self._read(data, parent)[1], (received[0], received[1], received[2], received[3]))
+                finally:
+                    os._exit(_CRASHED)
+        self._standby = self._keep(pid), mine
+
+    def _order_standby(self, data: bytes, received: Sequence[int]) -> int | None:
+        """The pidfd of whoever stood by and has its order now; None if nobody did."""
+        if self._standby is None:
+            return None
+        (pidfd, its), self._standby = self._standby, None
+        with its:
+            try:
+                socket.send_fds(its, [data], received)
+            except OSError:
+                return None  # it has ended, and is reaped in its turn
+        return pidfd
 
     def _reap(self, pidfd: int) -> None:
         pid, launch = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
+        if self._standby is not None and self._standby[0] == pidfd:
+            self._standby[1].close()
+            self._standby = None
+        if launch == STANDS_BY:
+            return
         self._send({
             "event": "reaped",
             "launch": launch,
