@@ -62,7 +62,7 @@ _ONE_WALL: Final = "the same program without just that wall, or with another gat
 _LACKS: Final = "what this host's kernel lacks, in a machine's"
 CONTROL: Final[Mapping[str, str]] = {
     "wasmtime": "the same module in an engine without just that limit or refusal, or with a gateway that has one gap",
-    "bubblewrap": f"{_ONE_WALL}: [options](#the-walls-as-settings) of bubblewrap, the filter, a limit; {_LACKS}",
+    "bubblewrap": f"{_ONE_WALL}: options of bubblewrap, the filter, a limit; {_LACKS}",
     **dict.fromkeys(
         ("runc", "crun"),
         f"{_ONE_WALL}: [settings](#the-walls-as-settings) of the OCI configuration, the filter, a limit; {_LACKS}",
