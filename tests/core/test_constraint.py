@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ironbound.core import constraint
 from ironbound.core.canonical import FormatError, canonical, parse_canonical, sha256_hex
-from ironbound.core.constraint import covers, covers_rendered, narrower, parse_where, render_args
+from ironbound.core.constraint import covers, covers_rendered, narrower, parse_where, render_args, rendered_alike
 
 TEXTS = ["", "a", "/a", "/a/b", "/ab", "/a/../b", "/a/b/c", "/a//b", "1", "a:b", "/a:b", "/a/b:c", ":a", "/"]
 SCALARS = [*TEXTS, 0, 1, 2, 3, True, False]
@@ -317,3 +317,24 @@ def test_a_where_is_bounded_and_so_is_what_a_prefix_matches() -> None:
     where = parse_where({"x": {"prefix": {"value": "/a", "separator": "/"}}})
     assert covers(where, {"x": "/a/" + "b" * 4_093}) is None
     assert covers(where, {"x": "/a/" + "b" * 4_094}) == "argument-outside-prefix"
+
+
+def test_renderings_are_alike_exactly_if_their_arguments_are() -> None:
+    shown = {"sha256": sha256_hex(canonical("secret"))}
+    assert rendered_alike({"path": "/p", "body": shown}, {"path": "/p", "body": "secret"})
+    assert rendered_alike({"body": shown}, {"body": shown})
+    assert not rendered_alike({"body": shown}, {"body": "other"})
+    assert not rendered_alike({"body": {"sha256": "0" * 64}}, {"body": shown})
+    assert not rendered_alike({"path": "/p"}, {"path": "/q"})
+    assert not rendered_alike({"path": "/p"}, {"path": "/p", "body": "secret"})
+    for one, other in (("/p", "/p"), (None, {}), ({}, None), ([], [])):
+        assert not rendered_alike(one, other)
+
+
+def test_a_constraint_of_one_value_is_said_as_equals_and_what_is_not_covered_is_not_rendered() -> None:
+    assert parse_where({"p": {"equals": 1}}).as_value() == {"p": {"equals": 1}}
+    assert parse_where({"p": {"one_of": [1, 2]}}).as_value() == {"p": {"one_of": [1, 2]}}
+    for args, code in (({"p": 2}, "argument-not-among"), (None, "arguments-not-an-object")):
+        with pytest.raises(FormatError) as caught:
+            render_args(parse_where({"p": {"equals": 1}}), args)
+        assert caught.value.code == code
