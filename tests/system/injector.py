@@ -37,7 +37,15 @@ def _stopped(pid: int) -> None:
 
 def _seize(pid: int) -> ctypes.Array[ctypes.c_char]:
     """Its registers, in a system call in which it waits."""
-    _ptrace(SEIZE, pid, 0, ctypes.c_void_p(SUSPEND_SECCOMP))
+    end = time.monotonic() + 10
+    while True:
+        try:
+            _ptrace(SEIZE, pid, 0, ctypes.c_void_p(SUSPEND_SECCOMP))
+            break
+        except PermissionError:  # the monitor traces it for a moment, to read its filters
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
     _ptrace(INTERRUPT, pid)
     _stopped(pid)
     kept = ctypes.create_string_buffer(27 * 8)
