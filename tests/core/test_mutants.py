@@ -110,7 +110,7 @@ MUTANTS: Mutants = {
         "using", 'L.joined(line_of(L, s, m["grant"]), m["id"])', 'L.joined(frozenset(), m["id"])',
     ),
     "only the part is charged": (
-        "using", 'Across(line_of(L, s, m["grant"])), latest', 'Across(frozenset({m["grant"]})), latest',
+        "using", 'Across(line_of(L, s, m["grant"])), latest', 'Across(L.joined(frozenset(), m["grant"])), latest',
     ),
     "a part may be wider than the whole": (
         "using", 'L.narrower(m["where"], get(L, s, "grant_where", grant))',
@@ -162,7 +162,7 @@ MUTANTS: Mutants = {
     ),
     "a client's grant is spent": (
         "using", 'Across(line_of(L, s, m["grant"])), latest(L, s, m)\n    cost',
-        'Across(line_of(L, s, m["grant"]) | line_of(L, s, m["client"])), latest(L, s, m)\n    cost',
+        'Across(L.joined(line_of(L, s, m["grant"]), m["client"])), latest(L, s, m)\n    cost',
     ),
     "an agent stands in humans' way": (
         "giving", 'L.same(get(L, s, "grant_parent", named), "")', "L.disj(True)",
