@@ -9,6 +9,7 @@ import pytest
 
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.statement import VOICES
+from ironbound.verifier import output
 from ironbound.verifier.__main__ import USAGE, main
 from ironbound.verifier.claims import CLAIMS, HOLDS, UNPROVEN
 from ironbound.verifier.codes import INTEGRITY, OPEN, REFUTING, explain
@@ -46,6 +47,18 @@ def test_with_the_right_pin_the_exit_code_is_4(file: str, scene: Honest, capsys:
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert printed.index("does not prove") < printed.index("Claims, from the inside out")
+
+
+def test_a_long_log_is_told_of_on_the_way_beside_the_report(
+    file: str, scene: Honest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([file, "--json"]) == 4
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(output, "LONG", 1)
+    assert main([file, "--json"]) == 4
+    told = capsys.readouterr()
+    size = len(scene.lab.entries)
+    assert told.err == f"ironbound verify: {size} of {size} entries\n" and json.loads(told.out)["exit"] == 4
 
 
 def test_without_a_pin_the_best_result_is_4_and_d1_says_why(file: str, capsys: pytest.CaptureFixture[str]) -> None:

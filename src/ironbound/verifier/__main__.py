@@ -18,7 +18,7 @@ from ironbound.core.canonical import FormatError
 from ironbound.core.trust import Pin, parse_pin
 
 from .bundle import BundleBroken
-from .output import broken_lines, broken_value, report_lines, report_value
+from .output import broken_lines, broken_value, report_lines, report_value, tenths
 from .power import Kept, read_kept
 from .release import Shipped, shipped
 from .verify import EXIT_BROKEN, EXIT_USAGE, verify_bundle
@@ -97,6 +97,11 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
+def _tell(text: str) -> None:
+    sys.stderr.write(f"ironbound verify: {text}\n")
+    sys.stderr.flush()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Verify a bundle, print the report on standard output, and return the exit code. `argv` is without the name."""
     argv = sys.argv[1:] if argv is None else argv
@@ -115,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     with file:
         try:
-            report = verify_bundle(file, pin, shipped=release, kept=kept)
+            report = verify_bundle(file, pin, tenths(_tell), shipped=release, kept=kept)
         except BundleBroken as broken:
             _print([json.dumps(broken_value(broken), indent=2)] if as_json else broken_lines(broken))
             return EXIT_BROKEN

@@ -7,7 +7,7 @@ population. Colours only where the caller says that a terminal reads.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from ironbound.core.trust import PRODUCTION
@@ -16,9 +16,11 @@ from .bundle import BundleBroken
 from .claims import HOLDS, REFUTED, UNPROVEN, Claim, Reason
 from .codes import explain
 from .times import utc
-from .verify import EXIT_BROKEN, Report
+from .verify import EXIT_BROKEN, Progress, Report
 
 WIDTH: Final = 100
+#: Entries of a log whose verification is worth a word on the way.
+LONG: Final = 5000
 _COLOURS: Final = {HOLDS: "32", REFUTED: "31;1", UNPROVEN: "33"}
 
 
@@ -83,6 +85,19 @@ def broken_value(broken: BundleBroken) -> dict[str, Any]:
         "text": broken.message,
         "claims": [],
     }
+
+
+def tenths(tell: Callable[[str], None]) -> Progress:
+    """Progress through a log of more than LONG entries: a line for each tenth."""
+    last = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if total > LONG and done * 10 // total > last:
+            last = done * 10 // total
+            tell(f"{done:,} of {total:,} entries")
+
+    return progress
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -25,25 +24,13 @@ def _canary_run(arguments: argparse.Namespace) -> int:
     return run_all(deployment_of(arguments), arguments.json, arguments.every, arguments.profile)
 
 
-def _progress() -> Callable[[int, int], None]:
-    """Tells each tenth of a long log."""
-    last = 0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal last
-        if total > 5000 and done * 10 // total > last:
-            last = done * 10 // total
-            note(f"{done:,} of {total:,} entries")
-
-    return tell
-
-
 def _export(arguments: argparse.Namespace) -> int:
     from ironbound.evidence.export import ExportError, export
+    from ironbound.verifier.output import tenths
 
     deployment = deployment_of(arguments)
     try:
-        summary = export(deployment, arguments.out.resolve(), _progress())
+        summary = export(deployment, arguments.out.resolve(), tenths(note))
     except ExportError as error:
         raise Stop(str(error)) from error
     missing = [{"sha256": one.sha256, "what": one.what} for one in summary.missing]
@@ -59,6 +46,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from ironbound.evidence.report.build import report_html
     from ironbound.verifier.bundle import BundleBroken
+    from ironbound.verifier.output import tenths
     from ironbound.verifier.verify import verify_bundle
 
     if arguments.out is None and arguments.oscal is None:
@@ -71,9 +59,9 @@ def _report(arguments: argparse.Namespace) -> int:
     try:
         with open(arguments.bundle, "rb") as file:
             if arguments.out is None:
-                report = verify_bundle(file, pin, _progress())
+                report = verify_bundle(file, pin, tenths(note))
             else:
-                page, report = report_html(file, pin, _progress())
+                page, report = report_html(file, pin, tenths(note))
                 arguments.out.write_bytes(page)
                 said |= {"file": str(arguments.out), "bytes": len(page)}
             if plan is not None:
