@@ -470,7 +470,13 @@ class Demo:
             self._tell(f"{claim.id}  {word} {claim.says}")
         unproven = {claim.id for claim in report.claims if claim.status == "unproven"}
         if report.exit_code != UNPROVEN or unproven != NOT_BUILT:
-            raise StepFailed(f"exit code {report.exit_code}, unproven: {', '.join(sorted(unproven))}")
+            why = (
+                f"{claim.id} {claim.status}: {one.code}, {one.text}"
+                for claim in report.claims
+                for one in claim.reasons
+                if claim.id not in NOT_BUILT
+            )
+            raise StepFailed(f"exit code {report.exit_code}; {'; '.join(why) or 'a claim holds that is not built'}")
         self._good("exit code 4: nothing refuted; what is unproven is what is not built yet")
         page = self._target / "report.html"
         page.write_bytes(await asyncio.to_thread(self._page))
