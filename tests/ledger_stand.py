@@ -205,7 +205,11 @@ class Peer:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.connect(path)  # blocking: with a timeout a full backlog would be an error at once
+        try:
+            self.socket.connect(path)  # blocking: with a timeout a full backlog would be an error at once
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.settimeout(30)
 
     def __enter__(self) -> Peer:

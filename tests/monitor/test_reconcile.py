@@ -261,10 +261,27 @@ def test_who_joined_a_sandbox_s_own_namespace_is_a_stray() -> None:
                     known = Family(sandbox.pid, start_time(sandbox.pid), 7, True, False)
                     assert stranger.pid in found(one, known)
                     assert one.joined == {stranger.pid}
+                    sandbox.kill()
+                    sandbox.wait()
+                    assert stranger.pid in found(one), "it stays one when the sandbox is over"
                 finally:
                     stranger.kill()
         finally:
             sandbox.kill()
+
+
+@pytest.mark.root
+def test_who_gets_the_number_of_a_namespace_whose_sandbox_is_over_joined_nobody() -> None:
+    one = reconciler()
+    with subprocess.Popen(["true"]) as sandbox:
+        sandbox.wait()
+    with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as later:
+        try:
+            elsewhere(later.pid)
+            one.namespaces[sandbox.pid] = frozenset({os.readlink(f"/proc/{later.pid}/ns/net")})
+            assert later.pid not in found(one) and not one.joined
+        finally:
+            later.kill()
 
 
 def test_without_events_every_sweep_reads_everything_anew_and_with_events_what_was_told() -> None:

@@ -182,20 +182,23 @@ class Reconciler:
                 self._table[pid] = process
 
     def _joined(self, zygote: tuple[int, int] | None) -> set[int]:
-        """Who sits in a namespace that only sandboxes have."""
-        sandboxes = set().union(*self.namespaces.values()) - self._own
+        """Who sits in a namespace that only sandboxes have.
+
+        Once a sandbox is over the kernel may give the number of its namespace to another: then it counts only for who
+        sat in it before.
+        """
+        living = [links for pid, links in self.namespaces.items() if pid in self._table]
+        sandboxes = set().union(*living) - self._own
+        former = set().union(*self.namespaces.values()) - self._own - sandboxes
         theirs = set(sandboxes)
         if zygote is not None:
-            theirs |= set(_links(zygote[0], NAMESPACES))
-        theirs -= self._own
-        if not theirs:
-            self.joined = set()
-            return set()
-        kinds = sorted({link.partition(":")[0] for link in theirs})
+            theirs |= set(_links(zygote[0], NAMESPACES)) - self._own
+        kinds = sorted({link.partition(":")[0] for link in theirs | former})
         strangers = [pid for pid, one in self._table.items() if not one.kernel and pid not in self.namespaces]
-        links = {pid: _links(pid, kinds) for pid in strangers}
-        self.joined = {pid for pid, found in links.items() if not sandboxes.isdisjoint(found)}
-        return {pid for pid, found in links.items() if not theirs.isdisjoint(found)}
+        links = {pid: set(_links(pid, kinds)) for pid in strangers} if kinds else {}
+        remain = {pid for pid in self.joined if links.get(pid, set()) & former}
+        self.joined = {pid for pid, found in links.items() if found & sandboxes} | remain
+        return {pid for pid, found in links.items() if found & theirs} | remain
 
     def _grouped(self) -> dict[int, str]:
         """Who sits in a control group of this deployment, and below which launch's."""
