@@ -40,7 +40,7 @@ def with_canaries(stand: Stand) -> Stand:
 
 def verified(stand: Stand, tmp_path: Path) -> Report:
     out = tmp_path / "evidence.ironbound"
-    export(stand.deployment, out)
+    export(stand.deployment, out, at_least=stand.sync())
     with open(out, "rb") as file:
         return verify_bundle(file, stand.deployment.trust.pin)
 

@@ -53,7 +53,7 @@ def ran(stand: Stand, *words: str, names: tuple[str, ...] = ()) -> subprocess.Co
 
 def claim(stand: Stand, name: str, place: Path) -> Any:
     bundle = place / f"evidence-{os.urandom(4).hex()}"
-    export(stand.deployment, bundle)
+    export(stand.deployment, bundle, at_least=stand.sync())
     with open(bundle, "rb") as file:
         report = verify_bundle(file, stand.deployment.trust.pin)
     return next(one for one in report.claims if one.id == name)

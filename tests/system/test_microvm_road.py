@@ -104,7 +104,7 @@ def test_a_machine_is_launched_observed_stopped_and_evidenced_and_what_changes_i
             stand.await_entry("exited", third.index, started=third.index)
 
     out = tmp_path / "evidence.ironbound"
-    export(stand.deployment, out)
+    export(stand.deployment, out, at_least=stand.sync())
     with open(out, "rb") as file:
         report = verify_bundle(file, stand.deployment.trust.pin)
     claims = {claim.id: claim for claim in report.claims}

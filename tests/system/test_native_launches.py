@@ -169,7 +169,7 @@ def test_a_node_that_died_leaves_no_container_behind(fresh: Callable[[], Stand],
 
 
 def report_of(stand: Stand, path: Path) -> Report:
-    export(stand.deployment, path)
+    export(stand.deployment, path, at_least=stand.sync())
     with open(path, "rb") as file:
         return verify_bundle(file, stand.deployment.trust.pin)
 

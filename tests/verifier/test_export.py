@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from ironbound.core.trust import parse_trust_root
+from ironbound.evidence import export as exporting
 from ironbound.evidence.export import ExportError, export
 from ironbound.verifier.verify import verify_bundle
 from ironbound.wire.deployment import Deployment
@@ -72,6 +74,26 @@ def test_the_same_log_gives_the_same_bytes(deployment: Deployment, tmp_path: Pat
     export(deployment, one)
     export(deployment, two)
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_what_the_caller_has_seen_is_waited_for_and_never_left_out(
+    scene: Honest, deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, size = deployment.root / "public" / "checkpoint", scene.lab.replay.size
+    before = path.read_bytes()
+    scene.lab.announce()
+    shutil.rmtree(deployment.root / "public" / "tile")
+    publish(scene.lab, deployment.root)
+    grown, draft = scene.lab.replay.size, path.rename(tmp_path / "after")
+    path.write_bytes(before)
+    later = threading.Timer(0.2, draft.rename, (path,))
+    later.start()
+    assert export(deployment, tmp_path / "waited", at_least=grown).entries == grown > size
+    later.join()
+    monkeypatch.setattr(exporting, "PUBLISHED_S", 0.05)
+    with pytest.raises(ExportError, match="were seen"):
+        export(deployment, tmp_path / "never", at_least=grown + 1)
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_log_that_grows_meanwhile_is_exported_at_the_checkpoint_that_was_read(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -38,6 +39,8 @@ from .writer import BundleWriter
 
 #: Told how many entries of how many are done.
 Progress = Callable[[int, int], None]
+#: Seconds for which the public checkpoint may lag behind what the log's followers have seen.
+PUBLISHED_S: Final = 10.0
 _PARTIAL: Final = re.compile(r"[1-9][0-9]{0,2}")
 
 
@@ -66,14 +69,21 @@ class Summary:
     pin: str
 
 
-def export(deployment: Deployment, out: Path, progress: Progress | None = None) -> Summary:
+def export(deployment: Deployment, out: Path, progress: Progress | None = None, *, at_least: int = 0) -> Summary:
     """Write the bundle to `out`, replacing what is there.
 
-    Raises ExportError; `out` is then as it was. Missing artifacts are no error: the summary lists them.
+    `at_least`: so many entries the caller has seen, of which the public checkpoint may tell a moment later: it is
+    waited for. Raises ExportError; `out` is then as it was. Missing artifacts are no error: the summary lists them.
 
     (1) one checkpoint  (2) every entry and tile against it  (3) artifacts by digest  (4) the file, by rename.
     """
     signed, checkpoint = _checkpoint(deployment)  # (1)
+    deadline = time.monotonic() + PUBLISHED_S
+    while checkpoint.size < at_least:
+        if time.monotonic() > deadline:
+            raise ExportError(f"the public log has {checkpoint.size} entries, and {at_least} were seen")
+        time.sleep(0.02)
+        signed, checkpoint = _checkpoint(deployment)
     tiles = tiles_for(checkpoint.size)
     log = _PublicLog(deployment.root / "public")
     replay, wanted, digests = _read_log(deployment, log, tiles, checkpoint, progress)  # (2)
