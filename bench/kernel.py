@@ -49,7 +49,7 @@ def _kernel(grants: int, delegable: int = 0) -> tuple[Authority, list[dict[str, 
     for agent in range(agents):
         name = f"agent{agent}"
         kernel.apply("launch", about | {"id": f"l{agent}", "agent": name, "index": agent})
-        kernel.apply("start", about | {"launch": agent, "agent": name})
+        kernel.apply("start", about | {"launch": agent, "agent": name, "release": ""})
     where = parse_where(WHERE)
     calls = []
     for number in range(grants):

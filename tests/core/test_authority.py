@@ -45,7 +45,7 @@ GIVING = {
     "index": 50, "now": NOW, "id": "r", "consents": 2, "not_before": NOW, "expires": NOW + 1000,
     "head": 40, "head_known": True, "agent": "clerk", "module": "m", "config": "c",
 }  # fmt: skip
-START = {"launch": 10, "agent": "clerk", "module": "m", "config": "c", "now": NOW}
+START = {"launch": 10, "agent": "clerk", "module": "m", "config": "c", "now": NOW, "release": "r"}
 GRANT = GIVING | {
     "tool": "t", "action": "a", "where": WHERE, "calls": 1, "grant_expires": NOW + 500,
     "every": 0, "slack": 0, "budget": 0, "cost": 0, "approvals": 0, "delegable": 0,
@@ -53,12 +53,13 @@ GRANT = GIVING | {
 LEGITIMATE: dict[str, dict[str, Any]] = {
     "approve-module": GIVING | {"module": "new", "canary": False},
     "approve-profile": GIVING | {"config": "new"},
+    "approve-release": GIVING | {"release": "new"},
     "launch": dict(GIVING),
     "grant": GRANT,
     "break-glass": GRANT | {"grant_expires": NOW + MAX_BREAK_GLASS_MS},
     "reconfigure": GIVING | {
         "version": 4, "consents_after": 3, "quorum_module": 1, "quorum_profile": 2, "quorum_launch": 2,
-        "quorum_grant": 3, "quorum_reconfigure": 3, "quorum_break_glass": 2,
+        "quorum_release": 2, "quorum_grant": 3, "quorum_reconfigure": 3, "quorum_break_glass": 2,
     },
     "flag-key": GIVING | {"key": "stolen", "since": 50},
     "review": GIVING | {"grant": "g"},
@@ -68,6 +69,7 @@ LEGITIMATE: dict[str, dict[str, Any]] = {
     "stop": {"index": 50, "now": NOW, "consents": 1, "agent": "clerk"},
     "withdraw-module": {"index": 50, "now": NOW, "consents": 1, "module": "m"},
     "withdraw-profile": {"index": 50, "now": NOW, "consents": 1, "config": "c"},
+    "withdraw-release": {"index": 50, "now": NOW, "consents": 1, "release": "r"},
     "challenge": {"index": 50, "now": NOW, "id": "n", "agent": "canary:n", "module": "k", "config": "c", "expires": 1},
     "order-stop": {"now": NOW, "launch": 20},
     "start": START,
@@ -94,6 +96,7 @@ def world() -> Authority:
         "clock": {"": NOW - 10},
         "module": {"m": AGENT_MODULE, "k": CANARY_MODULE, "n": AGENT_MODULE},
         "profile": {"c": True},
+        "release": {"r": True},
         "launch_state": {10: ADMITTED, 20: STARTED, 30: STARTED},
         "launch_agent": {10: "clerk-waiting", 20: "worker", 30: "helper"},
         "launch_module": {10: "m", 20: "m", 30: "n"},
@@ -178,6 +181,7 @@ _GRANT: list[tuple[str, dict[str, Any], list[Setting]]] = [
 MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
     "approve-module": [*_GIVING, ("module-already-approved", {"module": "k"}, [])],
     "approve-profile": _GIVING,
+    "approve-release": _GIVING,
     "launch": [
         *_GIVING,
         ("head-stale", {"head": 39}, []),
@@ -210,6 +214,7 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
     "stop": [("quorum-not-met", {"consents": 0}, [])],
     "withdraw-module": [("quorum-not-met", {"consents": 0}, [])],
     "withdraw-profile": [("quorum-not-met", {"consents": 0}, [])],
+    "withdraw-release": [("quorum-not-met", {"consents": 0}, [])],
     "challenge": [
         ("request-replayed", {}, [("used", "n", True)]),
         ("module-not-a-canary", {"module": "m"}, []),
@@ -225,6 +230,8 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("agent-differs", {"agent": OTHER}, []),
         ("module-differs", {"module": OTHER}, []),
         ("config-differs", {"config": OTHER}, []),
+        ("release-not-approved", {"release": OTHER}, []),
+        ("release-not-approved", {}, [("release", "r", False)]),
     ],
     "refuse-launch": [
         ("launch-not-admitted", {}, [("launch_state", 10, STARTED)]),
@@ -361,7 +368,7 @@ def test_writes_name_only_fields_of_the_state_and_a_field_of_each_once(rule: str
     "act",
     [
         "approve-module", "approve-profile", "launch", "grant", "set-quota", "break-glass", "reconfigure", "flag-key",
-        "review",
+        "review", "approve-release",
     ],
 )  # fmt: skip
 def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> None:
@@ -376,6 +383,7 @@ def test_an_act_without_a_quorum_in_the_trust_root_never_happens(act: str) -> No
         ("approve-module", "module"), ("approve-profile", "profile"), ("launch", "launch"), ("grant", "grant"),
         ("break-glass", "break-glass"), ("reconfigure", "reconfigure"), ("flag-key", "reconfigure"),
         ("review", "grant"), ("set-quota", "reconfigure"),
+        ("approve-release", "release"),
     ],
 )  # fmt: skip
 def test_each_rule_asks_for_the_quorum_of_its_own_act(rule: str, act: str) -> None:

@@ -40,7 +40,7 @@ class World:
         for launch, agent in enumerate(AGENTS):
             about = ASKED | {"id": f"launch {agent}", "agent": agent}
             self.kernel.apply("launch", about | {"index": launch})
-            self.kernel.apply("start", about | {"launch": launch})
+            self.kernel.apply("start", about | {"launch": launch, "release": ""})
 
     def grant(self, name: str = "root", agent: str = "ann", **changes: Any) -> str:
         limits = {key: changes.pop(key, None) for key in ("rate", "budget")}

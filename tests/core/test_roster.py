@@ -315,10 +315,10 @@ def test_what_a_change_changes_is_said_before_and_after(lab: Lab) -> None:
     after = lab.next_root(operators=people, quorum={**before["quorum"], "grant": 1})
     assert list(differences(before, before)) == []
     assert list(differences(before, after)) == [
-        ("operator bob acts", "grant launch module profile reconfigure", "grant module"),
-        ("operator cy acts", "grant launch module profile reconfigure", "-"),
+        ("operator bob acts", "grant launch module profile reconfigure release", "grant module"),
+        ("operator cy acts", "grant launch module profile reconfigure release", "-"),
         (f"operator cy key {keys['cy']}", "ed25519", "-"),
-        ("operator dora acts", "-", "grant launch module profile reconfigure"),
+        ("operator dora acts", "-", "grant launch module profile reconfigure release"),
         (f"operator dora key {keys['dora']}", "-", "ed25519"),
         ("quorum grant", "2", "1"),
         ("version", "1", "2"),

@@ -33,7 +33,7 @@ SUBJECT = (Subject("it", digest_of("it")),)  # type: ignore[arg-type]
 NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
     "trust-root": [
         ("operators", 0), ("operators", 0, "keys", 0), ("quorum",), ("services",), ("services", "node"), ("log",),
-        ("separation",), ("bounds",), ("tpm",), ("break_glass",), ("break_glass", "holders", 0),
+        ("separation",), ("bounds",), ("tpm",), ("release",), ("break_glass",), ("break_glass", "holders", 0),
     ],
     "started": [("probes", 0), ("quote",)],
     "canary-challenge": [("checkpoint",)],
@@ -42,12 +42,14 @@ NESTED: Mapping[str, list[tuple[str | int, ...]]] = {
     "action-denied": [("wants",)],
     "action-intent": [("client",)],
     "drift": [("differences", 0)],
+    "host-measured": [("measured",), ("measured", "differences", 0)],
+    "service-started": [("measured",)],
     "issuer-keys": [("keys", 0), ("keys", 1)],
     "issuer-keys-seen": [("keys", 0), ("keys", 1)],
 } | {kind: [("capability",), ("log_head",), ("body",)] for kind in ACTS}  # fmt: skip
 NULLABLE = {
     "agent", "module_sha256", "config_sha256", "proposal", "probe", "credential", "verb", "result_sha256",
-    "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256",
+    "args_sha256", "started", "launch", "tpm", "quote", "surface_sha256", "release", "measured",
     "approval", "client", "spent", "wants", "rate", "budget", "before", "after", "break_glass",
 }  # fmt: skip
 #: Fields that take any JSON: another parser looks at them.
@@ -84,6 +86,8 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     lab.admit(lab.request("review", body=review), [])
     lab.say("node", "launch-refused", launch=scene.launch, agent="clerk", stage="imports", reason="sandbox-refused",
             text="unknown import", module_sha256=scene.module, config_sha256=None)  # fmt: skip
+    lab.approve_release()
+    lab.measure("ledger", differences=[{"path": "site/x.py", "expected": None, "got": "0"}])
     listed = [ProviderKey(alg, alg).public.entry() for alg in ("RS256", "ES256", "EdDSA")]
     lab.say("controller", "issuer-keys", issuer="https://idp.example", keys=listed)
     lab.say("monitor", "issuer-keys-seen", issuer="https://idp.example", keys=listed)
@@ -107,7 +111,10 @@ EXAMPLES["grant"]["body"] |= {
 }  # fmt: skip
 EXAMPLES["quota"]["body"]["before"] = {"calls": 2, "window_ms": 1}
 NESTED["quota"].extend([("body", "before"), ("body", "after")])
+NESTED["release-approval"].append(("body", "statements"))
 NESTED["grant"].extend([("body", "rate"), ("body", "budget")])
+EXAMPLES["trust-root"]["release"] = EXAMPLES["trust-root"]["services"]["node"]
+EXAMPLES["service-started"]["measured"] = EXAMPLES["host-measured"]["measured"] | {"differences": []}
 EXAMPLES["trust-root"]["tpm"] = {"root": "software", "public": "AAAA", "qualified_name": "000b" + "0" * 64}
 
 

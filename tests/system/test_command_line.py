@@ -22,7 +22,8 @@ IDLE = puppet(WAIT)
 TWO = PEOPLE[:2]
 COMMANDS = [
     ("init",), ("up",), ("status",), ("agents",), ("grants",), ("log",), ("approve", "profile"), ("approve", "module"),
-    ("approve", "canaries"), ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
+    ("approve", "canaries"), ("approve", "release"),
+    ("run",), ("stop",), ("grant",), ("revoke",), ("sign",), ("submit",), ("credential",),
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
     ("requests",), ("requests", "show"), ("requests", "approve"),

@@ -26,7 +26,7 @@ from ironbound.core.posture import expected_posture
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
 from ironbound.core.roster import body_digest
-from ironbound.core.statement import QUORUMS, Subject, encode_statement
+from ironbound.core.statement import QUORUMS, RELEASE, Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
 from ironbound.core.tpm import measured, qualifying
@@ -158,11 +158,14 @@ class Lab:
     drift_stop_ms: int = 5_000
     heartbeat_ms: int = 365 * DAY
     break_glass: Mapping[str, Any] | None = None
+    releases: bool = False
+    release_key: PrivateKey = field(default_factory=lambda: key("release"))
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     _serial: int = 0
+    _approved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.log = Signer(ORIGIN, key("log"))
@@ -195,6 +198,7 @@ class Lab:
                 "canary_interval_ms": self.canary_interval_ms,
                 "heartbeat_ms": self.heartbeat_ms,
             },
+            "release": public(self.release_key) if self.releases else None,
             "tpm": None if self.quoter is None else self.quoter.enrolment,
         }
         payload = encode_statement("trust-root", (Subject("lab", digest_of("lab")),), body)
@@ -356,12 +360,41 @@ class Lab:
                     kernel_sha256=kernel or kernel_digest(),
                     surface_sha256=sha256_hex(surface) if surface is not None and role == "gateway" else None,
                     release_sha256=digest_of(release),
+                    settings_sha256=digest_of("settings"),
+                    measured=self.found() if self.releases else None,
                     host={},
                 )
             )
 
+        if self.releases:
+            for role in (*ROLES, "ledger"):
+                self.expect(self.measure(role))
+            if release not in self._approved:
+                self._approved.add(release)
+                self.expect(self.approve_release(release))
         if proof:
             self.expect(self.say_proof())
+
+    def found(self, **fields: Any) -> dict[str, Any]:
+        """What is found of an installation that is as its manifest says."""
+        manifest = digest_of("install")
+        return {"manifest_sha256": manifest, "files": 3, "root": digest_of("files"), "differences": []} | fields
+
+    def measure(self, role: str, **fields: Any) -> Entry:
+        """The monitor's word about a service as it runs."""
+        place = (*ROLES, "ledger").index(role)
+        return self.say(
+            "monitor", "host-measured", role=role, pid=100 + place, pid_start=1, measured=self.found(**fields)
+        )
+
+    def approve_release(self, release: str = "release", *approvers: str, settings: str = "settings") -> Entry:
+        """A release with a configuration of the services, asked for by ada."""
+        statements = {kind: digest_of(kind) for kind in RELEASE}
+        body = {
+            "release_sha256": digest_of(release), "settings_sha256": digest_of(settings), "statements": statements,
+        }  # fmt: skip
+        request = self.request("release-approval", body=body)
+        return self.admit(request, [self.approval(request, one) for one in approvers or ("bob",)])
 
     def say_proof(self, voice: str = "monitor", **fields: Any) -> Entry:
         """The monitor's word that the solvers answered this kernel's questions."""

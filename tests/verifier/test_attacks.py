@@ -673,6 +673,8 @@ def _announcement(**fields: object) -> dict[str, object]:
         "kernel_sha256": kernel_digest(),
         "surface_sha256": None,
         "release_sha256": digest_of("release"),
+        "settings_sha256": digest_of("settings"),
+        "measured": None,
         "host": {},
     } | fields
 

@@ -38,6 +38,8 @@ def small() -> Lab:
         kernel_sha256="0" * 64,
         surface_sha256=None,
         release_sha256="0" * 64,
+        settings_sha256="0" * 64,
+        measured=None,
         host={},
     )
     data = wasm()

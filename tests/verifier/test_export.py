@@ -42,7 +42,7 @@ def deployment(scene: Honest, tmp_path: Path) -> Deployment:
     store.mkdir(parents=True)
     for digest, data in scene.lab.artifacts.items():
         (store / digest).write_bytes(data)
-    return Deployment(root, parse_trust_root(scene.lab.entries[0]), 8001, 8002, None)
+    return Deployment(root, parse_trust_root(scene.lab.entries[0]), 8001, 8002, None, scene.lab.replay.trust.digest)
 
 
 def members(path: Path) -> dict[str, bytes]:

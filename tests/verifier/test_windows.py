@@ -59,7 +59,7 @@ def renew(scene: Honest, **said: Any) -> None:
     base = {
         "role": "node", "pid": 9, "pid_start": 9, "boot_id": "b", "uid": 61_001, "gid": 61_001, "separation": "user",
         "version": "0.1.0", "kernel_sha256": kernel_digest(), "surface_sha256": None,
-        "release_sha256": digest_of("release"), "host": {},
+        "release_sha256": digest_of("release"), "settings_sha256": digest_of("settings"), "measured": None, "host": {},
     }  # fmt: skip
     scene.lab.expect(scene.lab.say("node", "service-started", **(base | said)))
 

@@ -25,9 +25,11 @@ from starlette.types import Receive, Scope, Send
 from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, sha256_hex
 from ironbound.core.envelope import Envelope
+from ironbound.core.keys import SignatureInvalid
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.profile import ProfileRefused, parse_configuration, require_provenance
 from ironbound.core.reasons import REASONS
+from ironbound.core.release import read_signed
 from ironbound.core.request import Consent
 from ironbound.core.statement import Statement, Subject
 from ironbound.core.surface import parse_surface, surface_digest
@@ -179,6 +181,25 @@ class Operators:
                 require_provenance(config, asked["body"])
             except (ProfileRefused, FormatError) as error:
                 raise Refused("profile-malformed") from error
+        elif kind == "release-approval":
+            self._check_release(asked["body"])
+
+    def _check_release(self, body: Mapping[str, Any]) -> None:
+        """The release key signed each statement that the request names, and they are here and about one wheel."""
+        key = self._deployment.trust.release
+        if key is None:
+            raise Refused("release-key-missing")
+        try:
+            signed = {
+                kind: read_signed(self._deployment.artifact(digest), key) for kind, digest in body["statements"].items()
+            }
+        except (DeploymentError, FormatError, SignatureInvalid) as error:
+            raise Refused("release-statements") from error
+        whole = (
+            all(one.kind == kind for kind, one in signed.items()) and len({one.wheel for one in signed.values()}) == 1
+        )
+        if not whole or signed["install"].predicate["package_sha256"] != body["release_sha256"]:
+            raise Refused("release-statements")
 
     def _check_module(self, data: bytes) -> None:
         """An agent's module is one that the parser accepts, and imports nothing; a native agent's image is loaded."""

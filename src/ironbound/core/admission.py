@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from .authority import FIELDS, LIVE, Authority, Refused
-from .books import Act, Approved, Books, BrokenGlass, Grant, Launch
+from .books import Act, Approved, Books, BrokenGlass, Grant, Launch, Release, approved_as
 from .canonical import FormatError, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value
@@ -112,9 +112,13 @@ class Admission(Resumable):
         self._remember(consent, message)
         if bars:
             kind, asked = consent.statement.kind, consent.statement.predicate
-            about = {"module-approval": "module_sha256", "profile-approval": "config_sha256"}
-            named = asked["body"]["grant"] if kind == "call-approval" else asked[about.get(kind, "id")]
-            self.books.acts[index] = Act(kind, str(named), bars)
+            about = {
+                "module-approval": message["module"],
+                "profile-approval": message["config"],
+                "release-approval": message.get("release"),
+                "call-approval": message.get("grant"),
+            }
+            self.books.acts[index] = Act(kind, str(about.get(kind, asked["id"])), bars)
         self._reform(consent, message)
         if consent.digest in self.books.proposals:
             proposal = self.books.proposals[consent.digest]
@@ -191,9 +195,15 @@ class Admission(Resumable):
             self._authority.apply("revoke", {**message, "grant": act.about})
         elif act.kind == "launch-request":
             self._authority.apply("order-stop", {**message, "launch": index})
-        elif act.kind in ("module-approval", "profile-approval"):
+        elif act.kind in ("module-approval", "profile-approval", "release-approval"):
             same = [at for at, one in self.books.acts.items() if (one.kind, one.about) == (act.kind, act.about)]
             if any(self.stands(at) for at in same):
+                return
+            if act.kind == "release-approval":
+                self._authority.apply("withdraw-release", {**message, "release": act.about})
+                for launch in self.books.launches.values():
+                    if launch.ended < 0 and self.books.release == act.about:
+                        self._authority.apply("order-stop", {**message, "launch": launch.index})
                 return
             code = act.kind == "module-approval"
             field, rule = ("module", "withdraw-module") if code else ("config", "withdraw-profile")
@@ -261,6 +271,10 @@ class Admission(Resumable):
             if (body["kind"] == "canary") != (body["probe"] is not None):
                 raise Refused("body-malformed")
             message["canary"] = body["kind"] == "canary"
+        elif statement.kind == "release-approval":
+            message["release"] = approved_as(
+                body["release_sha256"], body["settings_sha256"], body["statements"]["install"]
+            )
         elif statement.kind == "quota":
             message |= {"agent": asked["agent"] or "", **limits_of(body["after"], None)}
             if body["before"] != self.books.quotas.get(message["agent"]):
@@ -307,6 +321,10 @@ class Admission(Resumable):
             self.books.modules[asked["module_sha256"]] = approved
         elif kind == "profile-approval":
             self.books.profiles[asked["config_sha256"]] = Approved(index, body["profile"], humans)
+        elif kind == "release-approval":
+            self.books.releases[message["release"]] = Release(
+                index, body["release_sha256"], body["settings_sha256"], body["statements"], humans
+            )
         elif kind == "launch-request":
             self.books.launches[index] = Launch(
                 index,
@@ -367,6 +385,7 @@ def limits_of(rate: Mapping[str, int] | None, budget: Mapping[str, int] | None) 
 _RULE_OF: Final[Mapping[str, str]] = {
     "module-approval": "approve-module",
     "profile-approval": "approve-profile",
+    "release-approval": "approve-release",
     "launch-request": "launch",
     "grant": "grant",
     "call-approval": "approve-call",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .canonical import Digest
+from .canonical import Digest, canonical, sha256_hex
 from .constraint import Where
 from .oidc import IssuerKeys
 from .proposal import Proposal
@@ -90,6 +90,27 @@ class Approved:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A release that the quorum approved, with the services' configuration and what the release key signed, by kind."""
+
+    index: int
+    release: Digest
+    settings: Digest
+    statements: Mapping[str, str]
+    humans: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the monitor found of a service last: its process, and how many differences from the signed manifest."""
+
+    index: int
+    pid: int
+    pid_start: int
+    differences: int
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """What gave power: a request of this kind, the id or digest that it is about, the quorums that it had to meet."""
 
@@ -114,6 +135,7 @@ class Books:
     `started` holds what the node said of the launches that run now, by the index of that entry; `challenges` what the
     monitor asked, by the index of the challenge, and `answered` which of them have a result; `signed` who stands behind
     what was admitted, by its index, and `acts` what of it gave power; `broken_glass` the grants by sealed keys;
+    `release` is what the node runs, by its own word (`approved_as`), `hosts` what the monitor found of each service;
     `issuers` the identity providers' keys, as controller and monitor said them last.
     """
 
@@ -131,7 +153,15 @@ class Books:
     broken_glass: dict[str, BrokenGlass] = field(default_factory=dict)
     approved_calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     quotas: dict[str, Mapping[str, int] | None] = field(default_factory=dict)  # by agent; "" for all together
+    releases: dict[Digest, Release] = field(default_factory=dict)
+    release: Digest = Digest("unsaid")
+    hosts: dict[str, Host] = field(default_factory=dict)
     proposals: dict[Digest, Proposal] = field(default_factory=dict)  # by the request's digest
     kinds: list[str] = field(default_factory=list)
     void: dict[int, str] = field(default_factory=dict)
     issuers: dict[str, IssuerKeys] = field(default_factory=dict)
+
+
+def approved_as(release: str, settings: str, manifest: str) -> Digest:
+    """What a quorum approves as one: a release, the services' configuration, and the manifest of its installation."""
+    return sha256_hex(canonical([release, settings, manifest]))

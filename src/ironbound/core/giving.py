@@ -2,8 +2,8 @@
 
 Rule 1: only `grant` and `break-glass` make a capability, and their guard demands the quorum of humans. `reconfigure`
         alone changes a quorum, by the quorum before and the quorum after.
-Rule 2: taking away (`revoke`, `stop`, `order-stop`, `withdraw-module`, `withdraw-profile`) has no precondition but one
-        human's, or the monitor's, signature; it is never refused. A revocation is final.
+Rule 2: taking away (`revoke`, `stop`, `order-stop`, `withdraw-module`, `withdraw-profile`, `withdraw-release`) has no
+        precondition but one human's, or the monitor's, signature; it is never refused. A revocation is final.
 Rule 3: only humans set a quota (`set-quota`).
 """
 
@@ -70,6 +70,16 @@ def _write_approve_profile(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("profile", m["config"], True)
 
 
+def _guard_approve_release(L: Any, s: Any, m: Message) -> Guard:
+    yield from _giving(L, s, m, "release")
+
+
+def _write_approve_release(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield tick(L, s, m)
+    yield ("used", m["id"], True)
+    yield ("release", m["release"], True)
+
+
 def _active(L: Any, s: Any, launch: Any) -> Any:
     state = get(L, s, "launch_state", launch)
     return L.disj(L.same(state, ADMITTED), L.same(state, STARTED))
@@ -113,6 +123,7 @@ def _write_challenge(L: Any, s: Any, m: Message) -> Iterable[Write]:
 
 
 def _guard_start(L: Any, s: Any, m: Message) -> Guard:
+    """m: launch, agent, module, config; release: what the node runs, or "" where the trust root asks for none."""
     launch = m["launch"]
     yield "launch-not-admitted", L.same(get(L, s, "launch_state", launch), ADMITTED)
     yield "launch-stopped", L.neg(get(L, s, "launch_stopped", launch))
@@ -120,6 +131,7 @@ def _guard_start(L: Any, s: Any, m: Message) -> Guard:
     yield "agent-differs", L.same(get(L, s, "launch_agent", launch), m["agent"])
     yield "module-differs", L.same(get(L, s, "launch_module", launch), m["module"])
     yield "config-differs", L.same(get(L, s, "launch_config", launch), m["config"])
+    yield "release-not-approved", L.disj(L.same(m["release"], ""), get(L, s, "release", m["release"]))
 
 
 def _write_start(L: Any, s: Any, m: Message) -> Iterable[Write]:
@@ -215,6 +227,7 @@ def _write_reconfigure(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("quorum", "profile", m["quorum_profile"])
     yield ("quorum", "launch", m["quorum_launch"])
     yield ("quorum", "grant", m["quorum_grant"])
+    yield ("quorum", "release", m["quorum_release"])
     yield ("quorum", "reconfigure", m["quorum_reconfigure"])
     yield ("quorum", "break-glass", m["quorum_break_glass"])
 
@@ -254,6 +267,11 @@ def _write_withdraw_profile(L: Any, s: Any, m: Message) -> Iterable[Write]:
     yield ("profile", m["config"], False)
 
 
+def _write_withdraw_release(L: Any, s: Any, m: Message) -> Iterable[Write]:
+    yield tick(L, s, m)
+    yield ("release", m["release"], False)
+
+
 def _guard_consent(L: Any, s: Any, m: Message) -> Guard:
     """Taking away: one human is enough, whatever the state."""
     yield "quorum-not-met", L.at_most(1, m["consents"])
@@ -278,6 +296,7 @@ def _write_order_stop(L: Any, s: Any, m: Message) -> Iterable[Write]:
 GIVING: Final = (
     Rule("approve-module", "operator", _guard_approve_module, _write_approve_module),
     Rule("approve-profile", "operator", _guard_approve_profile, _write_approve_profile),
+    Rule("approve-release", "operator", _guard_approve_release, _write_approve_release),
     Rule("launch", "operator", _guard_launch, _write_launch),
     Rule("grant", "operator", _guard_grant, _write_grant),
     Rule("break-glass", "operator", _guard_break_glass, _write_grant),
@@ -289,6 +308,7 @@ GIVING: Final = (
     Rule("stop", "operator", _guard_consent, _write_stop),
     Rule("withdraw-module", "operator", _guard_consent, _write_withdraw_module),
     Rule("withdraw-profile", "operator", _guard_consent, _write_withdraw_profile),
+    Rule("withdraw-release", "operator", _guard_consent, _write_withdraw_release),
     Rule("challenge", "monitor", _guard_challenge, _write_challenge),
     Rule("order-stop", "monitor", _guard_always, _write_order_stop),
     Rule("start", "node", _guard_start, _write_start),

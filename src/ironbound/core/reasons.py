@@ -78,6 +78,8 @@ REASONS: Final[Mapping[str, str]] = {
     "surface-differs": "the approved surface is not the one that the module's bytes have; read it anew and sign again",
     "image-unknown": "the manifest's root file system is not loaded here; `ironbound image load` first",
     "module-imports": "an agent's module imports nothing; this one does",
+    "release-key-missing": "the trust root names no release key, so there is no release to approve",
+    "release-statements": "what the release key signed is not here, not by that key, or not about this release",
     "profile-malformed": "the effective configuration is not one that `ironbound` makes",
     # the kernel
     "quorum-not-met": "fewer humans consent than the trust root asks for",
@@ -99,6 +101,9 @@ REASONS: Final[Mapping[str, str]] = {
     "agent-differs": "the launch belongs to another agent",
     "module-differs": "the module is not the one that was admitted",
     "config-differs": "the configuration is not the one that was admitted",
+    "release-not-approved": "no quorum approved this release with this configuration of the services; approve it first",
+    "host-not-measured": "the monitor has not yet measured every service as it runs now",
+    "host-differs": "a service's files or process are not those of the signed release; `ironbound log` says which",
     "not-seen": "the start carries no word of the monitor that it saw the sandbox held",
     "seen-differs": "the monitor saw another sandbox than the one that is said to have started, or a difference in it",
     "canary-holds-nothing": "a canary holds no grants",

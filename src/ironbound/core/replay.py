@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from .admission import RESERVED_TOOLS, Admission, where_of
 from .authority import Authority, Refused
-from .books import Approved, Books, Entry, Grant, Launch
+from .books import Approved, Books, Entry, Grant, Host, Launch, approved_as
 from .canonical import FormatError, Value, b64decode, canonical, sha256_hex
 from .envelope import parse_envelope, verify_envelope
 from .held import require_seen
@@ -166,7 +166,11 @@ class Replay(Admission):
     def _started(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["launch"])
         require_seen(said, self.trust.services["monitor"])
+        unsafe = self.host_refused()
+        if unsafe is not None:
+            raise Refused(unsafe)
         message = {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
+        message["release"] = "" if self.trust.release is None else self.books.release
         digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
         self._authority.apply("start", message | digests)
         self.books.launches[launch.index] = replace(launch, started=index)
@@ -317,6 +321,28 @@ class Replay(Admission):
             raise Refused("snapshot-differs")
         mark.voices.add(role)
 
+    def _service(self, index: int, said: Mapping[str, Any]) -> None:
+        """A service says what it found itself to be; where releases are signed, nothing may differ."""
+        self.books.hosts.pop(said["role"], None)  # another process: nobody has measured it yet
+        measured = said["measured"]
+        if self.trust.release is not None and (measured is None or measured["differences"]):
+            raise Refused("host-differs")
+        if said["role"] == "node":
+            manifest = "" if measured is None else measured["manifest_sha256"]
+            self.books.release = approved_as(said["release_sha256"], said["settings_sha256"], manifest)
+
+    def _host_measured(self, index: int, said: Mapping[str, Any]) -> None:
+        differences = len(said["measured"]["differences"])
+        self.books.hosts[said["role"]] = Host(index, said["pid"], said["pid_start"], differences)
+
+    def host_refused(self) -> str | None:
+        """Why no launch may start on this host, by what the monitor found; None if it may."""
+        if self.trust.release is None:
+            return None
+        if not {*self.trust.services, "ledger"} <= self.books.hosts.keys():
+            return "host-not-measured"
+        return "host-differs" if any(one.differences for one in self.books.hosts.values()) else None
+
     def _nothing(self, index: int, said: Mapping[str, Any]) -> None:
         """Said for the record; changes nothing."""
 
@@ -341,7 +367,8 @@ def delegated_id(statement_id: str) -> str:
 
 
 _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent | None]]] = {
-    "service-started": Replay._nothing,
+    "service-started": Replay._service,
+    "host-measured": Replay._host_measured,
     "admitted": Replay._admitted,
     "proposed": Replay._proposed,
     "seconded": Replay._seconded,

@@ -100,6 +100,8 @@ def _subjects(kind: str, predicate: Mapping[str, Any]) -> tuple[Subject, ...]:
         return (Subject("key", body["key"]),)
     if kind == "review":
         return (Subject("request", body["request_sha256"]),)
+    if kind == "release-approval":
+        return (Subject("release", body["release_sha256"]), Subject("settings", body["settings_sha256"]))
     named = (("module", predicate["module_sha256"]), ("profile", predicate["config_sha256"]))
     found = tuple(Subject(role, digest) for role, digest in named if digest is not None)
     if not found:

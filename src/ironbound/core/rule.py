@@ -49,6 +49,7 @@ FIELDS: Final[Mapping[str, Any]] = {
     "used": False,  # request id -> was admitted before
     "module": ABSENT,  # digest -> AGENT_MODULE | CANARY_MODULE
     "profile": False,  # effective configuration's digest -> approved
+    "release": False,  # digest of a release with the services' configuration -> approved
     "launch_state": ABSENT,  # launch -> ADMITTED | STARTED | ENDED
     "launch_agent": "",
     "launch_module": "",

@@ -19,6 +19,7 @@ from .canonical import canonical
 _TITLES: Final[Mapping[str, str]] = {
     "module-approval": "approve a module: agents or canaries may run this code",
     "profile-approval": "approve a profile: agents may run in this cage",
+    "release-approval": "approve a release: these services, so configured, may run agents here",
     "launch-request": "launch an agent",
     "grant": "grant a capability",
     "call-approval": "approve one call",
@@ -106,6 +107,12 @@ def _args(value: Any) -> Iterator[Row]:
         yield Row(plain(name)[1:-1], plain(item), part=True)
 
 
+def _statements(value: Any) -> Iterator[Row]:
+    yield Row("signed", "by the release key, each envelope by its SHA-256")
+    for name, item in sorted(value.items()):
+        yield Row(name, plain(item), part=True)
+
+
 def _one(label: str, words: Callable[[Any], str]) -> Callable[[Any], Iterator[Row]]:
     def rows(value: Any) -> Iterator[Row]:
         yield Row(label, words(value))
@@ -146,6 +153,9 @@ _BODY: Final[Mapping[str, Callable[[Any], Iterator[Row]]]] = {
     "size": _one("bytes", plain),
     "surface_sha256": _one("surface", lambda value: value or "none: a program, contained and not analysed"),
     "probe": _one("probe", plain),
+    "release_sha256": _one("release", plain),
+    "settings_sha256": _one("settings", plain),
+    "statements": _statements,
     "profile": _one("name", plain),
     "layers": _one("layers", plain),
     "tool": _one("tool", plain),

@@ -28,7 +28,9 @@ Kind = NewType("Kind", str)
 Shape = Callable[[Value, str], None]
 
 #: The acts for which the trust root names how many humans they take.
-QUORUMS: Final = ("module", "profile", "launch", "grant", "reconfigure")
+QUORUMS: Final = ("module", "profile", "launch", "grant", "release", "reconfigure")
+#: What a release key signs of a release, each an envelope of its own.
+RELEASE: Final = ("provenance", "tests", "surface", "install")
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -177,6 +179,9 @@ _qualified = _matches(_QUALIFIED, "a TPM name in hexadecimal")
 #: A node's TPM: its attestation key as TPMT_PUBLIC in base64, and the name that it signs quotes with.
 _attestation_key = record(root=choice("hardware", "software"), public=text(2048), qualified_name=_qualified)
 _difference = record(path=text(200), expected=anything, got=anything)
+#: An installation as it was found: the signed manifest that it was compared with (its envelope's SHA-256), how many
+#: files, the digest of all of them, and where they, or the process that runs of them, are not as they should be.
+_measured = record(manifest_sha256=digest, files=count, root=digest, differences=each(_difference, 64))
 _probe_result = record(name=printable, verdict=choice("REFUSED", "ESCAPED", "INCONCLUSIVE"), refusal=text(1000))
 _key = record(scheme=choice("ed25519"), public=text(64))
 #: An operator's key, by the scheme in which it signs; `core.scheme` reads it.
@@ -255,12 +260,16 @@ SHAPES: Final[Mapping[str, Shape]] = {
             heartbeat_ms=integer(1000, 1 << 40),
         ),
         tpm=maybe(_attestation_key),
+        release=maybe(_key),
     ),
     "module-approval": _asked(
         kind=choice("agent", "canary"), size=count, surface_sha256=maybe(digest), probe=maybe(document)
     ),
     "profile-approval": _asked(
         profile=name, layers=each(record(name=text(64), sha256=digest, sets=each(text(64), 64)), 16)
+    ),
+    "release-approval": _asked(
+        release_sha256=digest, settings_sha256=digest, statements=record(**dict.fromkeys(RELEASE, digest))
     ),
     "launch-request": _asked(),
     "grant": _asked(
@@ -461,7 +470,15 @@ SHAPES: Final[Mapping[str, Shape]] = {
         kernel_sha256=digest,
         surface_sha256=maybe(digest),
         release_sha256=digest,
+        settings_sha256=digest,
+        measured=maybe(_measured),
         host=document,
+    ),
+    "host-measured": _said(
+        role=choice(*_roles, "ledger"),
+        pid=pid,
+        pid_start=count,
+        measured=_measured,
     ),
 }
 
@@ -485,6 +502,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
             "canary-challenge",
             "issuer-keys-seen",
             "kernel-proof",
+            "host-measured",
             "snapshot",
         }
     ),
@@ -494,6 +512,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
 ACTS: Final[Mapping[str, str | None]] = {
     "module-approval": "module",
     "profile-approval": "profile",
+    "release-approval": "release",
     "launch-request": "launch",
     "grant": "grant",
     "call-approval": "grant",

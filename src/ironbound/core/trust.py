@@ -3,7 +3,7 @@
 Decides whether a trust root is sound; the pin, which reaches an auditor by another road, decides
 whether it is the right one. Version 1 is the log's entry 0. How one follows another, `roster` decides.
 
-Rule 1: a key belongs to exactly one human, one service, the log or one witness.
+Rule 1: a key belongs to exactly one human, one service, the log, one witness or the releases.
 Rule 2: the root is signed by as many of its own humans as a change of it takes, and no other act takes more.
 Rule 3: no checkpoint is enough without a witness.
 Rule 4: a human with an identity has a device key too, since the identity alone never counts.
@@ -42,7 +42,7 @@ class TrustRoot:
     `digest` and `envelope` are version 1's, whose words `body` are in later versions. `acts` are what each human is on
     the roster for; `sealed` are the holders of break-glass keys, of whom `quorum["break-glass"]` together open one.
     `former` are the keys of earlier versions that are on the roster no more, `compromised` those that a quorum flagged,
-    with the index of the log since when.
+    with the index of the log since when. `release` is the key that signs releases; None: any release may run here.
     """
 
     deployment: str
@@ -70,6 +70,7 @@ class TrustRoot:
     canary_interval_ms: int
     heartbeat_ms: int
     tpm: AttestationKey | None
+    release: PublicKey | None
 
     @property
     def issuers(self) -> frozenset[str]:
@@ -181,6 +182,8 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         raise SignatureInvalid(
             f"the trust root is signed by {len(named)} humans, its quorum is {people.quorum['reconfigure']}"
         )
+    if body["release"] is not None and public_key(body["release"]).keyid in keys:
+        raise FormatError("trust-root-roster", "the release key has another owner too")
     policy = parse_policy(body["witness_policy"])
     if policy.log.vkey != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
         raise FormatError("trust-root-log", "the witness policy names another log than the trust root")
@@ -215,4 +218,5 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         canary_interval_ms=body["bounds"]["canary_interval_ms"],
         heartbeat_ms=body["bounds"]["heartbeat_ms"],
         tpm=None if body["tpm"] is None else enrolled_key(body["tpm"]),
+        release=None if body["release"] is None else public_key(body["release"]),
     )

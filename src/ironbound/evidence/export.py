@@ -185,6 +185,8 @@ def _read_log(
     wanted = dict.fromkeys(books.modules, "module")
     wanted |= dict.fromkeys(books.profiles, "configuration")
     wanted |= dict.fromkeys(surfaces, "agent surface")
+    for release in books.releases.values():
+        wanted |= {digest: f"the release's {kind} statement" for kind, digest in release.statements.items()}
     for launch in books.launches.values():
         wanted |= {launch.module: "module", launch.config: "configuration"}
     for digest in list(wanted):

@@ -4,7 +4,8 @@ Decides whether the node runs it: everything is checked again here, from the nod
 humans' signatures were verified; the controller's word counts for nothing.
 
 The order, and each step waits for the one before:
-(1) the admission stands in the log, unexpired, not stopped  (2) configuration and module by their digests
+(1) the admission stands in the log, unexpired, not stopped, and this release on this host may run it
+(2) configuration and module by their digests
 (3) a sandbox is built and held; it tells the digests that it consumed  (4) the monitor looked at it, and signed that it
 differs in nothing  (5) `started`, which carries that look, is in the log  (6) the gateway holds the other end of the
 pipe, which it may have taken since (3) but serves from (5) on  (7) the agent's first instruction  (8) `exited` is in
@@ -28,6 +29,7 @@ from ironbound.core.cage import expected_cage
 from ironbound.core.canary import verdict
 from ironbound.core.canonical import Digest, FormatError, Value, canonical, parse_canonical
 from ironbound.core.profile import MAX_CONFIG_BYTES
+from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry, Launch
 from ironbound.core.statement import Subject
 from ironbound.core.tpm import measured, qualifying
@@ -40,6 +42,8 @@ from .runtime import Cell, Ended, HoldFailed, Order, Ready, Refused, Runtime
 from .tpm import Tpm, TpmError
 
 GATEWAY_TIMEOUT_S: Final = 10.0
+#: How long a launch waits for the monitor to measure a service that has just started.
+MEASURED_WITHIN_MS: Final = 10_000
 #: The digest of a runtime that this host lacks.
 NOBODY: Final = "0" * 64
 
@@ -141,6 +145,7 @@ class Launches:
             raise HoldFailed("admission", "launch-stopped", "stopped before it started")
         if now_ms() >= launch.expires_ms:  # (1)
             raise HoldFailed("admission", "request-expired", "the request expired before the launch")
+        await self._require_host()
         try:  # (2)
             config = self._deployment.artifact(launch.config)
             module = self._deployment.artifact(launch.module)
@@ -160,6 +165,17 @@ class Launches:
         finally:
             self._slots.discard(slot)
             self._cells.pop(launch.index, None)
+
+    async def _require_host(self) -> None:
+        """This node runs what a quorum approved, and the monitor measured every service as it runs now."""
+        replay, deadline = self._log.replay, now_ms() + MEASURED_WITHIN_MS
+        while replay.host_refused() == "host-not-measured" and now_ms() < deadline:
+            await asyncio.sleep(0.05)
+        why = replay.host_refused()
+        if why is None and replay.trust.release is not None:
+            why = None if replay.authority.read("release", replay.books.release) else "release-not-approved"
+        if why is not None:
+            raise HoldFailed("host", why, REASONS[why])
 
     def _slot(self) -> int:
         for slot in range(SANDBOX_SLOTS):

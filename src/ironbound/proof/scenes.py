@@ -18,7 +18,8 @@ Said = tuple[str, Message]
 
 CODE, HOSTILE, STRANGE = "code", "hostile", "strange"
 CAGE, OTHER_CAGE = "cage", "other-cage"
-QUORUM: Final = dict.fromkeys(("module", "profile", "launch", "grant", "reconfigure", "break-glass"), 2)
+RELEASE, OTHER_RELEASE = "release", "other-release"
+QUORUM: Final = dict.fromkeys(("module", "profile", "launch", "grant", "release", "reconfigure", "break-glass"), 2)
 
 
 def _under(value: str) -> Message:
@@ -31,15 +32,16 @@ ALLOWS: Final = {"in": ("/in/a", "/in/b"), "in-a": ("/in/a",), "out": ("/out/a",
 PATHS: Final = ("/in/a", "/in/b", "/inner", "/out/a")
 
 #: How many entries follow a scene's opening: for the command line, CI, and the nightly run.
-QUICK: Final = {"power": 2, "lives": 1, "parts": 1, "limits": 1, "quotas": 2, "roster": 2}
-USUAL: Final = {"power": 3, "lives": 2, "parts": 2, "limits": 2, "quotas": 3, "roster": 2}
-DEEP: Final = {"power": 4, "lives": 3, "parts": 3, "limits": 3, "quotas": 4, "roster": 3}
+QUICK: Final = {"power": 2, "lives": 1, "parts": 1, "limits": 1, "quotas": 2, "roster": 2, "releases": 2}
+USUAL: Final = {"power": 3, "lives": 2, "parts": 2, "limits": 2, "quotas": 3, "roster": 2, "releases": 3}
+DEEP: Final = {"power": 4, "lives": 3, "parts": 3, "limits": 3, "quotas": 4, "roster": 3, "releases": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """One world. `opening` is let through, in this order; then the requests, what the node says of each launch
-    (`node`: rules), the agents' `calls` (by each agent, of each launch, under each grant) and their other `acts`."""
+    (`node`: rules, on each of `releases`), the agents' `calls` (by each agent, of each launch, under each grant) and
+    their other `acts`."""
 
     agents: tuple[str, ...]
     grants: tuple[str, ...]
@@ -47,6 +49,7 @@ class Scene:
     requests: tuple[Said, ...]
     moments: tuple[int, ...] = (1, 2)
     node: tuple[str, ...] = ("start", "refuse-launch", "exit")
+    releases: tuple[str, ...] = ("",)
     calls: tuple[Message, ...] = ()
     acts: tuple[Said, ...] = ()
 
@@ -57,6 +60,7 @@ _UNSEEN: Final = ({"head": 0}, {"module": HOSTILE}, {"module": STRANGE}, {"confi
 WRONG: Final[Mapping[str, tuple[Message, ...]]] = {
     "approve-module": _LATE,
     "approve-profile": _LATE,
+    "approve-release": _LATE,
     "approve-call": (*_LATE[:4], {"consents": 0}),
     "set-quota": (*_LATE, {"head": 0}),
     "reconfigure": (*_LATE, {"version": 3}, {"version": 1}, {"consents_after": 1}),
@@ -94,7 +98,7 @@ def _grant(name: str, agent: str, **other: Any) -> Said:
 
 
 def _start(agent: str, launch: int) -> Said:
-    return "start", {"now": 1, "launch": launch, "agent": agent, "module": CODE, "config": CAGE}
+    return "start", {"now": 1, "launch": launch, "agent": agent, "module": CODE, "config": CAGE, "release": ""}
 
 
 def _challenge(agent: str, module: str) -> Said:
@@ -116,7 +120,7 @@ def _drop(agent: str, launch: int, grant: str) -> Said:
 
 def _version(name: str, consents_after: int = 2, **quorums: int) -> Said:
     said: Message = {"id": name, "version": 2, "consents_after": consents_after}
-    acts = ("module", "profile", "launch", "grant", "reconfigure", "break_glass")
+    acts = ("module", "profile", "launch", "grant", "release", "reconfigure", "break_glass")
     return "reconfigure", said | {f"quorum_{act}": quorums.get(act, 2) for act in acts}
 
 
@@ -282,6 +286,21 @@ _ROSTER: Final = Scene(
     calls=({},),
 )
 
+#: What the node runs, where the trust root asks for approved releases and where it does not.
+_RELEASES: Final = Scene(
+    agents=("ant",),
+    grants=(),
+    opening=(_CODE, _CAGE),
+    requests=(
+        ("approve-release", {"id": "r1", "release": RELEASE}),
+        ("approve-release", {"id": "r2", "release": RELEASE}),
+        ("withdraw-release", {"release": RELEASE, "consents": 1}),
+        ("withdraw-release", {"release": RELEASE, "consents": 0}),
+        _launch("l1", "ant"),
+    ),
+    releases=("", RELEASE, OTHER_RELEASE),
+)
+
 SCENES: Final[Mapping[str, Scene]] = {
     "power": _POWER,
     "lives": _LIVES,
@@ -289,5 +308,6 @@ SCENES: Final[Mapping[str, Scene]] = {
     "limits": _LIMITS,
     "quotas": _QUOTAS,
     "roster": _ROSTER,
+    "releases": _RELEASES,
 }
 CALL: Final = _CALL

@@ -222,6 +222,7 @@ class Search:
             "id": ["l1", "k1", "q1", "c1", "c2", "c3", *self._scene.grants],
             "args": [{"path": path} for path in scenes.PATHS],
             "key": ["k1", "k2"],
+            "release": [scenes.RELEASE, scenes.OTHER_RELEASE, ""],
             "launch": [*_launches(world), -1],
         }
 
@@ -262,15 +263,16 @@ class Search:
         for now, agent, rule in product(self._scene.moments, self._scene.agents, self._scene.node):
             said = {"now": now, "launch": launch, "agent": agent}
             if rule == "start":
-                lawful = said | {"module": scenes.CODE, "config": scenes.CAGE}
-                yield rule, lawful
+                lawful = said | {"module": scenes.CODE, "config": scenes.CAGE, "release": ""}
+                for release in self._scene.releases:
+                    yield rule, lawful | {"release": release}
                 yield rule, lawful | {"module": scenes.HOSTILE}
                 yield rule, lawful | {"config": scenes.OTHER_CAGE}
             else:
                 yield rule, said
         if "start" in self._scene.node:
             said = {"now": 1, "launch": launch, "agent": "canary-k1", "module": scenes.HOSTILE, "config": scenes.CAGE}
-            yield "start", said
+            yield "start", said | {"release": ""}
 
     def _calls(self, world: _World) -> Iterator[_Call]:
         """Every call of the scene, as a launch and its agent, a grant, a moment and the number of what is varied."""

@@ -228,6 +228,11 @@ MUTANTS: Final = tuple(
          'yield ("module", m["module"], get(L, s, "module", m["module"]))', 3),
         ("a withdrawn cage stays approved", _G, 'yield ("profile", m["config"], False)',
          'yield ("profile", m["config"], True)', 3),
+        ("a withdrawn release stays approved", _G, 'yield ("release", m["release"], False)',
+         'yield ("release", m["release"], True)', 3),
+        ("a release takes the quorum of a module", _G, '_giving(L, s, m, "release")', '_giving(L, s, m, "module")'),
+        ("an agent starts on any release", _G, 'L.disj(L.same(m["release"], ""), get(L, s, "release", m["release"]))',
+         "True"),
         ("a withdrawal is refused", _G, 'Rule("withdraw-module", "operator", _guard_consent',
          'Rule("withdraw-module", "operator", _guard_approve_module', 3),
         # taking away

@@ -40,6 +40,7 @@ from . import compose
 from .approval.signer import PageSigner, facing
 from .certificate import make_certificate
 from .consent import Screen, trust_root_screen
+from .releases import keep_release, read_release_folder, release_key
 from .ssh import SshSigner
 from .voice import Stop
 
@@ -61,6 +62,7 @@ FOLDERS: Final = {
     "scratch": "gateway",
     "inputs": "root",
     "images": "root",
+    "release": "root",
     "artifacts/terminal": "root",
     "artifacts/terminal/sha256": "root",
     **{f"run/{role}": role for role in ROLES},
@@ -131,6 +133,7 @@ def initialise(
     tpm: str | None = None,
     listen: str | None = None,
     identities: Mapping[str, Identity] | None = None,
+    release: Path | None = None,
     tell: Callable[[Screen], None] = lambda screen: None,
 ) -> Deployment:
     """A new deployment in the empty directory `root`. `operators`: names, each with their own key or a passphrase.
@@ -139,7 +142,8 @@ def initialise(
     came in a file sign the trust root here, and they have to be enough for its quorum; `tell` shows it to each before.
     `environment` is what the deployment is for; it is in the trust root, so the pin fixes it. `tpm` is where the node's
     TPM is, whose key is enrolled. `listen`: the address on which the operator channel listens with TLS too.
-    `identities`: operators' identities at a provider, each beside a passkey or a security key.
+    `identities`: operators' identities at a provider, each beside a passkey or a security key. `release`: a folder of
+    the release that is to run here, whose key the trust root then names.
     Raises Stop with cause and hint.
     """
     require_new(root)
@@ -164,6 +168,8 @@ def initialise(
             )
     if listen is not None:
         parse_address(listen)
+    key_of_release = None if release is None else release_key(release)
+    statements = {} if key_of_release is None or release is None else read_release_folder(release, key_of_release)
     enrolment = None if tpm is None else _enrolment(tpm)
     separated = os.getuid() == 0
     missing = missing_as_root() if separated else []
@@ -205,6 +211,7 @@ def initialise(
         name, environment, canary_interval_ms, people, services, quorum, witness_port, users if separated else {}
     )
     root_statement["tpm"] = enrolment
+    root_statement["release"] = None if key_of_release is None else key_entry(key_of_release)
     payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     try:
         envelope = _signed(payload, people, quorum, tell)
@@ -230,6 +237,7 @@ def initialise(
     write(root / "credentials.json", b"{}\n", 0o400, users["gateway"])
     write(root / "deployment.json", canonical(settings) + b"\n", 0o644)
     deployment = load(root)
+    keep_release(deployment, statements)
     try:
         compose.create_log(deployment)
     except LedgerRefused as error:

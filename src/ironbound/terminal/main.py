@@ -46,6 +46,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound approve profile FILE...        approve a profile (base, then overrides)
   ironbound approve module FILE            approve an agent's code, by digest
   ironbound approve canaries               approve the hostile agents that test the sandbox
+  ironbound approve release DIR            approve a release with the configuration of the services
   ironbound approve call INDEX             approve one call that was denied for want of it
   ironbound explain FILE...                what each line of a profile does, and what enforces it
   ironbound image load PATH [-- ARG...]    a native agent's root file system: a folder or an OCI image

@@ -41,13 +41,17 @@ class DeploymentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment's directory with its verified trust root, its two loopback ports and where its TPM is."""
+    """A deployment's directory with its verified trust root, its two loopback ports and where its TPM is.
+
+    `settings` is the SHA-256 of deployment.json, which a quorum approves with a release.
+    """
 
     root: Path
     trust: TrustRoot
     read_port: int
     witness_port: int
     tpm: str | None
+    settings: Digest
     listen: tuple[str, int] | None = None
 
     @property
@@ -77,6 +81,10 @@ class Deployment:
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
         return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{name}"
+
+    def release_statement(self, kind: str) -> bytes:
+        """What the release key signed of the release that is installed here, of a kind of `core.statement.RELEASE`."""
+        return read_file(self.root / "release" / f"{kind}.dsse.json", limit=MAX_ARTIFACT)
 
     def channel_certificate(self) -> tuple[str, str]:
         """The operator channel's certificate, which anybody may have, and its key, which only the controller reads."""
@@ -163,7 +171,8 @@ def load(root: Path) -> Deployment:
     if not (root / "deployment.json").is_file():
         raise DeploymentError(f"{root} is no deployment; make one with `ironbound init {root}`")
     try:
-        settings = parse_canonical(read_file(root / "deployment.json").rstrip(b"\n"), limit=MAX_FILE)
+        encoded = read_file(root / "deployment.json")
+        settings = parse_canonical(encoded.rstrip(b"\n"), limit=MAX_FILE)
         trust = parse_trust_root(read_file(root / "trust-root.json"))
         if type(settings) is not dict or settings.keys() != SETTINGS:
             raise FormatError("deployment-shape", "expected " + ", ".join(sorted(SETTINGS)))
@@ -179,4 +188,4 @@ def load(root: Path) -> Deployment:
         ports = [_port(settings["read_port"]), _port(settings["witness_port"])]
     except FormatError as error:
         raise DeploymentError(f"{root}: {error}") from error
-    return Deployment(root, trust, ports[0], ports[1], tpm, address)
+    return Deployment(root, trust, ports[0], ports[1], tpm, sha256_hex(encoded), address)

@@ -83,6 +83,8 @@ async def announce(log: Log, role: str, host: Mapping[str, Any], surface: Digest
             "kernel_sha256": kernel,
             "surface_sha256": surface,
             "release_sha256": await asyncio.to_thread(installed_release),
+            "settings_sha256": log.deployment.settings,
+            "measured": None,
             "host": {**host, "log": asdict(log.beginning)},
         },
     )

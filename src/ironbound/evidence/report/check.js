@@ -23,11 +23,12 @@ const Check = (() => {
     gateway: ["service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"],
     monitor: [
       "service-started", "observed", "drift", "stop-order", "end-witnessed", "heartbeat", "canary-challenge",
-      "issuer-keys-seen", "kernel-proof", "snapshot",
+      "issuer-keys-seen", "kernel-proof", "host-measured", "snapshot",
     ],
   };
   const ACTS = {
-    "module-approval": "module", "profile-approval": "profile", "launch-request": "launch", grant: "grant",
+    "module-approval": "module", "profile-approval": "profile", "release-approval": "release",
+    "launch-request": "launch", grant: "grant",
     "call-approval": "grant", quota: "reconfigure", revocation: null, stop: null, "trust-root-change": "reconfigure",
     "key-compromised": "reconfigure", review: "grant",
   };

@@ -12,6 +12,7 @@ from ironbound.core.replay import Entry
 from ironbound.core.surface import approval_body
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import Command, count, deployment_of, option
+from ironbound.terminal.releases import approval_of, keep_release, read_release_folder
 from ironbound.terminal.voice import OK, Stop, note
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
 
@@ -47,6 +48,20 @@ def _module(arguments: argparse.Namespace) -> int:
         ticket=arguments.ticket,
     )
     return tell(arguments, settle(arguments, deployment, replay, [(payload, [data])]), f"module {digest[:12]} approved")
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    deployment = deployment_of(arguments)
+    key = deployment.trust.release
+    if key is None:
+        raise Stop("the trust root names no release key", "`ironbound init --release DIR` makes one that does")
+    statements = read_release_folder(arguments.folder, key)
+    replay = operators.replayed(deployment)
+    body = approval_of(deployment, statements, key)
+    payload = operators.build(replay, "release-approval", body=body, ticket=arguments.ticket)
+    keep_release(deployment, statements)
+    results = settle(arguments, deployment, replay, [(payload, [])])
+    return tell(arguments, results, f"release {body['release_sha256'][:12]} approved")
 
 
 def _canaries(arguments: argparse.Namespace) -> int:
@@ -105,6 +120,13 @@ COMMANDS: Final = (
         "Approve a module.",
         "ironbound approve module agent.wasm --sign ada",
         (*SIGNED, option("file", type=Path, metavar="FILE")),
+    ),
+    Command(
+        "approve release",
+        _release,
+        "Approve a release with the configuration of the services.",
+        "ironbound approve release dist --sign ada --sign bo",
+        (*SIGNED, option("folder", type=Path, metavar="DIR", help="what `./dev release` made")),
     ),
     Command(
         "approve call",

@@ -55,6 +55,7 @@ def _init(arguments: argparse.Namespace) -> int:
         arguments.tpm,
         arguments.listen,
         _identities(arguments.identity, name),
+        arguments.release,
         show,
     )
     fingerprint = fingerprint_of(read_file(directory / CHANNEL_CERTIFICATE))
@@ -191,6 +192,12 @@ COMMANDS: Final = (
             option("directory", type=Path, metavar="DIR"),
             option("--name", metavar="ID", help="deployment id (default: the folder's name and six random digits)"),
             option("--environment", default=PRODUCTION, metavar="NAME", help=f"what it is for (default: {PRODUCTION})"),
+            option(
+                "--release",
+                type=Path,
+                metavar="DIR",
+                help="a release that `./dev release` made: only those of its key will run here (default: any)",
+            ),
             option("--tpm", metavar="ADDRESS", help="the node's TPM: /dev/tpmrm0, or swtpm:PATH (default: none)"),
             option(
                 "--canary-interval",

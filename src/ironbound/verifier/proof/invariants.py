@@ -50,6 +50,11 @@ def _profile(q: Specification, s: Any, v: Message) -> Any:
     return q.implies(q.get(s, "profile", v["config"]), q.logic.conj(said, q.logic.neg(shut)))
 
 
+def _release(q: Specification, s: Any, v: Message) -> Any:
+    said, barred = q.get(s, "said_release", v["release"]), q.get(s, "barred", v["release"])
+    return q.implies(q.get(s, "release", v["release"]), q.logic.conj(said, q.logic.neg(barred)))
+
+
 def _launch_signed(q: Specification, s: Any, v: Message) -> Any:
     launch, logic = v["launch"], q.logic
     fields = tuple(q.get(s, f"launch_{one}", launch) for one in ("agent", "module", "config", "expires"))
@@ -254,6 +259,7 @@ INVARIANTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Specification, A
     "the version in force is the latest that took effect": ((), _edition),
     "an approved module was signed by its quorum, and nobody withdrew it": (("module",), _module),
     "an approved profile was signed by its quorum, and nobody withdrew it": (("config",), _profile),
+    "an approved release was signed by its quorum, and nobody withdrew it": (("release",), _release),
     "a launch was signed by its quorum, in exactly this form": (("launch",), _launch_signed),
     "a launch has code and a cage that their quorums signed": (("launch",), _launch_approved),
     "a launch is a canary exactly if it was a challenge": (("launch",), _launch_canary),

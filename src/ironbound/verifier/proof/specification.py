@@ -86,6 +86,8 @@ class Specification:
                 yield ("said_module", key, logic.disj(self.get(s, "said_module", *key), signed))
             elif rule == "approve-profile":
                 yield ("said_profile", m["config"], logic.disj(self.get(s, "said_profile", m["config"]), signed))
+            elif rule == "approve-release":
+                yield ("said_release", m["release"], logic.disj(self.get(s, "said_release", m["release"]), signed))
             elif rule == "launch":
                 key = (m["index"], m["agent"], m["module"], m["config"], m["expires"])
                 yield ("said_launch", key, logic.disj(self.get(s, "said_launch", *key), signed))
@@ -99,6 +101,8 @@ class Specification:
                     yield ("withdrawn", m["module"], False)
                 if rule == "approve-profile":
                     yield ("shut", m["config"], False)
+                if rule == "approve-release":
+                    yield ("barred", m["release"], False)
                 if rule == "set-quota":
                     yield ("pace", m["agent"], m["every"])
                     yield ("lead", m["agent"], m["slack"])
@@ -138,6 +142,9 @@ class Specification:
         elif rule == "withdraw-profile":
             heard = logic.at_most(1, m["consents"])
             yield ("shut", m["config"], logic.disj(self.get(s, "shut", m["config"]), heard))
+        elif rule == "withdraw-release":
+            heard = logic.at_most(1, m["consents"])
+            yield ("barred", m["release"], logic.disj(self.get(s, "barred", m["release"]), heard))
         elif rule == "order-stop":
             yield ("ordered", m["launch"], True)
         elif accepted and rule == "challenge":
@@ -348,6 +355,14 @@ class Specification:
             yield "nobody stopped it", logic.neg(self.halted(s, m))
             yield "it had not begun", logic.neg(self.get(s, "began", launch))
             yield "it had not ended", logic.neg(self.get(s, "over", launch))
+            free = logic.same(m["release"], "")
+            signed = logic.conj(
+                self.get(s, "said_release", m["release"]), logic.neg(self.get(s, "barred", m["release"]))
+            )
+            yield (
+                "a quorum signed the release that holds it, where it must, and nobody withdrew it",
+                logic.disj(free, signed),
+            )
         if rule == "invoke":
             yield from self.lawful(s, m)
         if rule == "approve-call":

@@ -23,6 +23,7 @@ SORTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "used": (("Id",), TRUTH),
     "module": (("Module",), NUMBER),
     "profile": (("Config",), TRUTH),
+    "release": (("Release",), TRUTH),
     "launch_state": ((NUMBER,), NUMBER),
     "launch_agent": ((NUMBER,), "Agent"),
     "launch_module": ((NUMBER,), "Module"),
@@ -77,8 +78,9 @@ MESSAGE: Final[Mapping[str, str]] = {
     "budget": NUMBER, "delegable": NUMBER, "args_digest": "Digest", "approval": "Id", "client": "Id",
     "client_args": "Args", "intent": NUMBER, "spent": NUMBER, "child": NUMBER, "to": "Agent",
     "version": NUMBER, "consents_after": NUMBER, "quorum_module": NUMBER, "quorum_profile": NUMBER,
-    "quorum_launch": NUMBER, "quorum_grant": NUMBER, "quorum_reconfigure": NUMBER, "quorum_break_glass": NUMBER,
-    "key": "Key", "since": NUMBER,
+    "quorum_launch": NUMBER, "quorum_grant": NUMBER, "quorum_release": NUMBER, "quorum_reconfigure": NUMBER,
+    "quorum_break_glass": NUMBER,
+    "key": "Key", "since": NUMBER, "release": "Release",
 }  # fmt: skip
 
 #: What a grant says, in the order in which it is marked.
@@ -88,6 +90,7 @@ CONTENT: Final = ("Agent", "Module", "Config", "Tool", "Action", "Where")
 MARKS: Final[Mapping[str, Field]] = {
     "said_module": Field(("Module", TRUTH), TRUTH, False),  # (digest, as a canary): its quorum signed it
     "said_profile": Field(("Config",), TRUTH, False),
+    "said_release": Field(("Release",), TRUTH, False),
     "said_launch": Field((NUMBER, "Agent", "Module", "Config", NUMBER), TRUTH, False),  # by index; until when
     # calls, until when; ms between calls, slack, cost of a call, humans for each call, budget
     "said_grant": Field(("Id", *CONTENT, *(NUMBER,) * 7), TRUTH, False),
@@ -95,6 +98,7 @@ MARKS: Final[Mapping[str, Field]] = {
     "burned": Field(("Id",), TRUTH, False),  # the approval let a call through
     "withdrawn": Field(("Module",), TRUTH, False),  # some human took its approval back, and nobody gave it again
     "shut": Field(("Config",), TRUTH, False),
+    "barred": Field(("Release",), TRUTH, False),
     "busy": Field(("Id",), NUMBER, 0),  # when the rate's bucket is full again, of this grant and its parts
     "above": Field(("Id",), SET, frozenset()),  # the grants that this one was handed on from, itself included
     "root": Field(("Id",), "Id", ""),  # the humans' grant that it is a part of
@@ -123,16 +127,16 @@ MARKS: Final[Mapping[str, Field]] = {
 
 #: The requests that give power, with the act whose quorum they take.
 GIVING: Final[Mapping[str, str]] = {
-    "approve-module": "module", "approve-profile": "profile", "launch": "launch", "grant": "grant",
-    "break-glass": "break-glass", "set-quota": "reconfigure", "reconfigure": "reconfigure", "flag-key": "reconfigure",
-    "review": "grant",
+    "approve-module": "module", "approve-profile": "profile", "approve-release": "release", "launch": "launch",
+    "grant": "grant", "break-glass": "break-glass", "set-quota": "reconfigure", "reconfigure": "reconfigure",
+    "flag-key": "reconfigure", "review": "grant",
 }  # fmt: skip
 #: The requests that take power away: one human's, or the monitor's, is always heard.
-TAKING: Final = ("revoke", "stop", "order-stop", "withdraw-module", "withdraw-profile")
+TAKING: Final = ("revoke", "stop", "order-stop", "withdraw-module", "withdraw-profile", "withdraw-release")
 #: The requests that make a grant.
 GRANTS: Final = ("grant", "break-glass")
 #: The acts that have a quorum, and the longest life of a grant by sealed keys.
-ACTS: Final = ("module", "profile", "launch", "grant", "reconfigure", "break-glass")
+ACTS: Final = ("module", "profile", "launch", "grant", "release", "reconfigure", "break-glass")
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 #: The spec's own spelling of the kernel's states.
@@ -140,12 +144,13 @@ ABSENT, ADMITTED, STARTED, ENDED = 0, 1, 2, 3
 AGENT, CANARY, LIVE, REVOKED = 1, 2, 1, 2
 #: The rules whose message carries the index of its entry.
 NUMBERED: Final = (
-    "approve-module", "approve-profile", "launch", "grant", "set-quota", "revoke", "stop", "challenge", "invoke",
-    "drop", "break-glass", "reconfigure", "flag-key", "review", "withdraw-module", "withdraw-profile",
+    "approve-module", "approve-profile", "approve-release", "launch", "grant", "set-quota", "revoke", "stop",
+    "challenge", "invoke", "drop", "break-glass", "reconfigure", "flag-key", "review", "withdraw-module",
+    "withdraw-profile", "withdraw-release",
 )  # fmt: skip
 
 #: The sorts of the values that invariants and steps are about.
 VALUES: Final[Mapping[str, str]] = {
     "act": "Act", "agent": "Agent", "module": "Module", "config": "Config", "grant": "Id", "id": "Id", "launch": NUMBER,
-    "other": "Id", "args": "Args", "key": "Key",
+    "other": "Id", "args": "Args", "key": "Key", "release": "Release",
 }  # fmt: skip
