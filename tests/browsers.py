@@ -60,24 +60,6 @@ class Waiting:
         return self._thread.is_alive()
 
 
-ASSERT = """
-const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
-const text = (b) => btoa(String.fromCharCode(...new Uint8Array(b)))
-  .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-const [challenge, credential, verification] = arguments;
-return navigator.credentials.get({publicKey: {challenge: bytes(challenge), rpId: "localhost",
-  allowCredentials: [{type: "public-key", id: bytes(credential)}], userVerification: verification}})
-  .then((got) => ({authenticatorData: text(got.response.authenticatorData),
-                   clientDataJSON: text(got.response.clientDataJSON), signature: text(got.response.signature)}));
-"""
-
-
-def assertion(browser: Browser, challenge: str, credential: str, verification: str = "required") -> dict[str, str]:
-    """What the browser's passkey says to a challenge, at the page where the browser is."""
-    found: dict[str, str] = browser.script(ASSERT, challenge, credential, verification)
-    return found
-
-
 def post(browser: Browser, answer: Any) -> tuple[int, dict[str, Any]]:
     """The answer, sent by the page where the browser is, as its own script would."""
     body = """

@@ -1,4 +1,4 @@
-"""A real identity provider for the tests: npm's `oidc-provider`, installed by `npm ci` from `provider/`'s lock file.
+"""A real identity provider for the tests: the demo's own (`terminal/demo/provider.py`), with the keys of `identities`.
 
     place = install(folder)                       # once: npm ci, a few seconds, nothing outside the folder
     provider = IdentityProvider(place).start()    # serves on loopback until `stop()`, or until this process ends
@@ -14,110 +14,46 @@ and `#password` and the button `#login`; each account's password is in `provider
 from __future__ import annotations
 
 import html.parser
-import json
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 
 from identities import ProviderKey
+from ironbound.terminal.demo import provider
+from ironbound.terminal.demo.provider import install, missing
 
-SOURCE = Path(__file__).resolve().parent / "provider"
-#: Seconds in which npm has fetched and unpacked a hundred small packages, on a busy machine too.
-INSTALL_S = 240
-START_S = 60
-NEEDED = ("node", "npm")
+__all__ = ["IdentityProvider", "Person", "install", "missing"]
 
 
-def missing() -> list[str]:
-    """The programs that this machine lacks for a provider."""
-    return [one for one in NEEDED if shutil.which(one) is None]
+class IdentityProvider(provider.IdentityProvider):
+    """One provider on loopback, whose keys a test knows."""
 
-
-def install(place: Path) -> Path:
-    """The provider with its packages in `place`, which is made. RuntimeError with npm's words if it can't be had."""
-    place.mkdir(parents=True, exist_ok=True)
-    for file in ("package.json", "package-lock.json", "provider.mjs"):
-        shutil.copy(SOURCE / file, place)
-    words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--cache", str(place / "cache")]
-    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=INSTALL_S, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise RuntimeError(f"npm ci: {done.stderr[-2000:]}")
-    return place
-
-
-class IdentityProvider:
-    """One provider on loopback. Its port stays the same over restarts, so its issuer does."""
-
-    client = "ironbound"
     #: Another client of the same provider, whose tokens are not for us.
     other_client = "payroll"
-    acr = "urn:test:phishing-resistant"
+    clients = (provider.IdentityProvider.client, other_client)
 
     def __init__(self, place: Path, *keys: ProviderKey, token_s: int = 3600) -> None:
-        self.place, self.token_s = place, token_s
         self.keys = keys or (ProviderKey("first"),)
-        self.accounts = {name: f"password of {name}" for name in ("ada", "bo", "cy", "eve")}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self._process: subprocess.Popen[str] | None = None
-
-    @property
-    def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        accounts = {name: f"password of {name}" for name in ("ada", "bo", "cy", "eve")}
+        super().__init__(place, accounts, [key.private_jwk() for key in self.keys], token_s)
 
     def enrolment(self, name: str) -> str:
         """An account as `init --identity` takes it."""
         return f"{name}={self.issuer},{self.client},{name},{self.acr}"
 
     def start(self) -> IdentityProvider:
-        settings: dict[str, Any] = {
-            "port": self.port,
-            "jwks": {"keys": [key.private_jwk() for key in self.keys]},
-            "accounts": self.accounts,
-            "acr": self.acr,
-            "clients": [self.client, self.other_client],
-            "token_s": self.token_s,
-        }
-        with open(self.place / f"{self.port}.log", "a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                ["node", "provider.mjs"], cwd=self.place, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=log,
-            )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(settings) + "\n")
-        self._process.stdin.flush()
-        if self._process.stdout.readline() != "ready\n":
-            self.stop()
-            raise RuntimeError((self.place / f"{self.port}.log").read_text("utf-8")[-2000:])
+        self.serve()
         return self
-
-    def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None and process.stdout is not None
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
 
     def rotate(self, *keys: ProviderKey) -> None:
         """Serve with other keys. Sessions end with the process, so everybody logs in anew."""
         self.stop()
         self.keys = keys
+        self.jwks = [key.private_jwk() for key in keys]
         self.start()
 
     def browser(self) -> Browser:

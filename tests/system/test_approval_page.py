@@ -19,7 +19,7 @@ import pytest
 from stand import COMMAND, until
 
 from authenticators import DEPLOYMENT, PasskeyDevice
-from browsers import Waiting, assertion, hear_ctrl_c, post
+from browsers import Waiting, hear_ctrl_c, post
 from ironbound.core.envelope import PAYLOAD_TYPE, Envelope, pae, sign_envelope
 from ironbound.core.scheme import verify_scheme
 from ironbound.core.shown import Row, as_text
@@ -212,14 +212,14 @@ def test_a_user_who_is_not_verified_signs_nothing(browser: Browser, passkey: Pas
         assert "did not sign" in browser.sign(waiting.url)
         assert waiting.waits
         # A page that asks for less gets an assertion from the authenticator; it is refused all the same.
-        weak = assertion(browser, challenge(PAYLOAD), base64url(passkey.credential), "discouraged")
+        weak = browser.assertion(challenge(PAYLOAD), base64url(passkey.credential), "discouraged")
         status, said = post(browser, weak)
         assert (status, said["reason"], said["again"]) == (422, "user-verification-missing", True)
         assert waiting.waits
     finally:
         browser.verify_user(True)
     # The positive control: the same way, with a user who is verified.
-    strong = assertion(browser, challenge(PAYLOAD), base64url(passkey.credential))
+    strong = browser.assertion(challenge(PAYLOAD), base64url(passkey.credential))
     assert post(browser, strong)[0] == 200
     assert waiting.result()
 
@@ -228,9 +228,9 @@ def test_an_answer_to_another_challenge_and_a_replayed_one_are_refused(browser: 
     waiting = signing(passkey, PAYLOAD, OTHER)
     browser.open(waiting.url)
     for wrong in (challenge(OTHER), base64url(bytes(32)), base64url(challenge_of(PAYLOAD))):
-        answer = assertion(browser, wrong, base64url(passkey.credential))
+        answer = browser.assertion(wrong, base64url(passkey.credential))
         assert post(browser, answer)[1]["reason"] == "challenge-differs"
-    good = assertion(browser, challenge(PAYLOAD), base64url(passkey.credential))
+    good = browser.assertion(challenge(PAYLOAD), base64url(passkey.credential))
     status, said = post(browser, good)
     assert status == 200 and said["next"]
     first = waiting.url
@@ -259,7 +259,7 @@ def test_an_assertion_made_at_another_origin_is_refused(browser: Browser, passke
     secret = browser.script("return document.querySelector('main').dataset.secret")
     with elsewhere("<p>evil</p>") as evil:
         browser.open(f"http://localhost:{evil}/")
-        stolen = assertion(browser, challenge(PAYLOAD), base64url(passkey.credential))
+        stolen = browser.assertion(challenge(PAYLOAD), base64url(passkey.credential))
     headers = {"origin": passkey.origin, "ironbound-page": secret}
     answer = httpx.post(waiting.url, json=stolen, headers=headers, trust_env=False)
     assert (answer.status_code, answer.json()["reason"]) == (422, "origin-differs")

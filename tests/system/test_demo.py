@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,17 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from stand import folder
 
 from ironbound.canary.probes import load_probes
+from ironbound.core.oidc import Identity
 from ironbound.core.profile import RUNTIMES
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.writer import write_members
+from ironbound.terminal.demo import provider
+from ironbound.terminal.demo.people import Organisation
 from ironbound.terminal.demo.run import SAMPLE
+from ironbound.terminal.voice import Stop
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import verify_bundle
 from pages import dump, needs_browser, state
@@ -132,17 +138,45 @@ def test_a_second_demo_into_the_same_folder_is_refused_and_loses_nothing(left: P
     assert (left / "evidence.ironbound").read_bytes() == before
 
 
-def test_an_organisation_signs_everything_with_passkeys(tmp_path: Path) -> None:
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("no Chromium with its driver (Debian: apt-get install chromium chromium-driver)")
+@needs_browser
+def test_an_organisation_signs_with_passkeys_and_its_identity_provider(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [*COMMAND, "demo", "--org", "--out", str(out)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "terminal and page both say: " in done.stdout and "bo declined; nothing was signed" in done.stdout
+    said = done.stdout
+    assert "terminal and page both say: " in said and "bo declined; nothing was signed" in said
+    assert "without user verification, for a page that asks for none: user-verification-missing" in said
+    assert "ada (hw-uv) and bo (hw-uv)" in said and "cy (sw-pass) and di (sw-pass)" in said
+    has_provider = not provider.missing()
+    assert ("NOT SHOWN: the identity provider" in said) is not has_provider, said
+    assert ("login at the identity provider alone: identity-alone" in said) is has_provider
+    assert ("granted by ada (hw-uv+idp) and bo (hw-uv+idp)" in said) is has_provider
     claims = {claim["id"]: claim for claim in json.loads(verify(out, "--json").stdout)["claims"]}
-    assert claims["C1"]["status"] == "holds"
-    counts = claims["C1"]["counts"]
-    assert counts["signatures hw-uv"] > 100 and set(counts) & {"signatures sw-pass", "signatures hw-up"} <= {
-        name for name, count in counts.items() if count == 0
-    }
+    assert {claims[one]["status"] for one in ("C1", "C2", "C3", "C4")} == {"holds"}
+    # Three grants and a launch, each by two people.
+    assert claims["C1"]["counts"].get("signatures idp", 0) == (8 if has_provider else 0)
+    assert claims["C1"]["counts"]["signatures hw-uv"] > 8
+
+
+@needs_browser
+def test_a_demo_without_an_identity_provider_says_that_it_was_not_shown(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(tmp_path_factory.mktemp("noidp"), "d")
+    programs = place.parent / "bin"
+    programs.mkdir()
+    for name in ("chromium", "chromedriver"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(Stop, match="lacks node and npm"):
+        provider.install(place.parent / "p")
+    people = Organisation()
+    monkeypatch.setenv("PATH", path)
+    try:
+        trust = people.found(place, "noidp").trust
+        assert any(one.startswith("the identity provider: this machine lacks node and npm") for one in people.unshown)
+        assert not any(isinstance(key, Identity) for key in trust.keys.values())
+    finally:
+        people.close()

@@ -41,7 +41,7 @@ from ironbound.core.scheme import OperatorKey
 from ironbound.wire.issuer import MAX_DOCUMENT, Discovery, IssuerUnavailable, discover, published_keys, speak
 from ironbound.wire.log import now_ms
 
-from .voice import Stop
+from .voice import Stop, note
 
 #: Seconds in which a human has logged in.
 PATIENCE_S: Final = 300.0
@@ -114,8 +114,6 @@ class Login:
         url = f"{provider.authorization}{joint}{urlencode(asked)}"
         self._tell(f"{self.name} logs in at {self.public.issuer}, in a browser on this machine:")
         self._tell(url)
-        if sys.stderr.isatty() and ("DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ):
-            webbrowser.open(url)
         answer = self._answer(answers, state)
         if provider.names_itself and answer.get("iss") != provider.issuer:
             raise Stop(f"the login was answered by {answer.get('iss', 'nobody')[:200]!a}, not by {provider.issuer}")
@@ -162,6 +160,13 @@ class Login:
             verify_identity(present, signature, message)
         except SignatureInvalid as error:
             raise Stop(f"the login of {self.name}: {error.code}: {error}", REASONS[error.code]) from error
+
+
+def in_browser(line: str) -> None:
+    """Say a line in the terminal; an address is opened in the browser of a desktop too."""
+    note(line)
+    if line.startswith("http") and sys.stderr.isatty() and {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        webbrowser.open(line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from .approval.signer import PageSigner, facing, page_signer
 from .certificate import pinned_context
 from .consent import Screen, approval_screen, request_screen
 from .enrol import enrolled, is_passkey
-from .login import Login, WithLogin, keys_of
+from .login import Login, WithLogin, in_browser, keys_of
 from .ssh import SshSigner
 from .voice import Stop, note, passphrases
 
@@ -167,7 +167,7 @@ def _login(trust: TrustRoot, name: str, key: SigningKey, port: int) -> Login:
         raise Stop(f"operator {name} has {len(found) or 'no'} identities in the trust root", "see `init --identity`")
     if not is_device(key.public):
         raise Stop(f"operator {name}: {REASONS['identity-alone']}", f"name the security key's file: --sign {name}=FILE")
-    return Login(name, found[0], note, port)
+    return Login(name, found[0], in_browser, port)
 
 
 def _passkey(deployment: Deployment, name: str, word: str) -> PageSigner:

@@ -41,6 +41,19 @@ _ARGUMENTS: Final = (
 )
 
 
+#: What a page other than ours could ask of a passkey.
+_ASSERT: Final = """
+const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
+const text = (b) => btoa(String.fromCharCode(...new Uint8Array(b)))
+  .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const [challenge, credential, verification] = arguments;
+return navigator.credentials.get({publicKey: {challenge: bytes(challenge), rpId: "localhost",
+  allowCredentials: [{type: "public-key", id: bytes(credential)}], userVerification: verification}})
+  .then((got) => ({authenticatorData: text(got.response.authenticatorData),
+                   clientDataJSON: text(got.response.clientDataJSON), signature: text(got.response.signature)}));
+"""
+
+
 class Refused(Exception):
     """The driver refused; the text is its error's code and message."""
 
@@ -160,8 +173,15 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click as a mouse does, which is the gesture that browsers want before a passkey is used."""
+        self._call("POST", f"{self._element(selector)}/click")
+
+    def fill(self, selector: str, text: str) -> None:
+        """Type into a field."""
+        self._call("POST", f"{self._element(selector)}/value", {"text": text})
+
+    def _element(self, selector: str) -> str:
         found = self._call("POST", "/element", {"using": "css selector", "value": selector})
-        self._call("POST", f"/element/{found[_ELEMENT]}/click")
+        return f"/element/{found[_ELEMENT]}"
 
     def press(self, keys: str) -> None:
         """Type into what has the focus."""
@@ -171,6 +191,11 @@ class Browser:
     def script(self, body: str, *arguments: Any) -> Any:
         """Run a function body in the page; its result, promises waited for."""
         return self._call("POST", "/execute/sync", {"script": body, "args": list(arguments)})
+
+    def assertion(self, challenge: str, credential: str, verification: str = "required") -> dict[str, str]:
+        """What the passkey says to a challenge, at the page where the browser is; base64url all of it."""
+        found: dict[str, str] = self.script(_ASSERT, challenge, credential, verification)
+        return found
 
     def verify_user(self, verified: bool) -> None:
         """Whether the authenticator's next user verification succeeds."""
@@ -212,17 +237,24 @@ class Browser:
         self.finish()
         return self.text("#status")
 
-    def finish(self) -> str:
-        """Sign on the page that is open, and on those that follow: the mood of the end, or `failed`; else Refused."""
+    def finish(self, reads: str = "", seen: list[str] | None = None) -> str:
+        """Sign on the page that is open, and on those that follow: the mood of the end, or `failed`; else Refused.
+
+        What is read at `reads` on each page, before it is signed, goes into `seen`.
+        """
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            ended, failed, ready = self.script(
+            ended, failed, ready, words = self.script(
                 "const sign = document.querySelector('#sign'), data = document.body.dataset;"
-                "return [data.ended || null, data.failed || null, !!sign && !sign.disabled]"
+                "const read = arguments[0] && document.querySelector(arguments[0]);"
+                "return [data.ended || null, data.failed || null, !!sign && !sign.disabled, read && read.innerText]",
+                reads,
             )
             if ended or failed:
                 return str(ended or "failed")
             if ready:
+                if seen is not None and words:
+                    seen.append(words)
                 self.click("#sign")
             time.sleep(0.01)
         raise Refused(f"the page did not end: {self.text('body')[:300]}")

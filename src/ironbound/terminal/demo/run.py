@@ -39,6 +39,7 @@ from ironbound.terminal import operators
 from ironbound.terminal.canaries import challenge_all
 from ironbound.terminal.commands.proving import say_proof
 from ironbound.terminal.credential import keep
+from ironbound.terminal.show import signed
 from ironbound.terminal.up import Supervisor
 from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, paint, say
 from ironbound.verifier.bundle import BundleBroken
@@ -48,7 +49,7 @@ from ironbound.wire.image_load import Piece, load
 from ironbound.wire.log import Log, now_ms
 
 from . import forgery
-from .people import KeyFiles, Passkeys, People
+from .people import KeyFiles, Organisation, People
 from .records import RECORDS
 
 AGENT: Final = "triage"
@@ -70,7 +71,7 @@ class StepFailed(Exception):
 
 
 def demo(out: Path | None, organisation: bool = False) -> int:
-    """Run it; with `out`, leave evidence, pin and deployment there. `organisation`: with passkeys."""
+    """Run it; with `out`, leave evidence, pin and deployment there. `organisation`: with passkeys and a provider."""
     target = (out or Path(tempfile.mkdtemp(prefix="ironbound-demo-"))).resolve()
     if (target / "deployment").exists():
         raise Stop(f"{target / 'deployment'} exists", "give --out a folder that doesn't hold a demo yet")
@@ -81,7 +82,7 @@ def demo(out: Path | None, organisation: bool = False) -> int:
         home.chmod(0o755)
     # Ctrl-C, and a plain kill, end the demo through the same clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    people: People = Passkeys() if organisation else KeyFiles()
+    people: People = Organisation() if organisation else KeyFiles()
     try:
         return asyncio.run(Demo(target, home / "deployment", out is not None, people).run())
     finally:
@@ -116,6 +117,7 @@ class Demo:
         self._module = Digest("")
         self._config = Digest("")
         self._untested: list[str] = []
+        self._proof: asyncio.Future[tuple[int, dict[str, Any]]]
 
     async def run(self) -> int:
         """All steps in order; the exit code."""
@@ -134,7 +136,8 @@ class Demo:
             granted = await self._grant(port)
             await self._revoke(granted["id"])
             await self._canaries()
-            await self._boundaries()
+            if self._people.beyond_wasm:
+                await self._boundaries()
             await self._weaken()
             await self._export()
             await self._verify()
@@ -155,6 +158,8 @@ class Demo:
         say(paint(f"\nEvery step did what it had to, in {took:.0f} s.", "green"))
         for text in self._untested:
             say(paint(f"NOT TESTED here: {text}", "yellow"))
+        for text in self._people.unshown:
+            say(paint(f"NOT SHOWN: {text}", "yellow"))
         if self._kept:
             say(f"evidence   {self._target / 'evidence.ironbound'}")
             say(f"pin        {self._target / 'pin.txt'}")
@@ -209,11 +214,32 @@ class Demo:
         self, kind: str, signers: Sequence[str], artifacts: Sequence[bytes] = (), **request: Any
     ) -> dict[str, Any]:
         """A request by the first signer, approved by the others, sent to the controller."""
-        payload = operators.build(self._log.replay, kind, **request)
-        submission = await asyncio.to_thread(self._people.sign, self._deployment, payload, signers, artifacts)
-        admitted = await asyncio.to_thread(operators.submit, self._deployment, submission)
+        return await self._sign_all(signers, [(operators.build(self._log.replay, kind, **request), artifacts)])
+
+    async def _sign_all(
+        self, signers: Sequence[str], payloads: Sequence[tuple[bytes, Sequence[bytes]]]
+    ) -> dict[str, Any]:
+        """Requests signed one after the other and then sent; what became of the last."""
+        submissions = await asyncio.to_thread(self._people.sign, self._deployment, payloads, signers)
+        for submission in submissions:
+            admitted = await asyncio.to_thread(operators.submit, self._deployment, submission)
         await self._log.caught_up(admitted["index"] + 1)
         return admitted
+
+    async def _approve_modules(
+        self, signers: Sequence[str], modules: Sequence[tuple[bytes, dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """Each module by its bytes and the body of its approval."""
+        payloads = [
+            (operators.build(self._log.replay, "module-approval", module=sha256_hex(module), body=body), [module])
+            for module, body in modules
+        ]
+        return await self._sign_all(signers, payloads)
+
+    def _signed(self, index: int) -> str:
+        """Who signed what was admitted there, and how strongly."""
+        people = signed(self._log.replay.books.signed[index])
+        return " and ".join(f"{human} ({strength})" for human, strength in people.items())
 
     async def _grant_tool(
         self, signers: Sequence[str], tool: str, action: str, where: dict[str, Any], credential: str | None = None
@@ -266,9 +292,8 @@ class Demo:
         self._log = Log(self._deployment, None)
         self._log.listen(self._entered)
         await self._log.start()
-        index, proof = await say_proof(self._deployment)
-        solvers = " and ".join(one["solver"] for one in proof["verdicts"])
-        self._good(f"entry {index}: {proof['obligations']:,} obligations about their kernel, proved by {solvers}")
+        self._proof = asyncio.ensure_future(say_proof(self._deployment))
+        self._tell("the monitor asks the solvers about the kernel that they run")
 
     async def _approve(self) -> None:
         self._step("ada asks, bo approves: a profile, an agent's code, and the canaries, each by its SHA-256")
@@ -276,7 +301,7 @@ class Demo:
         module = (resources.files("ironbound") / "data" / "agents" / "triage.wasm").read_bytes()
         effective = merge([Layer("strict.toml", profile)])
         self._config, self._module = effective.digest, sha256_hex(module)
-        await self._sign(
+        done = await self._sign(
             "profile-approval",
             ("ada", "bo"),
             [effective.encoded],
@@ -294,11 +319,11 @@ class Demo:
             {"✓": self._good, "✗": self._refused}.get(line[0], self._tell)(line.lstrip("✓✗ "))
         await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
         probes = load_probes("wasm")
-        for probe in probes:
-            body = approval_body(probe.module, probe.document)
-            digest = sha256_hex(probe.module)
-            await self._sign("module-approval", ("bo", "cy"), [probe.module], module=digest, body=body)
-        self._good(f"profile {self._config[:12]}, agent {self._module[:12]}, {len(probes)} canaries")
+        last = await self._approve_modules(
+            ("bo", "cy"), [(one.module, approval_body(one.module, one.document)) for one in probes]
+        )
+        self._good(f"profile {self._config[:12]}, agent {self._module[:12]}: {self._signed(done['index'])}")
+        self._good(f"{len(probes)} canaries: {self._signed(last['index'])}")
 
     async def _launch(self, port: int) -> None:
         self._step("An agent is granted two tools, launched, and works: it reads, sorts and writes a report")
@@ -319,7 +344,8 @@ class Demo:
         write = {"name": {"equals": "report.md"}, "text": {"any": True}}
         await self._grant_tool(("bo", "cy"), "scratch.write", "scratch.write", write)
         start = len(self._entries)
-        await self._sign("launch-request", ("cy", "ada"), agent=AGENT, module=self._module, config=self._config)
+        done = await self._sign("launch-request", ("cy", "ada"), agent=AGENT, module=self._module, config=self._config)
+        self._good(f"entry {done['index']}: launch by {self._signed(done['index'])}")
         began = await self._until("the launch", self._said("started", agent=AGENT), start)
         said = began.predicate
         self._good(f"entry {began.index}: started, config consumed {said['config_sha256'][:12]}, seen by the monitor")
@@ -341,7 +367,7 @@ class Demo:
         }
         start = len(self._entries)
         admitted = await self._grant_tool(("ada", "cy"), "report.post", "http.request", where, "records")
-        self._good(f"entry {admitted['index']}: granted by {' and '.join(admitted['humans'])}")
+        self._good(f"entry {admitted['index']}: granted by {self._signed(admitted['index'])}")
         intent = await self._until("the post", self._said("action-intent", tool="report.post"), start)
         outcome = await self._until("its outcome", self._said("action-outcome", intent=intent.index), start)
         if outcome.predicate["status"] != "performed":
@@ -362,7 +388,8 @@ class Demo:
         self._step("One operator revokes it, for good; the agent is asked for another round")
         start = len(self._entries)
         body = {"grant": grant}
-        await self._sign("revocation", ("bo",), agent=AGENT, module=self._module, config=self._config, body=body)
+        done = await self._sign("revocation", ("bo",), agent=AGENT, module=self._module, config=self._config, body=body)
+        self._good(f"entry {done['index']}: revoked by {self._signed(done['index'])}")
         path = self._deployment.root / "inputs" / f"{AGENT}.json"
         os.utime(path)
         denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
@@ -391,10 +418,9 @@ class Demo:
             native = {one.name: one for one in load_probes("native") if one.name in SAMPLE}
             program = Piece("probe", PROGRAM_MODE, chunks=(next(iter(native.values())).module,))
             rootfs = (await asyncio.to_thread(load, self._deployment, [program], guard_bytes())).digest
-            for name, probe in native.items():
-                module = Manifest(rootfs, ("/probe", name)).encode()
-                body = approval_body(module, probe.document)
-                await self._sign("module-approval", ("bo", "cy"), [module], module=sha256_hex(module), body=body)
+            manifests = {name: Manifest(rootfs, ("/probe", name)).encode() for name in native}
+            bodies = [(module, approval_body(module, native[name].document)) for name, module in manifests.items()]
+            await self._approve_modules(("bo", "cy"), bodies)
             visitor = Manifest(rootfs, ("/probe",)).encode()
             body = approval_body(visitor)
             await self._sign("module-approval", ("ada", "bo"), [visitor], module=sha256_hex(visitor), body=body)
@@ -442,6 +468,9 @@ class Demo:
 
     async def _export(self) -> None:
         self._step("The evidence: one file")
+        index, proof = await self._proof
+        solvers = " and ".join(one["solver"] for one in proof["verdicts"])
+        self._good(f"entry {index}: {proof['obligations']:,} obligations about the kernel, proved by {solvers}")
         leaked = [one.index for one in self._entries if self._token.encode() in one.data]
         if leaked:
             raise StepFailed(f"the credential stands in entries {leaked}")
@@ -477,6 +506,11 @@ class Demo:
                 if claim.id not in NOT_BUILT
             )
             raise StepFailed(f"exit code {report.exit_code}; {'; '.join(why) or 'a claim holds that is not built'}")
+        counts = next(claim.counts for claim in report.claims if claim.id == "C1")
+        strengths = ", ".join(
+            f"{counts[name]} {name}" for name in counts if name.startswith("signatures ") and counts[name]
+        )
+        self._good(f"C1 counts {strengths}")
         self._good("exit code 4: nothing refuted; what is unproven is what is not built yet")
         page = self._target / "report.html"
         page.write_bytes(await asyncio.to_thread(self._page))
@@ -535,6 +569,10 @@ class Demo:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
+        if hasattr(self, "_proof"):
+            self._proof.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Stop):
+                await self._proof
         if hasattr(self, "_log"):
             await self._log.close()
         if supervisor is not None:

@@ -1,4 +1,4 @@
-// The identity provider of the tests: oidc-provider, a login page, two public clients. `provider_stand.py` starts it.
+// The identity provider of the demo and the tests: oidc-provider, a login page, public clients. `provider.py` starts it.
 //
 // The first line of its input is its settings: {port, jwks, accounts: {name: password}, acr, clients: [id], token_s}.
 // It says `ready` once it serves, and ends when its input does, so that nothing is left behind.
