@@ -42,7 +42,7 @@ from .observe import (
     threads_summary,
     tracer_of,
 )
-from .proc import read_proc
+from .proc import read_lines, read_proc
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 MAX_PROCESSES: Final = 4096
@@ -248,7 +248,7 @@ def processors_of(mask: str) -> int:
 def cgroup_of(root: str) -> Value:
     """The group's path, the same in every tree that limits, and its limits; null where a tree says otherwise."""
     paths: dict[str, str] = {}
-    for line in read_proc(f"{root}/cgroup").splitlines():
+    for line in read_lines(f"{root}/cgroup"):
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             paths[name] = path

@@ -17,8 +17,7 @@ import os
 import select
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 FORK: Final = 0x00000001
 EXEC: Final = 0x00000002
@@ -38,6 +37,8 @@ _NLMSG_DONE: Final = 3
 _HEADER: Final = 16 + 20  # nlmsghdr and cn_msg
 _EVENT: Final = struct.Struct("=IIQ4I")
 _NEEDED: Final = _HEADER + _EVENT.size
+MESSAGE: Final = 4096
+"""Bytes; the kernel's are of 76."""
 _SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 4 << 20
@@ -45,8 +46,7 @@ _ACK_S: Final = 1.0
 MAX_BATCH: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something happened to the process `tgid`; `other` is its parent (FORK), its new effective id (UID, GID) or its
     tracer (PTRACE), else 0. In FORK `tgid` is the new process, or the one that got a new thread."""
 
@@ -76,6 +76,7 @@ class ProcessEvents:
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
+        self._message = bytearray(MESSAGE)
         self.lost = 0
 
     def fileno(self) -> int:
@@ -86,7 +87,7 @@ class ProcessEvents:
         found: list[Event] = []
         for _ in range(MAX_BATCH):
             try:
-                data, (sender, _) = self._link.recvfrom(4096)
+                size, (sender, _) = self._link.recvfrom_into(self._message)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -94,7 +95,7 @@ class ProcessEvents:
                     raise
                 self.lost += 1  # Rule 3
                 continue
-            event = _parse(data) if sender == 0 else None  # Rule 1
+            event = _parse(self._message) if sender == 0 and size >= _NEEDED else None  # Rule 1
             if event is not None:
                 found.append(event)
         return found
@@ -103,9 +104,7 @@ class ProcessEvents:
         self._link.close()
 
 
-def _parse(data: bytes) -> Event | None:
-    if len(data) < _NEEDED:
-        return None
+def _parse(data: bytearray) -> Event | None:
     what, _, _, one, two, three, four = _EVENT.unpack_from(data, _HEADER)
     if what == FORK:
         return Event(what, four, two)
@@ -142,7 +141,7 @@ def _acknowledged(link: socket.socket) -> bool:
     ready = select.poll()
     ready.register(link, select.POLLIN)
     while ready.poll(_ACK_S * 1000):
-        data, (sender, _) = link.recvfrom(4096)
+        data, (sender, _) = link.recvfrom(MESSAGE)
         if sender == 0 and len(data) >= _HEADER + 4:
             return True  # the acknowledgement, or an event already
     return False

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .proc import read_proc
+from .proc import read_lines
 
 _FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
@@ -27,11 +27,11 @@ class Mount:
 def mounts_of(root: str) -> list[Mount] | None:
     """The mounts that the process with this /proc folder sees, None where nobody may look. Raises OSError."""
     try:
-        text = read_proc(f"{root}/mountinfo")
+        lines = read_lines(f"{root}/mountinfo")
     except PermissionError:
         return None
     found = []
-    for line in text.splitlines():
+    for line in lines:
         before, _, after = line.partition(" - ")
         words, behind = before.split(" "), after.split(" ")
         flags = frozenset(words[5].split(",")) & _FLAGS

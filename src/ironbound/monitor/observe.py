@@ -28,13 +28,13 @@ import re
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from ironbound.core.canonical import Digest, Value
 from ironbound.core.limits import RLIMIT_NAMES
 from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
 from ironbound.monitor.environment import environment_of
-from ironbound.monitor.proc import has_ended, read_proc, stat_fields
+from ironbound.monitor.proc import has_ended, read_lines, read_proc, stat_fields
 from ironbound.monitor.tracing import TracingRefused, read_filters
 
 NamespaceId = NewType("NamespaceId", tuple[int, int])
@@ -54,6 +54,8 @@ _REQUIRED_SEALS: Final = (
 )
 _SYS_PIDFD_GETFD: Final = 438
 _MEMFD: Final = re.compile(r"/memfd:ironbound-([a-z]+) \(deleted\)")
+_EXECUTABLE: Final = re.compile(r"^(\S+) (..x.) \S+ (\S+) (\d+) *(.*)$", re.MULTILINE)
+"""A line of /proc/PID/maps; a newline in a name is written as \\012."""
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _SECCOMP_FILTER: Final = "2"
 _DEAD: Final = "ZXx"
@@ -189,10 +191,10 @@ def thread_states(pid: int) -> dict[int, dict[str, str]]:
     states = {}
     for name in os.listdir(f"/proc/{pid}/task"):
         try:
-            text = read_proc(f"/proc/{pid}/task/{name}/status")
+            text = read_lines(f"/proc/{pid}/task/{name}/status")
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread may end at any time; the main one's end is noticed below
-        lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+        lines = (line.split(":", 1) for line in text if ":" in line)
         state = {key: value.strip() for key, value in lines}
         if int(name) == pid or not is_dead(state):
             states[int(name)] = state
@@ -272,11 +274,11 @@ def namespaces_of(root: str, baseline: Baseline) -> Value:
 def rlimits_of(root: str, names: Collection[str] = RLIMIT_NAMES) -> Value:
     """The soft and hard limits of these names (those of `_LIMIT_LINES`), -1 for none."""
     try:
-        text = read_proc(f"{root}/limits")
+        lines = read_lines(f"{root}/limits")
     except PermissionError:
         return None
     found: dict[str, Value] = {}
-    for line in text.splitlines():
+    for line in lines:
         name = _LIMIT_LINES.get(line[:26].rstrip(), "")
         if name in names:
             found[name] = [-1 if word == "unlimited" else int(word) for word in line[26:].split()[:2]]
@@ -329,8 +331,7 @@ def exe_digest(root: str, baseline: Baseline) -> Digest | None:
     return cached_digest(f"{root}/exe", baseline) or digest_of(f"{root}/exe", baseline)
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """An executable mapping, as /proc/PID/maps names it; without a file its inode is 0."""
 
     bounds: str
@@ -343,11 +344,8 @@ class Mapping:
 def executable_mappings(root: str) -> list[Mapping]:
     """What the process with this /proc folder may execute. Raises OSError."""
     found = []
-    for line in read_proc(f"{root}/maps").splitlines():
-        words = line.split(None, 5)
-        if "x" in words[1]:
-            path = words[5] if len(words) == 6 else ""
-            found.append(Mapping(words[0], words[3], int(words[4]), path, "w" in words[1]))
+    for bounds, mode, device, inode, path in _EXECUTABLE.findall(read_proc(f"{root}/maps")):
+        found.append(Mapping(bounds, device, int(inode), path, "w" in mode))
     return found
 
 
@@ -407,21 +405,27 @@ class Descriptors:
     files: dict[str, Value] = field(default_factory=dict)
 
 
-def descriptors_of(pid: int, root: str, baseline: Baseline) -> Descriptors:
+def descriptors_of(pid: int, root: str, baseline: Baseline, only: Collection[int] | None = None) -> Descriptors:
+    """What is at the descriptors of a process, or at these alone. Raises OSError."""
     try:
-        numbers = sorted(int(name) for name in os.listdir(f"{root}/fd"))
+        numbers = _numbers(f"{root}/fd", only)
     except PermissionError:
-        return _copied_descriptors(pid, root, baseline)
+        return _copied_descriptors(pid, root, baseline, only)
     found = Descriptors({})
     for number in numbers:
         _look_at(found, number, f"{root}/fd/{number}", baseline)
     return found
 
 
-def _copied_descriptors(pid: int, root: str, baseline: Baseline) -> Descriptors:
+def _numbers(folder: str, only: Collection[int] | None) -> list[int]:
+    numbers = sorted(int(name) for name in os.listdir(folder))
+    return numbers if only is None else [number for number in numbers if number in only]
+
+
+def _copied_descriptors(pid: int, root: str, baseline: Baseline, only: Collection[int] | None) -> Descriptors:
     """The same by copies of each descriptor: CAP_SYS_PTRACE gives those, but not another user's fd directory."""
     try:
-        numbers = sorted(int(name) for name in os.listdir(f"{root}/fdinfo"))
+        numbers = _numbers(f"{root}/fdinfo", only)
         process = os.pidfd_open(pid)
     except PermissionError:
         return Descriptors()

@@ -1,4 +1,8 @@
-"""How files of /proc are read. Decides nothing. Follows proc(5)."""
+"""How files of /proc are read. Decides nothing. Follows proc(5).
+
+Rule 1: only a newline ends a line. A process gives itself a name, in which the kernel escapes that and no other of the
+        characters at which Python would break a line; else it could write lines of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,12 @@ def read_proc(path: str) -> str:
     finally:
         os.close(descriptor)
     return data.decode("utf-8", "surrogateescape")
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a file of /proc (Rule 1)."""
+    lines = read_proc(path).split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def stat_fields(text: str) -> list[str]:

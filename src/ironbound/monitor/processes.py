@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .observe import ProcessGone, start_time
-from .proc import has_ended, read_proc, stat_fields
+from .proc import has_ended, read_lines, read_proc, stat_fields
 
 _FLAGS: Final = 6  # of `stat_fields`
 _KERNEL_THREAD: Final = 0x00200000
@@ -39,10 +39,10 @@ def read_process(pid: int) -> Process | None:
         fields = stat_fields(read_proc(f"/proc/{pid}/stat"))
         if has_ended(fields):
             return None
-        status = read_proc(f"/proc/{pid}/status")
+        status = read_lines(f"/proc/{pid}/status")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    line = next(line for line in status.splitlines() if line.startswith("Uid:"))
+    line = next(line for line in status if line.startswith("Uid:"))
     uids = tuple(int(word) for word in line.split()[1:5])
     return Process(pid, int(fields[1]), int(fields[19]), uids[0], uids, bool(int(fields[_FLAGS]) & _KERNEL_THREAD))
 

@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ironbound.core.posture import NAMESPACES
 
@@ -36,10 +35,10 @@ MAX_GROUPS: Final = 4096
 #: Sweeps after which everything is read anew although no event told of a change.
 WHOLE_EVERY: Final = 30
 NOTHING_READ: Final = Baseline({})
+_NO_FILE: Final = ("/dev/null", "socket", "anon_inode:[pidfd]")
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """A sandbox with an entry: its first process, its launch; `native`: it may have more; `nested`: it is gVisor."""
 
     pid: int
@@ -66,6 +65,8 @@ class Reconciler:
         self._own = _own_namespaces()
         self._groups: dict[str, str] = {}
         self._sweeps = 0
+        self._listed: tuple[list[str], set[int]] = ([], set())
+        self._zygote_files: tuple[tuple[int, int], frozenset[tuple[str, int]] | None] | None = None
         self.zygote: tuple[int, int] | None = None
         #: Who sat in a namespace of a sandbox, as of the latest sweep.
         self.joined: set[int] = set()
@@ -100,17 +101,19 @@ class Reconciler:
         zygote = self.zygote if self.zygote is not None and is_alive(*self.zygote) else None
         roots = {one.pid for one in families} | ({zygote[0]} if zygote is not None else set())
         groups = self._grouped()
-        self._find_members(families, coming, groups)
+        children = _children(self._table.values())
+        self._find_members(families, coming, groups, children)
         accounted = {one.pid for one in families if self._started(one.pid) in (one.pid_start, None)}
         if zygote is not None:
             accounted.add(zygote[0])
-        kin = _descendants(self._table.values(), roots)
+        kin = _descendants(children, roots)
         joined = self._joined(zygote)
         if (standby := self._standing_by(zygote)) is not None:
             accounted.add(standby)
+        accounted.add(os.getpid())
         strays = []
         for pid, process in self._table.items():
-            if pid in accounted or pid in self.members or pid == os.getpid():
+            if pid in accounted or pid in self.members:
                 continue
             owned = self._uids is not None and any(uid in self._uids for uid in process.uids)
             if owned or pid in kin or pid in groups or pid in joined:
@@ -126,21 +129,35 @@ class Reconciler:
             return None
         children = [one for one in self._table.values() if one.ppid == first.pid and one.uids == first.uids]
         for one in sorted(children, key=lambda one: one.start, reverse=True):
-            if _is_empty(one.pid, first.pid) and _executes(one.pid) == _executes(first.pid):
+            if _is_empty(one.pid, first.pid) and self._executes_as(one.pid, first):
                 return one.pid
         return None
+
+    def _executes_as(self, pid: int, zygote: Process) -> bool:
+        """Whether a process executes the very files that the zygote does, or did when it was looked at."""
+        named, files = (zygote.pid, zygote.start), _executes(pid)
+        if files is None or (named, files) == self._zygote_files:
+            return files is not None
+        self._zygote_files = (named, _executes(zygote.pid))
+        return (named, files) == self._zygote_files
 
     def _started(self, pid: int) -> int | None:
         process = self._table.get(pid)
         return None if process is None else process.start
 
-    def _find_members(self, families: Sequence[Family], coming: Set[int], groups: Mapping[int, str]) -> None:
+    def _find_members(
+        self,
+        families: Sequence[Family],
+        coming: Set[int],
+        groups: Mapping[int, str],
+        children: Mapping[int, Sequence[int]],
+    ) -> None:
         """Rule 4: which processes belong to which launch, beside its first one."""
         found: dict[int, int] = {}
         for family in families:
             if not family.native:
                 continue
-            found |= dict.fromkeys(_descendants(self._table.values(), {family.pid}), family.launch)
+            found |= dict.fromkeys(_descendants(children, {family.pid}), family.launch)
             first = self._table.get(family.pid)
             parent = None if first is None else self._table.get(first.ppid)
             if parent is not None and parent.uid == (first.uid if first is not None else -1) != os.getuid():
@@ -164,7 +181,10 @@ class Reconciler:
         return program is not None and program == _program(kernel)
 
     def _read(self) -> None:
-        pids = {int(name) for name in os.listdir("/proc") if name.isascii() and name.isdigit()}
+        names = os.listdir("/proc")
+        if names != self._listed[0]:
+            self._listed = (names, {int(name) for name in names if name.isascii() and name.isdigit()})
+        pids = self._listed[1]
         for pid in self._table.keys() - pids:
             del self._table[pid]
         self._ended &= pids
@@ -247,15 +267,16 @@ def _is_empty(pid: int, zygote: int) -> bool:
     """Whether a process holds sockets, other processes, the null device, and nothing else that could be a file, but for
     the zygote's own standard error, which it holds for a moment."""
     try:
-        held, its = (descriptors_of(one, f"/proc/{one}", NOTHING_READ).names for one in (pid, zygote))
+        held = descriptors_of(pid, f"/proc/{pid}", NOTHING_READ).names
+        if held is None:
+            return False
+        strange = {number: name for number, name in held.items() if name not in _NO_FILE}
+        if not strange:
+            return True
+        its = descriptors_of(zygote, f"/proc/{zygote}", NOTHING_READ, only=frozenset({2})).names
+        return None not in strange.values() and strange == its
     except OSError:
         return False  # it has ended, or may not be looked at
-    if held is None or its is None:
-        return False
-    return all(
-        name in ("/dev/null", "socket", "anon_inode:[pidfd]") or (number == "2" and name == its.get("2"))
-        for number, name in held.items()
-    )
 
 
 def _executes(pid: int) -> frozenset[tuple[str, int]] | None:
@@ -274,10 +295,14 @@ def _program(pid: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _descendants(table: Iterable[Process], ancestors: Set[int]) -> set[int]:
+def _children(table: Iterable[Process]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for process in table:
         children.setdefault(process.ppid, []).append(process.pid)
+    return children
+
+
+def _descendants(children: Mapping[int, Sequence[int]], ancestors: Set[int]) -> set[int]:
     found: set[int] = set()
     waiting = list(ancestors)
     while waiting:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .observe import ProcessGone, require_start
-from .proc import read_proc
+from .proc import read_lines
 from .processes import is_alive, is_exiting
 
 #: Seconds that the node has to obey an order, from the moment at which the drift was seen.
@@ -87,7 +87,7 @@ class Stopper:
 
     def _is_ours(self, pid: int) -> bool:
         try:
-            lines = dict(line.split(":", 1) for line in read_proc(f"/proc/{pid}/status").splitlines() if ":" in line)
+            lines = dict(line.split(":", 1) for line in read_lines(f"/proc/{pid}/status") if ":" in line)
         except (FileNotFoundError, ProcessLookupError):
             return False
         uids = [int(word) for word in lines["Uid"].split()]
@@ -100,7 +100,7 @@ class Stopper:
 
     def _is_grouped(self, pid: int) -> bool:
         try:
-            return any(self._group in f"{line}/" for line in read_proc(f"/proc/{pid}/cgroup").splitlines())
+            return any(self._group in f"{line}/" for line in read_lines(f"/proc/{pid}/cgroup"))
         except OSError:
             return False
 

@@ -433,9 +433,4 @@ class Watch:
     # Processes without an entry
 
     def _families(self) -> list[Family]:
-        return [
-            Family(
-                one.said["pid"], one.said["pid_start"], one.said["launch"], one.native, one.said["runtime"] == "gvisor"
-            )
-            for one in self._watched.values()
-        ]
+        return [one.family for one in self._watched.values()]

@@ -11,6 +11,7 @@ from ironbound.core.canonical import Value
 
 from .glance import Glance, Seen
 from .observe import ProcessGone
+from .reconcile import Family
 
 
 @dataclass(slots=True)
@@ -40,6 +41,13 @@ class Watched:
     native: bool = False
     limit_files: tuple[str, ...] | None = None
     leaf: bytes = b""
+    family: Family = field(init=False)
+
+    def __post_init__(self) -> None:
+        said = self.said
+        self.family = Family(
+            said["pid"], said["pid_start"], said["launch"], self.native, said["runtime"] == "gvisor"
+        )
 
     def glanced(self, beside: Set[int], *, thorough: bool) -> Seen:
         """A glance with the threads that there are now, and at the processes beside. Raises ProcessGone, OSError."""
