@@ -111,7 +111,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from ironbound.terminal.demo.run import demo
 
-    return demo(arguments.out, arguments.org)
+    return demo(arguments.out, arguments.org, arguments.release)
 
 
 COMMANDS: Final = (
@@ -156,6 +156,12 @@ COMMANDS: Final = (
         (
             option("--out", type=Path, metavar="DIR", help="keep evidence, pin and deployment there"),
             option("--org", action="store_true", help="its operators sign with passkeys, in headless Chromium"),
+            option(
+                "--release",
+                type=Path,
+                metavar="DIR",
+                help="the release that is installed here, as `./dev release` made it",
+            ),
         ),
     ),
 )

@@ -51,8 +51,8 @@ class People(Protocol):
     #: Whether the other boundaries are a part of the play.
     beyond_wasm: bool
 
-    def found(self, root: Path, name: str) -> Deployment:
-        """A deployment of theirs."""
+    def found(self, root: Path, name: str, release: Path | None) -> Deployment:
+        """A deployment of theirs, for the releases of one key, or for any."""
 
     def sign(
         self, deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]], names: Sequence[str]
@@ -76,10 +76,10 @@ class KeyFiles:
         self._keys: dict[str, PrivateKey] = {}
         self.unshown: list[str] = []
 
-    def found(self, root: Path, name: str) -> Deployment:
+    def found(self, root: Path, name: str, release: Path | None) -> Deployment:
         """Their key files lie in the deployment."""
         phrases = _phrases("ada", "bo", "cy")
-        deployment = initialise(root, name, phrases, QUORUM, environment="demo")
+        deployment = initialise(root, name, phrases, QUORUM, environment="demo", release=release)
         self._keys = _opened(root, phrases)
         return deployment
 
@@ -141,7 +141,7 @@ class Organisation:
         self._shown: dict[str, list[str]] = defaultdict(list)
         self._sitting: tuple[str, Future[list[str]]] | None = None
 
-    def found(self, root: Path, name: str) -> Deployment:
+    def found(self, root: Path, name: str, release: Path | None) -> Deployment:
         """Each makes a passkey, and signs the trust root with it; their provider is enrolled if there is one."""
         for person, port in zip(self._browsers, free_ports(len(self._browsers)), strict=True):
             self._keys[person], _ = enrol(person, name, port, self._at_browser(person), PATIENCE_S)
@@ -168,6 +168,7 @@ class Organisation:
             QUORUM,
             environment="demo",
             identities=self._identities,
+            release=release,
             tell=self._compared,
         )
         self._done()
