@@ -17,6 +17,7 @@ SUITE = (
     "test_proposals.py",
     "test_roster.py",
     "test_snapshot.py",
+    "test_release_approval.py",
 )
 
 MUTANTS: Mutants = {
@@ -298,6 +299,28 @@ MUTANTS: Mutants = {
     ),
     "an approval is revived by an old date": (
         "admission", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",
+    ),
+    "a host that differs starts agents": (
+        "replay", 'return "host-differs" if any(one.differences for one in self.books.hosts.values()) else None',
+        "return None",
+    ),
+    "one measured service stands for all": (
+        "replay", 'if not {*self.trust.services, "ledger"} <= self.books.hosts.keys():', "if not self.books.hosts:",
+    ),
+    "a service that starts anew counts as measured": (
+        "replay", 'self.books.hosts.pop(said["role"], None)', "pass",
+    ),
+    "a service that finds itself changed may serve": (
+        "replay", '(measured is None or measured["differences"])', "measured is None",
+    ),
+    "the trust root's release key is not asked for": (
+        "replay", '"" if self.trust.release is None else self.books.release', '""',
+    ),
+    "a release is approved with any configuration": (
+        "books", "canonical([release, settings, manifest])", "canonical([release, manifest])",
+    ),
+    "an approval of a release survives its key": (
+        "admission", 'self._authority.apply("withdraw-release", {**message, "release": act.about})', "pass",
     ),
 }  # fmt: skip
 
