@@ -69,6 +69,49 @@ def refuted() -> Report:
     return scene.lab.verify()
 
 
+#: Properties and values that OSCAL's own namespace has, of those that we write.
+OSCALS_OWN = {"method": {"INTERVIEW", "EXAMINE", "TEST"}}
+METHODS = {"EXAMINE", "INTERVIEW", "TEST", "UNKNOWN"}
+NAMED = {"subject-uuid": "components", "observation-uuid": "observations", "risk-uuid": "risks"}
+
+
+def every(value: Any, key: str) -> Iterator[Any]:
+    """What stands under this key, anywhere; of lists each item."""
+    for name, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if name == key:
+            yield from one if isinstance(one, list) else [one]
+        yield from every(one, key)
+
+
+def broken(documents: dict[str, Any]) -> list[str]:
+    """What NIST's metaschema asks beyond the schemas, of all that our documents have; `bench/oscal.py` asks it all."""
+    found: list[str] = []
+    for name, value in documents.items():
+        resources = {one["uuid"] for one in every(value, "resources")}
+        uuids = list(every(value, "uuid"))
+        found += [f"{name}: uuid twice" for _ in range(len(uuids) - len(set(uuids)))]
+        found += [f"{name}: no rlink" for one in every(value, "resources") if not one.get("rlinks")]
+        found += [
+            f"{name}: no resource {one}" for one in every(value, "href") if one[:1] == "#" and one[1:] not in resources
+        ]
+        found += [f"{name}: a part without method" for part in every(value, "parts") if part["name"] != "objective"]
+        found += [
+            f"{name}: property {one['name']}"
+            for one in every(value, "props")
+            if "ns" not in one and one["value"] not in OSCALS_OWN.get(one["name"], ())
+        ]
+        found += [f"{name}: method {one}" for one in every(value, "methods") if one not in METHODS]
+        found += [
+            f"{name}: a digest of another length"
+            for one in every(value, "hashes")
+            if one["algorithm"] != "SHA-256" or not re.fullmatch("[0-9a-f]{64}", one["value"])
+        ]
+    for key, kind in NAMED.items():
+        having = {one["uuid"] for one in every(list(documents.values()), kind)}
+        found += [f"{key} {one} is nobody" for one in every(list(documents.values()), key) if one not in having]
+    return found
+
+
 @pytest.fixture
 def plan_file(tmp_path: Path) -> Path:
     requirements = [
@@ -100,17 +143,63 @@ def test_every_document_is_valid_by_nists_schema_and_a_broken_one_is_not(
             assert not check.is_valid(value)
 
 
+def test_the_documents_hold_to_what_the_metaschema_asks_beyond_the_schemas(report: Report) -> None:
+    for one in (report, refuted()):
+        files = files_of(one)
+        assert broken({name: json.loads(files[f"{name}.json"]) for name in DOCUMENTS}) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "change", "says"),
+    [
+        ("component-definition", "resources", {"rlinks": []}, "no rlink"),
+        ("component-definition", "control-implementations", {"source": "#x", "href": "#x"}, "no resource #x"),
+        ("assessment-plan", "activities", {"props": [{"name": "method", "value": "LOOK"}]}, "property method"),
+        ("assessment-plan", "activities", {"parts": [{"name": "assumptions"}]}, "a part without method"),
+        ("assessment-plan", "include-subjects", {"subject-uuid": "x"}, "subject-uuid x is nobody"),
+        ("assessment-results", "observations", {"methods": ["LOOK"]}, "method LOOK"),
+        ("assessment-results", "observations", {"uuid": "x"}, "is nobody"),
+        ("assessment-results", "observations", {"props": [{"name": "claim", "value": "x"}]}, "property claim"),
+        ("assessment-results", "hashes", {"value": "00"}, "a digest of another length"),
+    ],
+)
+def test_a_document_that_breaks_the_metaschema_is_found(
+    report: Report, document: str, key: str, change: dict[str, Any], says: str
+) -> None:
+    files = files_of(report)
+    documents = {name: json.loads(files[f"{name}.json"]) for name in DOCUMENTS}
+    next(every(documents[document], key)).update(change)
+    assert [one for one in broken(documents) if says in one]
+
+
+def record(report: Report) -> dict[str, Any]:
+    plan = replace(own_plan(), overview="https://provider.example/overview.json")
+    value: dict[str, Any] = json.loads(files_of(report, plan)["security-decision-record.json"])
+    check = jsonschema_rs.validator_for(
+        json.loads((Path(__file__).parent / "fedramp-sdr.json").read_text()), validate_formats=True
+    )
+    check.validate(value)
+    for part in ("metadata", "securityControls", "keySecurityIndicators", "fedRampRequirements"):
+        assert not check.is_valid(value | {part: [1]})
+    assert not check.is_valid(value | {"certificationPackageOverviewUri": "no address"})
+    return value
+
+
+def test_fedramps_record_is_valid_by_its_schema_and_rounds_nothing_up(report: Report) -> None:
+    good, bad = ({one["ksiId"]: one for one in record(case)["keySecurityIndicators"]} for case in (report, refuted()))
+    assert good["KSI-MLA-ALA"]["ksiImplementationStatus"] == "Implemented"
+    assert "ksiImplementationStatus" not in good["KSI-SCR-MIT"]
+    assert good["KSI-SCR-MIT"]["ksiValidation"][0].startswith("Not tested: E1: not-built")
+    assert "Not Implemented" in {one.get("ksiImplementationStatus") for one in bad.values()}
+    for weaker in (replace(report, pinned=False), replace(report, environment="rehearsal")):
+        every_status = set(every(record(weaker), "ksiImplementationStatus"))
+        assert not every_status | set(every(record(weaker), "controlImplementationStatus"))
+
+
 def test_the_titles_of_controls_and_their_objectives_are_nists(shared_data: Path) -> None:
     catalog = json.loads((shared_data / "oscal" / "SP800-53r5_HIGH_resolved_catalog-min.json").read_text("utf-8"))
 
-    def every(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for one in node.get("controls", []):
-            yield one
-            yield from every(one)
-        for one in node.get("groups", []):
-            yield from every(one)
-
-    known = {one["id"]: one for one in every(catalog["catalog"])}
+    known = {one["id"]: one for one in every(catalog, "controls")}
     ours = controls()
     both = set(known) & set(ours)
     assert len(both) >= 50
@@ -209,8 +298,12 @@ def test_a_cell_that_would_be_a_formula_becomes_text(text: str) -> None:
 
 
 def test_an_organisations_map_sends_findings_to_its_own_statements(report: Report, plan_file: Path) -> None:
-    plan_file.write_text('ssp = "ssp.json"\n[claims]\nC1 = ["ac-3.2_smt", "AC-6(10)"]\n')
+    overview = "https://provider.example/overview.json"
+    plan_file.write_text(
+        f'ssp = "ssp.json"\npackage_overview = "{overview}"\n[claims]\nC1 = ["ac-3.2_smt", "AC-6(10)"]\n'
+    )
     plan = organisations_plan(plan_file)
+    assert plan.overview == overview
     found = results_of(report, plan)["results"][0]["findings"]
     (mine,) = [one for one in found if one["target"]["type"] == "statement-id"]
     assert mine["target"]["target-id"] == "ac-3.2_smt" and "C1" in mine["description"]
@@ -232,6 +325,7 @@ def test_an_organisations_map_sends_findings_to_its_own_statements(report: Repor
         ('ssp = "ssp.json"\n[claims]\nC1 = []', "needs a list"),
         ('ssp = "ssp.json"\n[claims]\nC1 = "ac-3.2"', "needs a list"),
         ("[claims]\nC1 = ['ac-3.2']", "it needs ssp"),
+        ('ssp = "ssp.json"\npackage_overview = "overview.json"\n[claims]', "package_overview needs"),
         ('ssp = "ssp.json"\nsps = 1\n[claims]', "'sps' is no key"),
         ('ssp = "controls.toml"\n[claims]', "controls.toml"),
         ("ssp = ", "controls.toml"),

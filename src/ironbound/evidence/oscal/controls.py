@@ -25,6 +25,7 @@ MAX_MAP: Final = 1 << 20
 MAX_PLAN: Final = 64 << 20
 """Bytes of an organisation's security plan."""
 
+_URI: Final = re.compile(r"https://[!-;=?-~]+")
 _NAME: Final = re.compile(r"([A-Za-z]{2}-\d{1,2})(?:\((\d{1,2})\))?")
 
 
@@ -63,10 +64,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which targets each claim is evidence for, and the security plan's address, if the organisation gave one."""
+    """Which targets each claim is evidence for, and what the organisation named: its security plan's address and
+    that of its FedRAMP Certification Package Overview, or None."""
 
     ssp: str | None
     targets: Mapping[str, tuple[Target, ...]]
+    overview: str | None = None
 
 
 def control_id(name: str) -> str:
@@ -98,6 +101,11 @@ def layers() -> tuple[Layer, ...]:
     return tuple(Layer(name, one["title"], one["about"]) for name, one in _table()["layers"].items())
 
 
+def indicators() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """FedRAMP's Key Security Indicators that claims are evidence for: id, what of it, and the claims."""
+    return {name: (one["title"], tuple(one["claims"])) for name, one in _table()["indicators"].items()}
+
+
 def own_plan() -> Plan:
     """The map that ships: each claim to the objectives of the controls it serves."""
     return Plan(
@@ -113,12 +121,14 @@ def _objective(control: str) -> Target:
 def organisations_plan(path: Path) -> Plan:
     """The map in an organisation's `controls.toml`; what it does not name stays as it ships. MapRefused, OSError."""
     value = _toml(path)
-    odd = sorted(set(value) - {"ssp", "claims"})
+    odd = sorted(set(value) - {"ssp", "claims", "package_overview"})
     if odd:
-        raise MapRefused(f"{path}: {odd[0]!r} is no key of it; it has ssp and claims")
-    ssp, claims = value.get("ssp"), value.get("claims")
+        raise MapRefused(f"{path}: {odd[0]!r} is no key of it; it has ssp, package_overview and claims")
+    ssp, claims, overview = value.get("ssp"), value.get("claims"), value.get("package_overview")
     if not isinstance(ssp, str) or not isinstance(claims, dict):
         raise MapRefused(f'{path}: it needs ssp = "FILE" and a table [claims]')
+    if overview is not None and (not isinstance(overview, str) or not _URI.fullmatch(overview)):
+        raise MapRefused(f'{path}: package_overview needs the document\'s address, as "https://…"')
     having = _ids(path.parent / ssp)
     targets = dict(own_plan().targets)
     for claim, ids in claims.items():
@@ -129,7 +139,7 @@ def organisations_plan(path: Path) -> Plan:
         if len(set(map(control_id, ids))) < len(ids):
             raise MapRefused(f"{path}: claim {claim} names an id twice")
         targets[claim] = tuple(_target(path, claim, one, having) for one in ids)
-    return Plan(ssp, targets)
+    return Plan(ssp, targets, overview)
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ documents' and the result's are fresh in each export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -30,6 +30,12 @@ from .controls import Plan, Target, controls, layers
 VERSION: Final = "1.1.3"
 NAMESPACE: Final = "urn:ironbound:oscal"
 """Namespace of our own properties."""
+CATALOG: Final = "https://doi.org/10.6028/NIST.SP.800-53r5"
+SAMPLING: Final = (
+    "No sample is drawn. Every entry of the log, every grant, every launch and every canary is looked at, and their "
+    "numbers are stated. What was never tried is not tested."
+)
+SECURITY_PLAN: Final = "system-security-plan.json"
 VALID_MS: Final = 30 * 86_400_000
 """How long an observation is worth relying on: a month, as continuous monitoring is submitted."""
 
@@ -67,7 +73,8 @@ def documents(
     }
 
 
-def _time(ms: int) -> str:
+def time_of(ms: int) -> str:
+    """A time as OSCAL and JSON Schema write it."""
     return utc(ms).removesuffix(" UTC").replace(" ", "T") + "Z"
 
 
@@ -83,6 +90,29 @@ def layer_of(claim: str) -> str:
 def method_of(claim: str) -> str:
     """TEST where the thing was tried, EXAMINE where records were read."""
     return _METHODS.get(claim, "EXAMINE")
+
+
+def status_of(report: Report, served: Sequence[str]) -> Value:
+    """The status of what all of these claims are evidence for (rule 1)."""
+    claims = {claim.id: claim for claim in report.claims}
+    refuted = [one for one in served if claims[one].status == REFUTED]
+    open_ones = [one for one in served if claims[one].status not in (HOLDS, REFUTED)]
+    if refuted:
+        return {"state": "not-satisfied", "reason": "fail", "remarks": f"Refuted: {', '.join(refuted)}."}
+    if open_ones:
+        codes = "; ".join(f"{one}: {', '.join(r.code for r in claims[one].reasons)}" for one in open_ones)
+        words = f"Not tested: {codes}."
+    elif not report.pinned:
+        words = "Not tested: no pin was given, so nothing ties this log to the deployment in question."
+    elif report.environment != PRODUCTION:
+        words = f"Not tested. {_elsewhere(report)}"
+    else:
+        return {"state": "satisfied", "reason": "pass", "remarks": f"Holds: {', '.join(served)}."}
+    return {"state": "not-satisfied", "reason": "other", "remarks": words}
+
+
+def _elsewhere(report: Report) -> str:
+    return f"Nothing here is about production: the trust root names the environment {report.environment}."
 
 
 class _Document:
@@ -109,7 +139,7 @@ class _Document:
             "uuid": self.fresh(),
             "metadata": {
                 "title": f"{self.title}: {self.report.deployment}",
-                "last-modified": _time(self.now_ms),
+                "last-modified": time_of(self.now_ms),
                 "version": __version__,
                 "oscal-version": VERSION,
                 "props": _props(deployment=self.report.deployment, environment=self.report.environment),
@@ -183,6 +213,7 @@ class _Definition(_Document):
             "uuid": source,
             "title": "NIST SP 800-53 revision 5",
             "citation": {"text": "NIST Special Publication 800-53 revision 5, security and privacy controls"},
+            "rlinks": [{"href": CATALOG, "media-type": "application/oscal.catalog+json"}],
         }
         return {**self.head(), "components": components, "back-matter": {"resources": [resource]}}
 
@@ -222,21 +253,11 @@ class _Assessment(_Document):
             **self.head(),
             "import-ssp": ssp,
             "local-definitions": {"components": components, "activities": activities},
-            "terms-and-conditions": {
-                "parts": [
-                    {
-                        "name": "assumptions",
-                        "title": "Sampling",
-                        "prose": "No sample is drawn. Every entry of the log, every grant, every launch and every "
-                        "canary is looked at, and their numbers are stated. What was never tried is not tested.",
-                    }
-                ]
-            },
             "reviewed-controls": self.reviewed(),
             "assessment-subjects": [
                 {
                     "type": "component",
-                    "description": "Every layer.",
+                    "description": f"Every layer. {SAMPLING}",
                     "include-subjects": [
                         {"subject-uuid": self.component(layer.id), "type": "component"} for layer in layers()
                     ],
@@ -244,8 +265,10 @@ class _Assessment(_Document):
             ],
         }
         if self.plan.ssp is None:
-            note = "No security plan was named; the organisation puts the address of its own here."
-            value["back-matter"] = {"resources": [{"uuid": plan, "title": "Security plan", "description": note}]}
+            note = "No security plan was named; the organisation puts its own beside this file, under this name."
+            links = [{"href": SECURITY_PLAN, "media-type": "application/oscal.ssp+json"}]
+            resource = {"uuid": plan, "title": "Security plan", "description": note, "rlinks": links}
+            value["back-matter"] = {"resources": [resource]}
         return value
 
 
@@ -260,10 +283,10 @@ class _Results(_Document):
             "uuid": self.fresh(),
             "title": f"{report.deployment}, entries 0 to {report.size - 1}",
             "description": f"What the log of {report.deployment} shows up to its checkpoint of {report.size} entries. "
-            + ("" if report.environment == PRODUCTION else f"{self._elsewhere()} ")
+            + ("" if report.environment == PRODUCTION else f"{_elsewhere(report)} ")
             + "Satisfied says that the claims hold that serve an objective, no more.",
-            "start": _time(report.first_ms),
-            "end": _time(max(report.first_ms, report.as_of_ms)),
+            "start": time_of(report.first_ms),
+            "end": time_of(max(report.first_ms, report.as_of_ms)),
             "props": _props(
                 pin=report.pin,
                 pinned="yes" if report.pinned else "no",
@@ -289,9 +312,6 @@ class _Results(_Document):
             "results": [result],
             "back-matter": {"resources": [self._resource(one) for one in files]},
         }
-
-    def _elsewhere(self) -> str:
-        return f"Nothing here is about production: the trust root names the environment {self.report.environment}."
 
     def _resource(self, file: File) -> Value:
         return {
@@ -323,8 +343,8 @@ class _Results(_Document):
             "relevant-evidence": [
                 {"href": f"#{evidence}", "description": f"Entries 0 to {self.report.size - 1} of the log, all of them."}
             ],
-            "collected": _time(collected),
-            "expires": _time(collected + VALID_MS),
+            "collected": time_of(collected),
+            "expires": time_of(collected + VALID_MS),
         }
         said = "\n".join([*_reasons(claim), *claim.remarks])
         if said:
@@ -342,22 +362,8 @@ class _Results(_Document):
         }
 
     def _finding(self, target: Target, served: list[str], claims: Mapping[str, Claim]) -> Value:
+        status = status_of(self.report, served)
         refuted = [one for one in served if claims[one].status == REFUTED]
-        open_ones = [one for one in served if claims[one].status not in (HOLDS, REFUTED)]
-        status: Value
-        if refuted:
-            words = f"Refuted: {', '.join(refuted)}."
-            status = {"state": "not-satisfied", "reason": "fail", "remarks": words}
-        elif open_ones:
-            codes = "; ".join(f"{one}: {', '.join(r.code for r in claims[one].reasons)}" for one in open_ones)
-            status = {"state": "not-satisfied", "reason": "other", "remarks": f"Not tested: {codes}."}
-        elif not self.report.pinned:
-            words = "Not tested: no pin was given, so nothing ties this log to the deployment in question."
-            status = {"state": "not-satisfied", "reason": "other", "remarks": words}
-        elif self.report.environment != PRODUCTION:
-            status = {"state": "not-satisfied", "reason": "other", "remarks": f"Not tested. {self._elsewhere()}"}
-        else:
-            status = {"state": "satisfied", "reason": "pass", "remarks": f"Holds: {', '.join(served)}."}
         value: Value = {
             "uuid": self.id_here("finding", target.id),
             "title": f"{target.id}: {status['state']}",

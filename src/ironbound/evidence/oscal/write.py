@@ -1,4 +1,5 @@
-"""The folder that `ironbound evidence report --oscal DIR` fills: three documents, the matrix, the verifier's words.
+"""The folder that `ironbound evidence report --oscal DIR` fills: three documents, the matrix, the verifier's words, and
+FedRAMP's record if the organisation named its package overview.
 
 Decides only which file leans on which.
 """
@@ -14,6 +15,7 @@ from ironbound.verifier.verify import Report
 
 from .controls import Plan
 from .documents import File, documents, file_of
+from .fedramp import RECORD, decision_record
 from .matrix import matrix_csv
 
 VERDICT: Final = "verification.json"
@@ -31,6 +33,8 @@ def oscal_files(
         file_of(MATRIX, "text/csv", matrix, "Control matrix"),
     )
     made = documents(report, plan, files, now_ms, fresh)
+    if plan.overview is not None:
+        made[RECORD] = decision_record(report, plan, plan.overview, files, now_ms)
     return {VERDICT: verdict, MATRIX: matrix, **{name: _json(value) for name, value in made.items()}}
 
 
