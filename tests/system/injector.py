@@ -1,7 +1,8 @@
 """Makes a live process do a system call of the test's, as a debugger with root does; its filter stands aside meanwhile.
 
 Run as a program: `injector.py PID NUMBER ARGUMENT…`; prints the result and lets go. `injector.py PID PROGRAM VARIABLE…`
-makes it become a program, from a memory file, with that environment. Follows ptrace(2), PTRACE_O_SUSPEND_SECCOMP.
+makes it become a program, from a memory file, with that environment. `injector.py PID filter` puts a filter that allows
+everything on its main thread. Follows ptrace(2), PTRACE_O_SUSPEND_SECCOMP.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ SUSPEND_SECCOMP = 1 << 21
 WALL = 0x40000000
 R10, R9, R8, RAX, RDX, RSI, RDI, ORIG_RAX, RIP, RSP = 7, 8, 9, 10, 12, 13, 14, 15, 16, 19
 CLOSE, MEMFD_CREATE, EXECVEAT, AT_EMPTY_PATH = 3, 319, 322, 0x1000
+SECCOMP, SET_MODE_FILTER = 317, 1
+ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -109,6 +112,20 @@ def become(pid: int, program: bytes, variables: list[str]) -> int:
         _ptrace(DETACH, pid)
 
 
+def add_filter(pid: int) -> int:
+    """One more filter on that thread alone. The kernel's answer, 0 or an error's negative number."""
+    kept = _seize(pid)
+    try:
+        (stack,) = struct.unpack_from("Q", kept.raw, RSP * 8)
+        place = (stack & ~0xFFF) - 4096
+        _write(pid, place, struct.pack("<H6xQ", 1, place + 16) + ALLOW_ALL)
+        result = _call(pid, kept, SECCOMP, SET_MODE_FILTER, 0, place)
+        _ptrace(SETREGS, pid, 0, kept)
+        return result
+    finally:
+        _ptrace(DETACH, pid)
+
+
 def _write(pid: int, place: int, data: bytes) -> None:
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         memory.seek(place)
@@ -116,7 +133,9 @@ def _write(pid: int, place: int, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2].startswith("/"):
+    if sys.argv[2] == "filter":
+        print(add_filter(int(sys.argv[1])), flush=True)
+    elif sys.argv[2].startswith("/"):
         with open(sys.argv[2], "rb") as opened:
             print(become(int(sys.argv[1]), opened.read(), sys.argv[3:]), flush=True)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import subprocess
@@ -9,14 +10,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from idle_agent import SPIN, approve_profile, has, image, manifest, program
+from injector import ALLOW_ALL
 from stand import Stand, children, is_alive, process_state, running, until
 from test_drift_and_voices import TRACER, first_line, helper, let_go
 from test_drift_injections import PRELOADED, as_user, ended_in_time, halted, inject, now_ms, paths, raised, rounds_pass
 
 from ironbound.core.canonical import Digest
+from ironbound.core.held import read_held
 from ironbound.core.replay import Entry
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -347,6 +351,29 @@ def test_a_gvisor_kernel_made_another_program_with_a_preloaded_library_is_drift_
         assert {one for one in found if one.startswith("environment")} == {
             f"environment.{one.partition('=')[0]}" for one in variables
         }
+
+
+def test_the_filter_of_gvisors_own_kernel_is_read_is_the_same_in_the_next_life_and_one_more_is_drift(
+    scene: Scene,
+) -> None:
+    need(scene, "gvisor")
+    looks: list[Any] = []
+    for agent in ("filtered", "again"):
+        entry = scene.started(agent, "gvisor", forks=2)
+        looks.append(read_held(entry.predicate["held"])["posture"])
+        if agent == "filtered":
+            rounds_pass()
+            assert is_alive(entry.predicate["pid"], entry.predicate["pid_start"])
+            scene.over(agent, entry)
+    assert looks[0]["filters"] == looks[1]["filters"] and len(looks[0]["filters"]) == 1
+    assert all(one["threads"]["uniform"] and one["threads"]["count"] > 1 for one in looks)
+    since = now_ms()
+    with halted(scene.stand.pid("monitor")):
+        assert inject(entry.predicate["pid"], "filter") == 0
+    found = {one["path"]: one for one in ended_in_time(scene.stand, entry, since).predicate["differences"]}
+    assert found["filters"]["expected"] == looks[0]["filters"]
+    assert found["filters"]["got"] == [*looks[0]["filters"], hashlib.sha256(ALLOW_ALL).hexdigest()]
+    assert "threads.filters" in found  # the others have one less
 
 
 @pytest.mark.parametrize("how", ["replaced", "added"])

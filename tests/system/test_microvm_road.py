@@ -16,6 +16,7 @@ from test_drift_injections import PRELOADED, halted, inject
 
 import ironbound
 from ironbound.core.canonical import Digest
+from ironbound.core.held import read_held
 from ironbound.core.native import Manifest
 from ironbound.core.profile import Layer, merge
 from ironbound.evidence.export import export
@@ -91,6 +92,14 @@ def test_a_machine_is_launched_observed_stopped_and_evidenced_and_what_changes_i
     assert not is_alive(pid, second.predicate["pid_start"])
 
     if os.getuid() == 0:  # whoever injects suspends QEMU's filter
+        looks = [read_held(one.predicate["held"])["posture"] for one in (first, second)]
+        assert looks[0]["filters"] == looks[1]["filters"] and len(looks[0]["filters"]) == 1
+        filtered = stand.started("boxed", module)
+        with halted(stand.pid("monitor")):
+            assert inject(filtered.predicate["pid"], "filter") == 0
+        drift = stand.await_entry("drift", filtered.index, pid=filtered.predicate["pid"])
+        assert {"filters", "threads.filters"} <= {one["path"] for one in drift.predicate["differences"]}
+        stand.await_entry("exited", filtered.index, started=filtered.index)
         waits = tmp_path / "waits"
         waits.write_bytes(program(SPIN))
         for variables in ((), PRELOADED):

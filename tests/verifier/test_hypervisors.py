@@ -17,11 +17,12 @@ from ironbound.core.jailed import jailed_envelope
 from ironbound.core.microvm import DESCRIPTORS, MODULES
 from ironbound.core.native import Manifest
 
-from .lab import digest_of, honest
+from .lab import Honest, digest_of, honest
 
 UID = 61_100
 MODULE = Manifest(Digest(digest_of("a tree")), ("/bin/agent",)).encode()
 NAMES = ("firecracker", "qemu-microvm")
+OWN, OTHER = digest_of("QEMU's filter"), digest_of("another filter")
 
 
 def configuration(runtime: str) -> dict[str, Any]:
@@ -59,12 +60,40 @@ def call(runtime: str, config: dict[str, Any], group: str) -> tuple[dict[str, An
     return said, {"cgroup": group, **files, **host}
 
 
-def launched(runtime: str, change: Callable[[dict[str, Any]], None] = lambda said: None) -> set[str]:
-    """Why B1 falls for a history with one launch in a machine, whose start was changed before it was said."""
+def launched(
+    runtime: str,
+    change: Callable[[dict[str, Any]], None] = lambda said: None,
+    filters: list[Any] | None = None,
+    later: list[Any] | None = None,
+    before: list[Any] | None = None,
+) -> dict[str, set[str]]:
+    """Why claims fall for a history with one launch in a machine, whose start was changed before it was said.
+
+    `filters`: those of its first look, `later` of the next one; `before`: those of another launch before it.
+    """
     scene = honest()
+    if before is not None:
+        launch_one(scene, runtime, "first", lambda said: None, before, before)
+    launch_one(scene, runtime, "second", change, [OWN] if filters is None else filters, later)
+    scene.lab.now += scene.lab.drift_stop_ms
+    scene.act()
+    return {name: why for name, why in scene.lab.falling().items() if name in ("B1", "B3")}
+
+
+def launch_one(
+    scene: Honest,
+    runtime: str,
+    agent: str,
+    change: Callable[[dict[str, Any]], None],
+    filters: list[Any] | None,
+    later: list[Any] | None,
+) -> None:
     lab, config = scene.lab, configuration(runtime)
-    module, cage = lab.approve_module(MODULE), lab.approve_profile(config)
-    launch = lab.expect(lab.ask_launch("second", module, cage))
+    module, cage = sha256_hex(MODULE), sha256_hex(canonical(config))
+    if cage not in lab.replay.books.profiles:
+        lab.approve_module(MODULE)
+        lab.approve_profile(config)
+    launch = lab.expect(lab.ask_launch(agent, module, cage))
     group = f"{lab.replay.trust.control_group}/{launch}"
     says, facts = call(runtime, config, group)
     common = {"uid": UID, "gid": UID, "module_sha256": module, "config_sha256": cage, "filters_visible": False}
@@ -74,14 +103,28 @@ def launched(runtime: str, change: Callable[[dict[str, Any]], None] = lambda sai
     )
     assert cage == sha256_hex(canonical(config))
     change(start)
-    started = lab.expect(lab.start(launch, **start))
-    lab.expect(lab.observe(started))
-    return lab.falling().get("B1", set())
+    looks = [start["posture"], start["posture"]]
+    if runtime == "qemu-microvm":
+        seen = start["posture"] | {"threads": {"count": 3, "uniform": True}}
+        looks = [seen | {"filters": one} for one in (filters, filters if later is None else later)]
+    started = lab.expect(lab.start(launch, seen={"posture": looks[0]}, **start))
+    lab.expect(lab.observe(started, posture=looks[1]))
 
 
 @pytest.mark.parametrize("runtime", NAMES)
 def test_a_launch_whose_call_and_posture_follow_from_what_was_approved_holds(runtime: str) -> None:
-    assert launched(runtime) == set()
+    assert launched(runtime) == {}
+
+
+def test_a_filter_of_qemus_that_is_not_the_one_it_had_before_refutes_b1() -> None:
+    assert launched("qemu-microvm", before=[OWN]) == {}
+    for filters in ([OTHER], [OWN, OTHER], []):
+        assert launched("qemu-microvm", filters=filters, before=[OWN])["B1"] == {"observed-posture-differs"}
+    assert launched("qemu-microvm", filters=[])["B1"] == {"observed-posture-differs"}  # the first one too has one
+
+
+def test_a_filter_of_qemus_that_changes_while_it_runs_and_is_left_alone_refutes_b3() -> None:
+    assert launched("qemu-microvm", later=[OWN, OTHER]) == {"B3": {"difference-unheeded"}}
 
 
 def _grow(said: dict[str, Any]) -> None:
@@ -109,7 +152,7 @@ def _unlooked(said: dict[str, Any]) -> None:
 def test_a_call_or_a_posture_that_does_not_follow_refutes_it(
     runtime: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    assert launched(runtime, change) == {"posture-not-expected"}
+    assert launched(runtime, change)["B1"] == {"posture-not-expected"}
 
 
 def _another_jail(said: dict[str, Any]) -> None:
@@ -127,11 +170,11 @@ def _another_user(said: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [_another_jail, _another_user])
 def test_a_jail_that_is_not_this_launchs_refutes_it(change: Callable[[dict[str, Any]], None]) -> None:
-    assert launched("firecracker", change) == {"posture-not-expected"}
+    assert launched("firecracker", change)["B1"] == {"posture-not-expected"}
 
 
 def test_a_ram_disk_that_is_not_the_one_in_the_posture_refutes_it() -> None:
     def change(said: dict[str, Any]) -> None:
         said["envelope"]["fds"][str(DESCRIPTORS["initrd"])] = digest_of("another")
 
-    assert launched("qemu-microvm", change) == {"posture-not-expected"}
+    assert launched("qemu-microvm", change)["B1"] == {"posture-not-expected"}

@@ -222,8 +222,9 @@ def _container(runtime: str) -> tuple[Wall, ...]:
         Wall("a user of its own", "setpriv, where the node is root" if bare else f"{program}", _IDS,
              ("guard-setuid-root", "guard-setgid-root"), _PRIVILEGES),
         Wall("the system call filter", "seccomp, installed by the guard"
-             + ("; outside it gVisor's own" if nested else ""), ("seccomp",) if nested else ("seccomp", "filters",
-             "threads"), ("guard-*",), ("seccomp-off", "personality", "call-*")),
+             + ("; outside it gVisor's own, read and held against the first look" if nested else ""),
+             ("seccomp",) if nested else ("seccomp", "filters", "threads"), ("guard-*",),
+             ("seccomp-off", "personality", "call-*")),
         Wall("Landlock", "gVisor's kernel has none" if nested else "the kernel, at the guard's request", (),
              () if nested else ("landlock-*",), ("landlock-widen",),
              "nothing to see: the guard refuses to run without it wherever the kernel has it" if nested else ""),
@@ -283,8 +284,9 @@ def _machine(runtime: str) -> tuple[Wall, ...]:
              ("no-new-privs-off", "setuid-file", "file-chmod")),
         Wall("a user of its own", f"{wall}; in the guest another", ("uid", "gid", *(("groups",) if qemu else ())),
              ("guard-setuid-root", "guard-setgid-root"), _PRIVILEGES),
-        Wall("the system call filter", f"{program}'s own, for {program}; ours, for the agent", ("seccomp", "threads"),
-             ("guard-*",), ("seccomp-off", "personality", "call-*")),
+        Wall("the system call filter", f"{program}'s own, for {program}"
+             + (", read and held against the first look" if qemu else "") + "; ours, for the agent",
+             ("seccomp", "threads"), ("guard-*",), ("seccomp-off", "personality", "call-*")),
         Wall("Landlock", "the guest's kernel" + ("; for QEMU the host's" if qemu else ""), (), ("landlock-*",),
              ("landlock-widen",)),
         Wall("files of the host", f"the machine has no disk; {wall} gives {program} a root of its own",

@@ -15,6 +15,7 @@ from ironbound.core.canonical import Digest, FormatError, Value
 from ironbound.core.jailed import limits_of_process
 from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER, qemu_limits
 from ironbound.core.native import parse_manifest, variables
+from ironbound.core.own_filters import READ
 from ironbound.core.posture import NO_CAPABILITIES, Difference
 from ironbound.core.profile import MICROVM, NATIVE, WASM, family_of, parse_configuration
 from ironbound.core.tree import File
@@ -165,7 +166,8 @@ class Cages:
         config = self._config(said["config_sha256"])
         if family_of(config) == MICROVM:
             limits = limits_of_process() if said["runtime"] == FIRECRACKER else qemu_limits(config)
-            return observe_enclosure(said["pid"], said["pid_start"], self._baseline, tuple(limits))
+            read = filters and said["runtime"] in READ
+            return observe_enclosure(said["pid"], said["pid_start"], self._baseline, tuple(limits), filters=read)
         if not self.is_native(said):
             return observe(said["pid"], said["pid_start"], self._baseline, filters=filters)
         return observe_container(

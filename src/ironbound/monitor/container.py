@@ -33,13 +33,12 @@ from .observe import (
     descriptors_of,
     exe_digest,
     executable_files,
-    installed_filters,
+    filters_and_threads,
     namespaces_of,
     require_start,
     rlimits_of,
     spokesman,
     thread_states,
-    threads_summary,
     tracer_of,
 )
 from .proc import read_lines, read_proc
@@ -132,9 +131,8 @@ def _sample(
         "processes": _processes(states, main, root, approved),
         "rootfs_sha256": rootfs,
     }
-    installed = installed_filters(threads, filters) if not approved.nested else None
-    sample["filters"] = None if installed is None else list(installed.get(pid, ()))
-    sample["threads"] = threads_summary(pid, threads, installed) if pid in threads else None
+    seen = filters_and_threads(pid, threads, filters) if pid in threads else (None, None)
+    sample["filters"], sample["threads"] = seen
     return sample
 
 

@@ -25,11 +25,11 @@ from .observe import (
     descriptors_of,
     exe_digest,
     executable_files,
+    filters_and_threads,
     namespaces_of,
     require_start,
     rlimits_of,
     thread_states,
-    threads_summary,
     tracer_of,
 )
 from .proc import read_proc
@@ -38,11 +38,14 @@ _ANONYMOUS: Final = "anon_inode:"
 """QEMU's own event loop: events, signals, timers, and the kernel's side of a guest."""
 
 
-def observe_enclosure(pid: int, pid_start: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
-    """A sample of the hypervisor `pid`, started at `pid_start`, with these limits. Raises ProcessGone."""
+def observe_enclosure(
+    pid: int, pid_start: int, baseline: Baseline, limits: tuple[str, ...], *, filters: bool
+) -> Value:
+    """A sample of the hypervisor `pid`, started at `pid_start`, with these limits, and with `filters` its own ones too,
+    for which each thread is stopped. Raises ProcessGone."""
     require_start(pid, pid_start)
     try:
-        sample = _sample(pid, baseline, limits)
+        sample = _sample(pid, baseline, limits, filters)
     except (FileNotFoundError, ProcessLookupError):
         require_start(pid, pid_start)
         raise ProcessGone(f"process {pid} ended while it was read") from None
@@ -50,7 +53,7 @@ def observe_enclosure(pid: int, pid_start: int, baseline: Baseline, limits: tupl
     return sample
 
 
-def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
+def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...], filters: bool) -> Value:
     threads, root = thread_states(pid), f"/proc/{pid}"
     main = threads[pid]
     descriptors = descriptors_of(pid, root, baseline)
@@ -59,7 +62,7 @@ def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
     fds: Value = None
     if names is not None:
         fds = {number: name for number, name in names.items() if not _is_own(name)}
-    return {
+    sample: dict[str, Value] = {
         "version": ENCLOSURE_VERSION,
         "uid": [int(word) for word in main["Uid"].split()],
         "gid": [int(word) for word in main["Gid"].split()],
@@ -67,8 +70,6 @@ def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
         "caps": {name: main[line] for name, line in CAPABILITY_LINES.items()},
         "no_new_privs": int(main["NoNewPrivs"]),
         "seccomp": int(main["Seccomp"]),
-        "filters": None,
-        "threads": threads_summary(pid, threads, None),
         "namespaces": namespaces_of(root, baseline),
         "exe": exe_digest(root, baseline),
         "environment": environment_of(pid),
@@ -85,6 +86,8 @@ def _sample(pid: int, baseline: Baseline, limits: tuple[str, ...]) -> Value:
         "config_sha256": None,
         "module_sha256": None,
     }
+    sample["filters"], sample["threads"] = filters_and_threads(pid, threads, filters)
+    return sample
 
 
 def _is_own(name: Value) -> bool:

@@ -177,10 +177,7 @@ def _sample(pid: int, baseline: Baseline, filters: bool) -> Value:
         "module_sha256": descriptors.module,
     }
     # Last, since it stops the process, and makes this one its tracer while it does.
-    installed = installed_filters(threads, filters)
-    mine = None if installed is None else installed.get(chosen, ())
-    sample["filters"] = None if mine is None else list(mine)
-    sample["threads"] = threads_summary(chosen, threads, installed)
+    sample["filters"], sample["threads"] = filters_and_threads(chosen, threads, filters)
     return sample
 
 
@@ -226,7 +223,28 @@ def _is_filtered(state: dict[str, str]) -> bool:
     return state["Seccomp"] == _SECCOMP_FILTER and not is_dead(state)
 
 
-def installed_filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple[Digest, ...]] | None:
+def filter_counts(pid: int) -> frozenset[tuple[str, str]]:
+    """The modes and numbers of filters that the threads of a process have. A filter is never taken away, and a new
+    thread has those of the one that made it: while one number holds for all, they have what they had. ProcessGone."""
+    try:
+        states = thread_states(pid).values()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGone(f"process {pid} has ended") from None
+    return frozenset((state["Seccomp"], state.get("Seccomp_filters", "")) for state in states if not is_dead(state))
+
+
+def filters_and_threads(chosen: int, threads: dict[int, dict[str, str]], asked: bool) -> tuple[Value, Value]:
+    """The filters of the chosen thread, null if they are not seen, and how the threads differ from it. With `asked`
+    they are read: that stops each thread for a moment. Raises ProcessLookupError where the chosen one has ended."""
+    installed = _installed_filters(threads, asked)
+    if installed is None:
+        return None, threads_summary(chosen, threads, None)
+    if chosen not in installed and _is_filtered(threads[chosen]):
+        raise ProcessLookupError(errno.ESRCH, f"thread {chosen} ended while it was read")
+    return list(installed.get(chosen, ())), threads_summary(chosen, threads, installed)
+
+
+def _installed_filters(threads: dict[int, dict[str, str]], asked: bool) -> dict[int, tuple[Digest, ...]] | None:
     filtered = [tid for tid, state in threads.items() if _is_filtered(state)]
     if not filtered:
         return {}
@@ -245,8 +263,9 @@ def threads_summary(
     differing: list[Value] = []
     for tid, state in sorted(threads.items()):
         odd: dict[str, Value] = {name: state.get(name, "") for name in _PER_THREAD if state.get(name) != main.get(name)}
-        if installed is not None and installed.get(tid, ()) != installed.get(chosen, ()):
-            odd["filters"] = list(installed.get(tid, ()))
+        # A thread without a filter differs by its mode; one behind a filter that was not read has ended.
+        if installed is not None and tid in installed and installed[tid] != installed.get(chosen, ()):
+            odd["filters"] = list(installed[tid])
         if is_dead(state):
             odd = {"state": state["State"]}
         if odd and len(differing) < MAX_DIFFERING:

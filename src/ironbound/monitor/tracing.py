@@ -11,6 +11,7 @@ Rule 2: a signal that was on its way when the process stopped is handed on.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -101,8 +102,8 @@ def _read_one(tid: int) -> tuple[Digest, ...]:
 def read_filters(tids: Sequence[int]) -> dict[int, tuple[Digest, ...]]:
     """The digests of the filters of each thread, the oldest filter first.
 
-    Each thread stands still for about 0.1 ms. Raises TracingRefused where the kernel does not permit it or
-    another tracer is there, and ProcessLookupError where a thread has ended.
+    Each thread stands still for about 0.1 ms; one that has ended is left out. Raises TracingRefused where the kernel
+    does not permit it or another tracer is there.
     """
     found: dict[int, tuple[Digest, ...]] = {}
     failures: list[OSError | TracingRefused] = []
@@ -110,7 +111,8 @@ def read_filters(tids: Sequence[int]) -> dict[int, tuple[Digest, ...]]:
     def work() -> None:
         try:
             for tid in tids:
-                found[tid] = _read_one(tid)
+                with contextlib.suppress(ProcessLookupError):
+                    found[tid] = _read_one(tid)
         except (OSError, TracingRefused) as error:
             failures.append(error)
 
@@ -118,7 +120,7 @@ def read_filters(tids: Sequence[int]) -> dict[int, tuple[Digest, ...]]:
     thread.start()
     thread.join()
     for failure in failures:
-        if isinstance(failure, (ProcessLookupError, TracingRefused)):
+        if isinstance(failure, TracingRefused):
             raise failure
         raise TracingRefused(f"cannot read a filter: {failure.strerror}") from failure
     return found

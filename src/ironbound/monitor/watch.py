@@ -24,7 +24,8 @@ from ironbound.core.authority import ADMITTED
 from ironbound.core.cage import compare_cage
 from ironbound.core.canonical import FormatError, Value
 from ironbound.core.envelope import Envelope
-from ironbound.core.held import KIND, account_digest, require_account
+from ironbound.core.held import KIND, account_digest, read_held, require_account
+from ironbound.core.own_filters import READ, OwnFilters
 from ironbound.core.posture import Difference
 from ironbound.core.replay import Entry
 from ironbound.core.statement import Subject
@@ -35,7 +36,7 @@ from .cages import Cages
 from .drifts import MAX_DIFFERENCES, Drifts
 from .events import COREDUMP, EXEC, EXIT, FORK, GID, PTRACE, UID, Event, ProcessEvents
 from .heartbeat import Pulse, sample_leaf
-from .observe import ProcessGone
+from .observe import ProcessGone, filter_counts
 from .outbox import Outbox
 from .reconcile import Family, Reconciler
 from .strays import Strays
@@ -83,6 +84,7 @@ class Watch:
         #: How often this process attached to threads of a process and has not let go.
         self._attached: dict[int, int] = {}
         self._uids = deployment.sandbox_uids
+        self._own_filters = OwnFilters()
         self._looking = asyncio.Lock()  # one look at a time: reading a filter traces, and must not see itself do so
         self._outbox = Outbox(log)
         self._pulse = Pulse(log, "sampled" if events is None else "events")
@@ -118,6 +120,7 @@ class Watch:
             self._drifts.entered(entry)
 
     def _started(self, index: int, said: Mapping[str, Any]) -> None:
+        self._own_filters.started(said, read_held(said["held"])["posture"])
         watched = self._watched.get(said["launch"])
         if watched is not None and account_digest(watched.said) == account_digest(said):
             watched.index = index
@@ -329,6 +332,7 @@ class Watch:
             except ProcessGone:
                 self._outbox.begin(self._gone(watched))
                 return
+            watched.gone_since = None
             if watched.index is not None:
                 watched.leaf = sample_leaf(watched.index, sample)
                 self._pulse.sampled(watched.leaf)
@@ -362,6 +366,7 @@ class Watch:
             differences = [*compare_cage(watched.expected, sample, running=running), *changed]
             differences += compare_cage(watched.expected, said["posture"]) if is_first else ()
             differences += self._misplaced(said)
+            differences += self._own_filters.compare(said, sample) if self._deployment.separated else ()
         except (FormatError, DeploymentError, KeyError, TypeError, IndexError) as error:
             sample = {}
             differences = [Difference("started", "a posture that follows from the approval", str(error)[:200])]
@@ -381,7 +386,11 @@ class Watch:
         seen = watched.glanced(self._beside(watched), thorough=self._events is None)
         if held.ours:  # else anything that the node names as a sandbox would make its neighbours strays
             self._reconciler.namespaces[held.pid] = watched.namespaces()
-        asked = self._deployment.separated and (watched.filters is None or seen != watched.seen)
+        changed = seen != watched.seen
+        if said["runtime"] in READ:  # its threads come and go with the agent's: that alone is no reason to stop them
+            counts = filter_counts(said["pid"])
+            changed, watched.counts = counts != watched.counts, counts
+        asked = self._deployment.separated and (watched.filters is None or changed)
         sample = self._cages.sample(said, running=running, filters=asked)
         watched.keep(sample, seen, asked=asked)
         return sample, self._cages.use_files(said["launch"], said, sample) if is_first else []

@@ -22,7 +22,8 @@ class Watched:
     `index`: its `started`, None while that is not in the log and the sandbox is held. `sample` is the latest whole
     look, `seen` the glance that belongs to it, and `leaf` its leaf in the heartbeat's tree. `native`: it may have
     processes of its own; `limit_files` are then those of its control groups. `glances` are kept by process, the first's
-    and those beside it; whole looks, made in a thread, open them anew under `lock`.
+    and those beside it; whole looks, made in a thread, open them anew under `lock`. `filters` are those read last, and
+    `counts` how many there were then, of a program that filters itself.
     """
 
     index: int | None
@@ -38,6 +39,7 @@ class Watched:
     sample: Value = None
     seen: Seen | None = None
     filters: Value = None
+    counts: frozenset[tuple[str, str]] = frozenset()
     native: bool = False
     limit_files: tuple[str, ...] | None = None
     leaf: bytes = b""

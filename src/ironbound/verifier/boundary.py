@@ -20,6 +20,7 @@ from ironbound.core.enclosure import require_enclosure_envelope
 from ironbound.core.jailed import require_jailed_envelope
 from ironbound.core.microvm import DESCRIPTORS, FIRECRACKER
 from ironbound.core.native import parse_manifest, variables
+from ironbound.core.own_filters import READ
 from ironbound.core.posture import NOT_SEEN, POSTURE_VERSION
 from ironbound.core.profile import NATIVE, WASM, family_of
 
@@ -58,7 +59,7 @@ def claim_b1(history: History, config_of: Config, artifact: Artifact) -> Claim:
             _check_expected(case, history, start, config, artifact)
         looks = history.observed[index]
         case.count("observations", len(looks))
-        _check_look(case, start, looks[0])
+        _check_look(case, history, start, looks[0])
     for start in history.void.get("started", ()):
         if start.void == "config-differs":
             text = f"agent {start.says['agent']} consumed {start.says['config_sha256']}"
@@ -180,28 +181,32 @@ def _machine_facts(history: History, start: Said) -> dict[str, Any]:
     }
 
 
-def _check_look(case: Case, start: Said, look: Said) -> None:
+def _check_look(case: Case, history: History, start: Said, look: Said) -> None:
     """The first observation, for which the node holds the agent. What later ones show is drift (B3)."""
     posture = look.says["posture"]
     if posture.get("config_sha256") not in (start.says["config_sha256"], None):
         text = f"saw {posture['config_sha256']}, consumed {start.says['config_sha256']}"
         case.found("observed-config-differs", look.index, text[:200])
         return
-    differs, unseen = _differences(start, look, True)
+    differs, unseen = _differences(history, start, look, True)
     if differs:
         case.found("observed-posture-differs", look.index, ", ".join(differs)[:200])
     elif unseen:
         case.found("posture-not-visible", look.index, ", ".join(unseen)[:200])
+    elif start.says["runtime"] in READ and posture["filters"] is not None:
+        case.count("launches behind the filter that the runtime's program had before")
 
 
-def _differences(start: Said, look: Said, is_first: bool) -> tuple[list[str], list[str]]:
-    """What differs between the node's and the monitor's posture, recomputed, with what the monitor itself
-    says; and what the monitor could not see."""
+def _differences(history: History, start: Said, look: Said, is_first: bool) -> tuple[list[str], list[str]]:
+    """What differs between the node's and the monitor's posture, and from what the first look at the same program
+    showed, recomputed, with what the monitor itself says; and what the monitor could not see."""
     stated = look.says["differences"]
     differs = {one["path"] for one in stated if one["got"] != NOT_SEEN}
     unseen = {one["path"] for one in stated if one["got"] == NOT_SEEN}
     try:
-        found = compare_cage(start.says["posture"], look.says["posture"], running=not is_first)
+        found = [*compare_cage(start.says["posture"], look.says["posture"], running=not is_first)]
+        if history.replay.trust.separation == "user":  # an ordinary user reads nobody's filter
+            found += history.own_filters.compare(start.says, look.says["posture"])
     except FormatError as error:
         return [*sorted(differs), str(error)], sorted(unseen)
     differs |= {one.path for one in found if one.kind == "differs"}
@@ -221,7 +226,7 @@ def claim_b3(history: History, end_ms: int) -> Claim:
     for index, looks in history.observed.items():
         for look in looks:
             is_first = look is looks[0]
-            if index not in warned and _differences(history.starts[index], look, is_first)[0]:
+            if index not in warned and _differences(history, history.starts[index], look, is_first)[0]:
                 pending = end_ms <= look.says["at_ms"] + bound
                 text = f"agent {look.says['agent']}, process {look.says['pid']}"
                 case.found("drift-stop-pending" if pending else "difference-unheeded", look.index, text)

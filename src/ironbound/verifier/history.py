@@ -17,6 +17,7 @@ from ironbound.core.canonical import FormatError
 from ironbound.core.coverage import Usage
 from ironbound.core.envelope import envelope_from_value
 from ironbound.core.held import read_held
+from ironbound.core.own_filters import OwnFilters
 from ironbound.core.replay import Entry, Launch, Replay
 from ironbound.core.strength import Strength
 
@@ -70,6 +71,7 @@ class History:
     refused_launches: dict[int, Said] = field(default_factory=dict)
     #: By start, what the monitor saw: first the held sandbox, inside the start itself.
     observed: dict[int, list[Said]] = field(default_factory=dict)
+    own_filters: OwnFilters = field(default_factory=OwnFilters)
     drifts: list[Said] = field(default_factory=list)
     stop_orders: dict[int, list[Said]] = field(default_factory=dict)
     ends: dict[int, list[Said]] = field(default_factory=dict)
@@ -180,7 +182,9 @@ class History:
 
     def _started(self, entry: Entry) -> None:
         self.starts[entry.index] = _said(entry)
-        self.observed[entry.index] = [Said(entry.index, read_held(entry.predicate["held"]))]
+        look = Said(entry.index, read_held(entry.predicate["held"]))
+        self.observed[entry.index] = [look]
+        self.own_filters.started(entry.predicate, look.says["posture"])
 
     def _exited(self, entry: Entry) -> None:
         self.exits[entry.predicate["launch"]] = _said(entry)
