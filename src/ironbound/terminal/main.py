@@ -54,7 +54,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound image kernel                   the kernel that virtual machines boot
   ironbound surface FILE                   what an agent's code imports, exports and could reach
   ironbound surface --agent-channel        all that an agent can say, and what each is for
-  ironbound scan PATH                      what any product takes from outside, and the switches in it
+  ironbound scan [PATH]                    what any product takes from outside, and the switches in it
   ironbound run MODULE --as AGENT --profile NAME
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]

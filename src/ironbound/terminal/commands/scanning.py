@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+import ironbound
 from ironbound.core.canonical import FormatError
 from ironbound.supply.scan import ABSENT, ACTIVE, Report, Switch, document, judge, scan
 from ironbound.supply.scan_found import SURFACE, Binary, Found
@@ -172,7 +173,8 @@ COMMANDS: Final = (
         "switch active; 1 there is; 2 usage; 4 there is not, but not all could be read.",
         "ironbound scan /opt/product --manifest product.json",
         (
-            option("path", type=Path, metavar="PATH", help="what to scan"),
+            option("path", type=Path, nargs="?", default=Path(ironbound.__file__).parent, metavar="PATH",
+                   help="what to scan; without it, this very installation"),
             option("--manifest", type=Path, metavar="FILE", help="the closed list; for our own: the one shipped"),
             option("--write", type=Path, metavar="FILE", help="write the list of what is there; keeps its reasons"),
             option("--try", dest="program", type=Path, metavar="PROGRAM",
