@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import idle_agent
 import pytest
 from native import PROFILES, ROOT, has, missing
 from puppet import WAIT, puppet
@@ -27,6 +28,7 @@ from ironbound.core.replay import Entry
 from ironbound.node.microvm import kernel as kernels
 from ironbound.node.microvm import qemu
 from ironbound.node.native import container
+from ironbound.node.native.programs import libraries_of
 from ironbound.wire.deployment import KEEPERS
 from native_stand import PROBE
 from wire.layout import Layout, link, member
@@ -53,6 +55,20 @@ def machine_missing() -> str:
 
 
 NO_MACHINE = machine_missing()
+#: Of each runtime that has any, a library that nothing else in a deployment runs from.
+OWN_LIBRARY = {"bubblewrap": "libcap.so", "runc": "libseccomp.so", "crun": "libyajl.so"}
+
+
+def library_of(runtime: str) -> Path | None:
+    """Where that library lies on this host, None without the runtime."""
+    if runtime not in OWN_LIBRARY or not has(runtime):
+        return None
+    program = shutil.which(container.BINARIES[runtime], path=container.SEARCH)
+    assert program is not None
+    return Path(next(one for one in libraries_of(program) if Path(one).name.startswith(OWN_LIBRARY[runtime])))
+
+
+LIBRARIES = {runtime: found for runtime in OWN_LIBRARY if (found := library_of(runtime)) is not None}
 STARTED = ("config_sha256", "module_sha256", "runtime_sha256")
 ENVELOPE = ("rootfs_sha256", "guard_sha256", "init_sha256", "files", "modules")
 
@@ -71,7 +87,8 @@ class Copied(Stand):
             if (found := shutil.which(name, path=container.SEARCH)) is not None:
                 shutil.copy(found, programs / name)
         binds = [(programs, Path("/usr/local/sbin"))]
-        for place in (GUARD, INIT, *map(Path, STARTERS), *([FIRMWARE, MACHINE] if FIRMWARE and not NO_MACHINE else [])):
+        machine = [FIRMWARE, MACHINE] if FIRMWARE and not NO_MACHINE else []
+        for place in {GUARD, INIT, *map(Path, STARTERS), *LIBRARIES.values(), *machine}:
             shutil.copy(place, self.copy_of(place))
             binds.append((self.copy_of(place), place))
         script = "".join(f"mount --bind {ours} {theirs} && " for ours, theirs in binds) + 'exec "$@"'
@@ -281,6 +298,9 @@ def of_container(runtime: str) -> dict[str, Change]:
     program = Path(container.BINARIES[runtime])
     listing: Change = (lambda scene: bytes_of(*scene.stored(str(scene.rootfs))), "")  # the tree itself is what counts
     more = {f"{one}, which starts it": (copied(Path(one)), "runtime-differs") for one in STARTERS}
+    library: dict[str, Change] = {}
+    if runtime in LIBRARIES:
+        library = {"a library of the runtime's program": (copied(LIBRARIES[runtime]), "runtime-differs")}
     return {
         **LOADED,
         "the image's listing": listing,
@@ -289,6 +309,7 @@ def of_container(runtime: str) -> dict[str, Change]:
         "the runtime's program, gone": (copied(program, gone), "runtime-differs"),
         "the guard of the release": (copied(GUARD), ""),
         **(more if runtime == "bubblewrap" else {}),
+        **library,
     }
 
 
@@ -420,3 +441,17 @@ def test_a_file_changed_between_approval_and_launch_stops_the_launch_or_changes_
 def test_after_all_of_its_changes_a_machine_starts_as_at_first(scene: Scene, runtime: str) -> None:
     again = outcome(scene.stand, runtime, scene.module, scene.config)
     assert again.kind == "started" and essence(again) == scene.reference
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not has("bubblewrap"), reason=missing("bubblewrap"))
+def test_a_library_of_the_launcher_changed_while_an_agent_runs_is_drift(stand: Stand, tmp_path: Path) -> None:
+    assert isinstance(stand, Copied)
+    place = LIBRARIES["bubblewrap"]
+    module = idle_agent.manifest(idle_agent.image(stand, tmp_path / "source"))
+    entry = stand.started("waits", module, idle_agent.approve_profile(stand, "bubblewrap"))
+    with bytes_of(stand.copy_of(place)):
+        drift = stand.await_entry("drift", entry.index, started=entry.index)
+    stand.await_entry("exited", entry.index, started=entry.index)
+    assert drift.predicate["kind"] == "file-changed"
+    assert [one["path"] for one in drift.predicate["differences"]] == [f"files.{place}"]

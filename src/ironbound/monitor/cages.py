@@ -152,6 +152,8 @@ class Cages:
             runtime = self.host["runtimes"][said["runtime"]]
             self.files.use(launch, runtime["binary"], runtime["sha256"])
         if family == NATIVE:  # a virtual machine's image is in a sealed memory file
+            for path, digest in runtime["libraries"].items():
+                self.files.use(launch, path, digest)
             self.files.use_image(launch, self._approval(said).rootfs)
         mapped = sample.get("mappings")
         if family != WASM or not isinstance(mapped, list):

@@ -4,7 +4,8 @@ Decides whether a file or an image is still what was measured. Which sandboxes u
 inotify(7), proc(5).
 
 Rule 1: a Wasm worker's files are those that it maps executable, by name; each must hold on disk what is mapped. A
-        container's are the runtime's program and the whole image; a virtual machine's is the hypervisor.
+        container's are the runtime's program, the libraries of all that build it, and the whole image; a virtual
+        machine's is the hypervisor.
 Rule 2: an event of the kernel only says when to look; what is looked at is the file, by its stat key and then its
         bytes. What cannot be watched is looked at in every round, as everything is.
 """

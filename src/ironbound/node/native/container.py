@@ -5,7 +5,8 @@ Decides how a runtime is called and when a container counts as held; what the ca
 
 Rule 1: what a launch consumes is sealed in memory files before the runtime starts: configuration, manifest, plan, and
         the runtime's own arguments. What lies on disk (runtime, image) is compared with its digest just before.
-Rule 2: a runtime's binary that changed since the node started is not called, nor a program that starts it.
+Rule 2: a runtime's binary that changed since the node started is not called, nor a program that starts it, nor any
+        whose libraries changed (`programs`).
 Rule 3: a container ends by SIGKILL to its first process, whose pid namespace ends with it, and by the cgroup's being
         emptied.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -36,6 +36,7 @@ from ironbound.wire.images import ImageRefused, Images
 
 from . import cgroup
 from .cell import ContainerCell
+from .programs import Programs
 
 BINARIES: Final[Mapping[str, str]] = {"bubblewrap": "bwrap", "runc": "runc", "crun": "crun", "gvisor": "runsc"}
 SEARCH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,35 +50,6 @@ def guard_bytes() -> bytes:
     return (Path(__file__).parent / "guard" / "guard").read_bytes()
 
 
-class Program:
-    """A program of the host as it was when the node started. OSError where there is none."""
-
-    __slots__ = ("_key", "digest", "path")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._key, self.digest = self._look(), self._hash()
-
-    def _look(self) -> tuple[int, ...]:
-        status = os.stat(self.path)
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    def _hash(self) -> Digest:
-        with open(self.path, "rb") as file:
-            return Digest(hashlib.file_digest(file, "sha256").hexdigest())
-
-    def check(self) -> None:
-        """Raises HoldFailed if it is another by now."""
-        try:
-            key = self._look()
-            same = key == self._key or self._hash() == self.digest
-        except OSError as error:
-            raise HoldFailed("runtime", "runtime-differs", f"{self.path}: {error.strerror}") from error
-        if not same:
-            raise HoldFailed("runtime", "runtime-differs", f"{self.path} changed since the node started")
-        self._key = key
-
-
 class Container:
     """One container runtime of this node."""
 
@@ -89,18 +61,20 @@ class Container:
         self._binary = os.path.realpath(binary)
         self._hybrid = os.path.ismount("/sys/fs/cgroup/unified")
         before = STARTERS if name == "bubblewrap" else (HYBRID[0], HYBRID[2]) if name == "crun" and self._hybrid else ()
-        self._programs = [Program(one) for one in (self._binary, *before)]
-        self.digest = self._programs[0].digest
+        self._programs = Programs((self._binary, *before))
+        self.digest = self._programs.digest
         self._deployment = deployment
         self._images = images
         self._guard = sha256_hex(guard_bytes())
         self._masks = [path for path in sorted((*MASKED, *READ_ONLY)) if os.path.exists(path)]
 
     def facts(self) -> Mapping[str, Any]:
-        """What the node says of this runtime when it starts: binary, digest, version, guard, and hidden paths."""
+        """What the node says of this runtime when it starts: binary, digest, libraries by place, version,
+        guard, and hidden paths."""
         return {
             "binary": self._binary,
             "sha256": self.digest,
+            "libraries": dict(self._programs.libraries),
             "version": self._version(),
             "guard_sha256": self._guard,
             "masks": self._own_masks(),
@@ -177,8 +151,7 @@ class Container:
 
     def _measure(self, rootfs: Digest) -> None:
         """Rules 1 and 2: the runtime is the one measured, the image the one approved, its guard the one shipped."""
-        for program in self._programs:
-            program.check()
+        self._programs.check()
         try:
             guard = self._images.verify(rootfs)
         except ImageRefused as error:
