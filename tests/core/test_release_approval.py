@@ -16,16 +16,6 @@ def released() -> Honest:
     return honest(releases=True)
 
 
-def _announce(lab: Lab, role: str, **fields: object) -> None:
-    said = {
-        "role": role, "pid": 900, "pid_start": 1, "boot_id": "b", "uid": 1, "gid": 1, "separation": lab.separation,
-        "version": "0.1.0", "kernel_sha256": digest_of("k"), "surface_sha256": None,
-        "release_sha256": digest_of("release"), "settings_sha256": digest_of("settings"), "measured": lab.found(),
-        "host": {},
-    }  # fmt: skip
-    lab.say(role, "service-started", **(said | fields))
-
-
 def _start(scene: Honest, agent: str) -> str | None:
     launch = scene.lab.expect(scene.lab.ask_launch(agent, scene.module, scene.cage))
     return scene.lab.start(launch).void
@@ -44,17 +34,17 @@ def test_an_approved_release_on_a_measured_host_starts_agents() -> None:
 )
 def test_another_release_or_configuration_than_the_approved_one_starts_nothing(other: dict[str, str]) -> None:
     scene = released()
-    _announce(scene.lab, "node", **other)
+    scene.lab.service("node", **other)
     scene.lab.measure("node")
     assert _start(scene, "second") == "release-not-approved"
-    _announce(scene.lab, "node")
+    scene.lab.service("node")
     scene.lab.measure("node")
     assert _start(scene, "third") is None
 
 
 def test_an_installation_of_another_manifest_starts_nothing() -> None:
     scene = released()
-    _announce(scene.lab, "node", measured=scene.lab.found(manifest_sha256=digest_of("mine")))
+    scene.lab.service("node", measured=scene.lab.found(manifest_sha256=digest_of("mine")))
     scene.lab.measure("node")
     assert _start(scene, "second") == "release-not-approved"
 
@@ -71,7 +61,7 @@ def test_nothing_starts_while_the_monitor_finds_a_difference_in_any_service(role
 @pytest.mark.parametrize("role", ROLES)
 def test_a_service_that_started_anew_is_measured_anew(role: str) -> None:
     scene = released()
-    _announce(scene.lab, role)
+    scene.lab.service(role)
     assert _start(scene, "second") == "host-not-measured"
     scene.lab.measure(role)
     assert _start(scene, "third") is None
@@ -81,7 +71,7 @@ def test_a_service_that_started_anew_is_measured_anew(role: str) -> None:
 def test_a_service_s_own_word_about_a_difference_is_no_start(measured: str | None) -> None:
     scene = released()
     found = None if measured is None else scene.lab.found(differences=DIFFERENT)
-    _announce(scene.lab, "gateway", measured=found)
+    scene.lab.service("gateway", measured=found)
     assert scene.lab.said[-1].void == "host-differs"
 
 
@@ -105,7 +95,7 @@ def test_an_approval_that_rests_on_a_stolen_key_is_withdrawn_and_stops_what_runs
 
 def test_where_the_trust_root_names_no_release_key_any_release_runs() -> None:
     scene = honest()
-    _announce(scene.lab, "node", measured=None, release_sha256=digest_of("whatever"))
+    scene.lab.service("node", measured=None, release_sha256=digest_of("whatever"))
     assert _start(scene, "second") is None
 
 

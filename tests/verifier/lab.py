@@ -23,25 +23,31 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
+from ironbound.core.release import files_root
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
 from ironbound.core.roster import body_digest
-from ironbound.core.statement import QUORUMS, RELEASE, Subject, encode_statement
+from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.surface import approval_body
 from ironbound.core.tile import ENTRIES, encode_entries, tiles_for
 from ironbound.core.tpm import measured, qualifying
 from ironbound.core.trust import Pin, parse_trust_root
 from ironbound.evidence.writer import write_members
 from ironbound.verifier.claims import HOLDS
+from ironbound.verifier.deployed import package_of
 from ironbound.verifier.kernel import kernel_digest
 from ironbound.verifier.power import Kept
 from ironbound.verifier.proved import questions
+from ironbound.verifier.release import Shipped
 from ironbound.verifier.verify import Report, verify_bundle
 
 from .quoter import Quoter
+from .released import files_of, statements
 
 DAY = 86_400_000
-NOT_BUILT = {"C5", "E1", "E2", "E3"}
+NOT_BUILT = {"C5"}
+#: What nothing says of a log whose trust root names no release key.
+OF_RELEASES = {"E1", "E2", "E3"}
 ORIGIN = "lab.example/log"
 ROLES = ("controller", "node", "gateway", "monitor")
 #: The agent surface that the lab's gateways show: the one that ships.
@@ -160,6 +166,8 @@ class Lab:
     break_glass: Mapping[str, Any] | None = None
     releases: bool = False
     release_key: PrivateKey = field(default_factory=lambda: key("release"))
+    #: What the release key signs otherwise than an honest one would (see `released.statements`).
+    signs: Mapping[str, Any] = field(default_factory=dict)
     replay: Replay = field(default_factory=Replay)
     entries: list[bytes] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
@@ -344,55 +352,75 @@ class Lab:
     ) -> None:
         if surface is not None:
             self.artifacts[sha256_hex(surface)] = surface
-        for uid, role in enumerate(ROLES):
-            self.expect(
-                self.say(
-                    role,
-                    "service-started",
-                    role=role,
-                    pid=100 + uid,
-                    pid_start=1,
-                    boot_id="b",
-                    uid=61_000 + uid,
-                    gid=61_000 + uid,
-                    separation=self.separation,
-                    version="0.1.0",
-                    kernel_sha256=kernel or kernel_digest(),
-                    surface_sha256=sha256_hex(surface) if surface is not None and role == "gateway" else None,
-                    release_sha256=digest_of(release),
-                    settings_sha256=digest_of("settings"),
-                    measured=self.found() if self.releases else None,
-                    host={},
-                )
-            )
-
+        named = None if surface is None else sha256_hex(surface)
+        for role in ROLES:
+            self.expect(self.service(role, release, named, kernel_sha256=kernel or kernel_digest()))
         if self.releases:
             for role in (*ROLES, "ledger"):
-                self.expect(self.measure(role))
+                self.expect(self.measure(role, release))
             if release not in self._approved:
                 self._approved.add(release)
                 self.expect(self.approve_release(release))
         if proof:
             self.expect(self.say_proof())
 
-    def found(self, **fields: Any) -> dict[str, Any]:
+    def service(self, role: str, release: str = "release", surface: str | None = None, **fields: Any) -> Entry:
+        """A service's word that it started; of the agent surface only the gateway speaks."""
+        uid = ROLES.index(role)
+        base = {
+            "role": role,
+            "pid": 100 + uid,
+            "pid_start": 1,
+            "boot_id": "b",
+            "uid": 61_000 + uid,
+            "gid": 61_000 + uid,
+            "separation": self.separation,
+            "version": "0.1.0",
+            "kernel_sha256": kernel_digest(),
+            "surface_sha256": surface if role == "gateway" else None,
+            "release_sha256": self.package(release),
+            "settings_sha256": digest_of("settings"),
+            "measured": self.found(release) if self.releases else None,
+            "host": {},
+        }
+        return self.say(role, "service-started", **(base | fields))
+
+    def package(self, release: str = "release") -> str:
+        """The digest by which a service names its release."""
+        return package_of(files_of(release, SURFACE)) if self.releases else digest_of(release)
+
+    def signed(self, release: str = "release") -> dict[str, bytes]:
+        """What the release key signed of it."""
+        return statements(release, self.release_key, SURFACE, **self.signs)
+
+    def found(self, release: str = "release", **fields: Any) -> dict[str, Any]:
         """What is found of an installation that is as its manifest says."""
-        manifest = digest_of("install")
-        return {"manifest_sha256": manifest, "files": 3, "root": digest_of("files"), "differences": []} | fields
+        files = files_of(release, SURFACE)
+        manifest = sha256_hex(self.signed(release)["install"])
+        base = {"manifest_sha256": manifest, "files": len(files), "root": files_root(files), "differences": []}
+        return base | fields
 
-    def measure(self, role: str, **fields: Any) -> Entry:
+    def measure(self, role: str, release: str = "release", pid: int | None = None, **fields: Any) -> Entry:
         """The monitor's word about a service as it runs."""
-        place = (*ROLES, "ledger").index(role)
-        return self.say(
-            "monitor", "host-measured", role=role, pid=100 + place, pid_start=1, measured=self.found(**fields)
-        )
+        usual = 100 + (*ROLES, "ledger").index(role)
+        measured = self.found(release, **fields)
+        return self.say("monitor", "host-measured", role=role, pid=pid or usual, pid_start=1, measured=measured)
 
-    def approve_release(self, release: str = "release", *approvers: str, settings: str = "settings") -> Entry:
-        """A release with a configuration of the services, asked for by ada."""
-        statements = {kind: digest_of(kind) for kind in RELEASE}
+    def approve_release(
+        self,
+        release: str = "release",
+        *approvers: str,
+        settings: str = "settings",
+        **others: bytes,
+    ) -> Entry:
+        """A release with a configuration of the services, asked for by ada; `others` take a statement's place."""
+        signed = self.signed(release) | others
+        self.artifacts |= {sha256_hex(data): data for data in signed.values()}
         body = {
-            "release_sha256": digest_of(release), "settings_sha256": digest_of(settings), "statements": statements,
-        }  # fmt: skip
+            "release_sha256": self.package(release),
+            "settings_sha256": digest_of(settings),
+            "statements": {kind: sha256_hex(data) for kind, data in signed.items()},
+        }
         request = self.request("release-approval", body=body)
         return self.admit(request, [self.approval(request, one) for one in approvers or ("bob",)])
 
@@ -582,7 +610,7 @@ class Lab:
             "boot_id": "b",
             "runtime": "wasmtime",
             "runtime_sha256": digest_of("wasmtime"),
-            "release_sha256": digest_of("release"),
+            "release_sha256": self.package(),
             "quote": None,
         }
         return self.say("node", "canary-result", **self.quoted("canary-result", answers, base | fields))
@@ -645,21 +673,22 @@ class Lab:
     def bundle(self) -> bytes:
         return pack(self.members())
 
-    def verify(self, kept: Iterable[Envelope] = ()) -> Report:
+    def verify(self, kept: Iterable[Envelope] = (), shipped: Shipped | None = None) -> Report:
         copies = [Kept(one, digest_of("submission")) for one in kept]
-        return verify_bundle(io.BytesIO(self.bundle()), self.pin, kept=copies)
+        return verify_bundle(io.BytesIO(self.bundle()), self.pin, shipped=shipped, kept=copies)
 
     def falling(self, kept: Iterable[Envelope] = ()) -> dict[str, set[str]]:
-        """Claims that do not hold, but for those that are not built yet, with their codes."""
+        """Claims that do not hold, but for those that are not built yet or lack a release key, with their codes."""
         return fallen(self.verify(kept))
 
 
 def fallen(report: Report) -> dict[str, set[str]]:
-    return {
+    codes = {
         claim.id: {reason.code for reason in claim.reasons}
         for claim in report.claims
         if claim.status != HOLDS and claim.id not in NOT_BUILT
     }
+    return {claim: said for claim, said in codes.items() if said != {"no-release"}}
 
 
 def status(report: Report, claim: str) -> str:

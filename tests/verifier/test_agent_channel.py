@@ -16,7 +16,7 @@ import ironbound
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.channel import SURFACE_FILE
 from ironbound.verifier import __main__ as command
-from ironbound.verifier.release import Shipped, read_release, release_digest, shipped
+from ironbound.verifier.release import LIST_FILE, Shipped, read_release, release_digest, shipped
 from ironbound.verifier.verify import Report, verify_bundle
 from ironbound.wire.service import installed_release
 
@@ -108,7 +108,9 @@ def test_the_wheel_and_what_is_installed_of_it_have_one_digest_and_it_is_what_se
     files = read_release(wheel)
     assert files == read_release(PACKAGE) == read_release(PACKAGE.parent)
     assert release_digest(files) == installed_release()
-    assert shipped(wheel) == Shipped(installed_release(), sha256_hex(SURFACE))
+    given = shipped(wheel)
+    assert (given.release, given.surface) == (installed_release(), sha256_hex(SURFACE))
+    assert given.wheel == sha256_hex(wheel.read_bytes()) and given.listed == sha256_hex(files[LIST_FILE])
 
 
 def test_a_third_party_makes_both_digests_with_unzip_and_sha256sum(wheel: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from .lab import NOT_BUILT, Honest, Lab, honest, status
 
 @pytest.fixture(scope="module")
 def scene() -> Honest:
-    return honest()
+    return honest(releases=True)
 
 
 @pytest.fixture

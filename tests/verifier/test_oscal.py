@@ -189,7 +189,7 @@ def test_fedramps_record_is_valid_by_its_schema_and_rounds_nothing_up(report: Re
     good, bad = ({one["ksiId"]: one for one in record(case)["keySecurityIndicators"]} for case in (report, refuted()))
     assert good["KSI-MLA-ALA"]["ksiImplementationStatus"] == "Implemented"
     assert "ksiImplementationStatus" not in good["KSI-SCR-MIT"]
-    assert good["KSI-SCR-MIT"]["ksiValidation"][0].startswith("Not tested: E1: not-built")
+    assert good["KSI-SCR-MIT"]["ksiValidation"][0].startswith("Not tested: E1: no-release")
     assert "Not Implemented" in {one.get("ksiImplementationStatus") for one in bad.values()}
     for weaker in (replace(report, pinned=False), replace(report, environment="rehearsal")):
         every_status = set(every(record(weaker), "ksiImplementationStatus"))
@@ -247,7 +247,7 @@ def test_what_was_not_tested_is_told_apart_from_what_failed_and_from_what_holds(
     assert claims["E1"].status == "unproven" and claims["D1"].status == HOLDS
     status = found["sr-4_obj"]["target"]["status"]
     assert (status["state"], status["reason"]) == ("not-satisfied", "other")
-    assert status["remarks"].startswith("Not tested: E1: not-built")
+    assert status["remarks"].startswith("Not tested: E1: no-release")
     assert found["au-9.3_obj"]["target"]["status"]["state"] == "satisfied"
     assert "risks" not in results_of(report)["results"][0]
 

@@ -13,12 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ironbound.core.canonical import FormatError
+from ironbound.core.books import approved_as
+from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.coverage import Usage
 from ironbound.core.envelope import envelope_from_value
 from ironbound.core.held import read_held
 from ironbound.core.own_filters import OwnFilters
 from ironbound.core.replay import Entry, Launch, Replay
+from ironbound.core.request import Consent
+from ironbound.core.statement import ACTS
 from ironbound.core.strength import Strength
 
 #: How long after a human signed a revocation or a stop, by their own clock, an action that it was to end is no haste.
@@ -45,6 +48,40 @@ class Approval:
 
 
 @dataclass(slots=True)
+class Given:
+    """What humans gave at an entry: who, how many it took then, and the entry since which it rests on too few of them.
+
+    `asked` are the request's own fields.
+    """
+
+    index: int
+    kind: str
+    asked: Mapping[str, Any]
+    humans: tuple[str, ...]
+    needed: int
+    withdrawn: int | None = None
+
+    def holds_at(self, index: int) -> bool:
+        """True if by the entry `index` it was given, by enough humans, and not withdrawn."""
+        withdrawn = self.withdrawn is not None and self.withdrawn < index
+        return self.index < index and len(self.humans) >= self.needed and not withdrawn
+
+
+@dataclass(slots=True)
+class Life:
+    """A service from its start on. `last` is the last entry that its voice said before another start of it."""
+
+    started: Said
+    last: int
+
+    @property
+    def build(self) -> tuple[str, str, str]:
+        """The release, the services' configuration and the install manifest that it names; "" for none."""
+        says, measured = self.started.says, self.started.says["measured"]
+        return says["release_sha256"], says["settings_sha256"], measured["manifest_sha256"] if measured else ""
+
+
+@dataclass(slots=True)
 class History:
     """The log, filed. `clock_ms` is the latest time said; `said` counts accepted entries by kind."""
 
@@ -66,6 +103,12 @@ class History:
     #: How many of the humans' signatures are how strong.
     strengths: dict[str, int] = field(default_factory=dict)
     modules: dict[str, Approval] = field(default_factory=dict)
+    #: What humans gave, by what it is about: the digest of a module, a profile or a release as it is approved
+    #: (`core.books.approved_as`), or a launch's entry.
+    given: dict[Digest | int, list[Given]] = field(default_factory=dict)
+    #: The services' lives by role, and what the monitor found of them.
+    lives: dict[str, list[Life]] = field(default_factory=dict)
+    measured: dict[str, list[Said]] = field(default_factory=dict)
     starts: dict[int, Said] = field(default_factory=dict)
     exits: dict[int, Said] = field(default_factory=dict)
     refused_launches: dict[int, Said] = field(default_factory=dict)
@@ -88,6 +131,8 @@ class History:
     clocks: array[int] = field(default_factory=lambda: array("q"))
     _monitor_ms: int = 0
     intents: int = 0
+    #: How many calls with effect each launch made under each grant.
+    used: dict[int, dict[str, int]] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     void_intents: dict[int, str] = field(default_factory=dict)
     void_answers: dict[int, str] = field(default_factory=dict)
@@ -102,6 +147,8 @@ class History:
         if not self.first_ms:
             self.first_ms = at_ms
         self.clocks.append(self.clock_ms)
+        if entry.voiced:
+            self._lives(entry)
         if entry.void is None:
             if entry.role == "monitor":
                 self._monitor_ms = max(self._monitor_ms, at_ms)
@@ -144,6 +191,32 @@ class History:
         else:
             self.void.setdefault(entry.kind, []).append(said)
 
+    def _lives(self, entry: Entry) -> None:
+        lives = self.lives.setdefault(entry.role, [])
+        if entry.kind == "service-started" and entry.predicate["role"] == entry.role:
+            lives.append(Life(Said(entry.index, entry.predicate, entry.void), entry.index))
+        elif lives:
+            lives[-1].last = entry.index
+
+    def life_at(self, role: str, index: int) -> Life | None:
+        """The life of a service in which an entry lies; None if it had not started by then."""
+        lives = self.lives.get(role, [])
+        at = bisect_left(lives, index, key=lambda life: life.started.index)
+        return lives[at - 1] if at else None
+
+    def measured_at(self, role: str, index: int) -> Said | None:
+        """The monitor's last word about a service before an entry."""
+        said = self.measured.get(role, [])
+        at = bisect_left(said, index, key=lambda one: one.index)
+        return said[at - 1] if at else None
+
+    def given_at(self, about: Digest | int, index: int) -> Given | None:
+        """What humans gave that held by an entry: the latest, or None."""
+        return next((one for one in reversed(self.given.get(about, [])) if one.holds_at(index)), None)
+
+    def _measured(self, entry: Entry) -> None:
+        self.measured.setdefault(entry.predicate["role"], []).append(_said(entry))
+
     def _service(self, entry: Entry) -> None:
         if entry.predicate["role"] != entry.role:
             text = f"the {entry.role} announced itself as the {entry.predicate['role']}"
@@ -165,11 +238,32 @@ class History:
             proofs = [signatory.strength] if signatory.identity is None else [signatory.strength, Strength.PROVIDER]
             for strength in proofs:
                 self.strengths[strength] = self.strengths.get(strength, 0) + 1
+        self._give(entry.index, entry.consent)
         if statement.kind == "module-approval":
             kind = statement.predicate["body"]["kind"]
             surface = statement.predicate["body"]["surface_sha256"]
             approval = Approval(entry.index, kind, entry.predicate["at_ms"], surface)
             self.modules[statement.predicate["module_sha256"]] = approval
+
+    def _give(self, index: int, consent: Consent) -> None:
+        kind, asked = consent.statement.kind, consent.statement.predicate
+        about: Digest | int | None = None
+        if kind == "release-approval":
+            body = asked["body"]
+            about = approved_as(body["release_sha256"], body["settings_sha256"], body["statements"]["install"])
+        elif kind == "launch-request":
+            about = index
+        elif kind in ("module-approval", "profile-approval"):
+            about = asked["module_sha256"] or asked["config_sha256"]
+        elif kind == "key-compromised":
+            for one in (one for gifts in self.given.values() for one in gifts):
+                acted = one.index in self.replay.books.acts
+                if acted and one.withdrawn is None and not self.replay.stands(one.index):
+                    one.withdrawn = index
+        if about is not None:
+            needed = self.replay.trust.quorum[ACTS[kind] or ""]
+            gift = Given(index, kind, asked, tuple(str(human) for human in consent.humans), needed)
+            self.given.setdefault(about, []).append(gift)
 
     def _taken(self, entry: Entry, kind: str, asked: Mapping[str, Any]) -> None:
         what = asked["body"]["grant"] if kind == "revocation" else asked["agent"]
@@ -221,6 +315,8 @@ class History:
     def _intent(self, entry: Entry) -> None:
         self.intents += 1
         said = entry.predicate
+        used = self.used.setdefault(said["launch"], {})
+        used[said["grant"]] = used.get(said["grant"], 0) + 1
         for one in (said["agent"], *self.replay.authority.read("grant_line", said["grant"])):
             self._called[one] = entry.index
 
@@ -237,6 +333,7 @@ def _said(entry: Entry) -> Said:
 
 _FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
     "service-started": History._service,
+    "host-measured": History._measured,
     "admitted": History._admitted,
     "refused": History._refused,
     "started": History._started,

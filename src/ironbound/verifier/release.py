@@ -20,20 +20,30 @@ from ironbound.core.channel import SURFACE_FILE
 MAX_RELEASE: Final = 256 << 20
 MAX_FILES: Final = 20_000
 PACKAGE: Final = "ironbound"
+#: The closed list of what the release shows to the outside, by its path in the package.
+LIST_FILE: Final = "supply/surface-list.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What a release says of itself by its bytes: its digest, and that of the agent surface in it."""
+    """What a release says of itself by its bytes: its digest, and those of the agent surface and the closed list in it.
+
+    `wheel` is SHA-256 of the file; None for a folder. `listed` is None if the release has no list.
+    """
 
     release: Digest
     surface: Digest
+    listed: Digest | None = None
+    wheel: Digest | None = None
 
 
 def shipped(path: Path) -> Shipped:
     """The digests of a wheel or folder; FormatError (`release`), OSError."""
     files = read_release(path)
-    return Shipped(release_digest(files), sha256_hex(surface_of(files)))
+    listed = files.get(LIST_FILE)
+    wheel = None if path.is_dir() else sha256_hex(path.read_bytes())
+    surface = sha256_hex(surface_of(files))
+    return Shipped(release_digest(files), surface, None if listed is None else sha256_hex(listed), wheel)
 
 
 def read_release(path: Path) -> dict[str, bytes]:
@@ -61,7 +71,8 @@ def surface_of(files: Mapping[str, bytes]) -> bytes:
         raise FormatError("release", f"the release has no {PACKAGE}/{SURFACE_FILE}") from None
 
 
-def _counts(name: str) -> bool:
+def counts(name: str) -> bool:
+    """True for a file of the package that its digest is over."""
     return "__pycache__" not in name.split("/")
 
 
@@ -71,7 +82,7 @@ def _from_folder(path: Path) -> dict[str, bytes]:
     size = 0
     for one in sorted(root.rglob("*")) if (root / SURFACE_FILE).parent.is_dir() else ():
         name = one.relative_to(root).as_posix()
-        if not one.is_file() or not _counts(name):
+        if not one.is_file() or not counts(name):
             continue
         size += one.stat().st_size
         if size > MAX_RELEASE or len(files) >= MAX_FILES:
@@ -87,7 +98,7 @@ def _from_wheel(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as wheel:
             for one in wheel.infolist():
                 name = one.filename.removeprefix(f"{PACKAGE}/")
-                if one.is_dir() or name == one.filename or not _counts(name):
+                if one.is_dir() or name == one.filename or not counts(name):
                     continue
                 size += one.file_size
                 if name in files or size > MAX_RELEASE or len(files) >= MAX_FILES:

@@ -31,7 +31,9 @@ from ironbound.core.trust import Pin, TrustRoot, parse_trust_root
 
 from .boundary import claim_b1, claim_b3
 from .bundle import MAX_INDEX, Bundle, BundleBroken, artifact_digest
+from .chain import claim_e3
 from .claims import HOLDS, REFUTED, Claim, not_built
+from .deployed import Releases, claim_e1, claim_e2
 from .history import History
 from .power import Kept, claim_c1, claim_c2, claim_c3
 from .probes import claim_b2, runs_of
@@ -256,7 +258,7 @@ def _claims(
         except FormatError:
             return None  # B1 says so
 
-    runs = runs_of(history)
+    runs, releases = runs_of(history), Releases(history, artifact)
     return (
         claim_a1(history),
         claim_a2(history, artifact, readable_config),
@@ -271,8 +273,8 @@ def _claims(
         claim_d1(history, pinned, verified.witnesses, tiles),
         claim_d2(history, end_ms),
         claim_d3(history),
-        not_built("E1", "the release manifest and its provenance"),
-        not_built("E2", "the closed list of the shipped surface"),
-        not_built("E3", "the chain from release to launch"),
+        claim_e1(history, releases),
+        claim_e2(history, releases, shipped),
+        claim_e3(history, releases),
         claim_f1(history),
     )
