@@ -315,11 +315,13 @@ def test_a_failing_test_ends_the_release_and_nothing_is_signed(
 def test_without_a_run_the_statement_says_so(first: Built) -> None:
     sys.path.insert(0, str(ROOT / "packaging"))
     try:
-        from release.sign import tests_of
+        from release.sign import MAX_NAME, named, tests_of
     finally:
         sys.path.pop(0)
     said = tests_of(None, first.said, first.work, shipped(first.wheel).release, [])
     assert (said["result"], said["passedTests"], said["command"]) == ("WARNED", [], [])
+    assert named("t[\u00e9]") == "t[\\xe9]"
+    assert named("a" * 5000) != named("a" * 5001) and len(named("a" * 5000)) < MAX_NAME + 80
 
 
 def test_an_installation_that_is_not_the_wheel_and_a_key_that_others_can_read_sign_nothing(
