@@ -55,20 +55,22 @@ def install(place: Path) -> Path:
 
 @contextmanager
 def changed(path: Path, data: bytes | None) -> Iterator[None]:
-    """The file with other bytes, or gone, and afterwards as it was. Never in place: it may be linked elsewhere."""
-    before = path.read_bytes() if path.exists() else None
-    _put(path, data)
+    """The file with other bytes, or gone, and afterwards the very same. Never in place: it may be linked elsewhere."""
+    environment = next(one for one in path.parents if (one / "pyvenv.cfg").exists())
+    aside = environment / "bin" / f"aside-{path.name}"
+    there = path.exists()
+    if there:
+        path.rename(aside)
     try:
+        if data is not None:
+            path.write_bytes(data)
+            path.chmod(0o644)
         yield
     finally:
-        _put(path, before)
-
-
-def _put(path: Path, data: bytes | None) -> None:
-    path.unlink(missing_ok=True)
-    if data is not None:
-        path.write_bytes(data)
-        path.chmod(0o644)
+        if there:
+            aside.replace(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _bytecode(site: Path) -> tuple[Path, bytes]:
@@ -93,7 +95,7 @@ POISONS: Final[Mapping[str, Callable[[Path], tuple[Path, bytes | None]]]] = {
     "sitecustomize": lambda site: (site / "sitecustomize.py", b"\n"),
     "module": lambda site: (site / "added.py", b"\n"),
     "source": lambda site: (site / "ironbound" / "core" / "rule.py", b"\n"),
-    "gone": lambda site: (site / "ironbound" / "core" / "rule.py", None),
+    "gone": lambda site: (site / "ironbound" / "terminal" / "demo" / "records.py", None),
     "library": _library,
 }
 

@@ -165,6 +165,7 @@ class Stand:
             for name, text in self.phrases.items()
         }
         self.config = Digest("")
+        self.starter: tuple[str, ...] = COMMAND
         self.up: subprocess.Popen[bytes] | None = None
         self._follower: Follower | None = None
 
@@ -174,7 +175,7 @@ class Stand:
         """Start `ironbound up` and wait until the last service is ready."""
         with open(self.root / "up.log", "ab") as output:
             began = output.tell()
-            self.up = subprocess.Popen([*COMMAND, "up", "-d", str(self.root)], stderr=output, stdout=output)
+            self.up = subprocess.Popen([*self.starter, "up", "-d", str(self.root)], stderr=output, stdout=output)
         until("every service is ready", lambda: self._is_up(began))
 
     def _is_up(self, began: int) -> bool:
@@ -250,7 +251,9 @@ class Stand:
 
     def speak_as(self, role: str) -> None:
         """Follow the log with a service's key, from now on: the user must be that service's."""
-        assert self._follower is None and self.deployment.uid(role) == os.getuid()
+        assert self.deployment.uid(role) == os.getuid()
+        if self._follower is not None:
+            self._follower.close()
         self._follower = Follower(self.deployment, self.deployment.key(role))
 
     def sync(self) -> int:

@@ -18,6 +18,7 @@ from ironbound.wire.measure import (
     ENVIRONMENT,
     Installation,
     Key,
+    Mapped,
     file_differences,
     libraries_of,
     mapped,
@@ -39,7 +40,7 @@ class Installed:
     def __init__(self, place: Path) -> None:
         self.python = str(install(place))
         self.site = next(place.glob("lib/python3*/site-packages"))
-        self.predicate: Mapping[str, Any] = json.loads(self.run("-m", "ironbound.supply.installed"))
+        self.predicate: Mapping[str, Any] = json.loads(self.run("-m", "ironbound.supply.manifest"))
         self.files = self.predicate["files"]
         stdlib = json.loads(self.run("-c", "import json, sysconfig; print(json.dumps(sysconfig.get_path('stdlib')))"))
         self.where = Installation(
@@ -124,6 +125,9 @@ def test_a_file_that_was_replaced_while_it_is_mapped_is_another_one(installed: I
 
         assert seen() == []
         with changed(library, library.read_bytes()):
-            assert seen() == [f"process/mapped/{library} (deleted)"]
+            assert [Path(one).name for one in seen()] == [f"aside-{library.name}"]
+        elsewhere = [Mapped("00:00", "1", str(library))]
+        found = mapping_differences(installed.files, installed.where, elsewhere)
+        assert [one["got"] for one in found] == ["another file"]
     finally:
         child.communicate(b"\n", timeout=30)

@@ -15,12 +15,14 @@ from typing import Any, Final
 
 from ironbound.core.canonical import FormatError, Value, parse_json
 from ironbound.core.statement import Subject
-from ironbound.wire.cosigner import peer_uid
+from ironbound.wire.cosigner import peer_of
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.frames import Frame, receive_frame, send_frame
 from ironbound.wire.log import AppendRefused, Log, LogUnavailable
+from ironbound.wire.measure import OPTIONS
 
 from .challenge import Challenges
+from .hosts import Hosts
 from .watch import NotHeld, Watch
 
 #: Seconds within which a question is there, and its bytes: the account of a sandbox fits in an entry.
@@ -33,8 +35,8 @@ MAX_PROOF: Final = 1 << 20
 class Asked:
     """The socket's answers. `serve` listens."""
 
-    def __init__(self, deployment: Deployment, log: Log, watch: Watch, challenges: Challenges) -> None:
-        self._log, self._watch, self._challenges = log, watch, challenges
+    def __init__(self, deployment: Deployment, log: Log, watch: Watch, challenges: Challenges, hosts: Hosts) -> None:
+        self._log, self._watch, self._challenges, self._hosts = log, watch, challenges, hosts
         self._proving = asyncio.Lock()
         self._node = deployment.uid("node")
 
@@ -47,13 +49,16 @@ class Asked:
         return server
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = peer_uid(writer.get_extra_info("socket"))
+        pid, peer = peer_of(writer.get_extra_info("socket"))
         try:
             async with asyncio.timeout(QUESTION_S):
                 question: Any = await receive_frame(reader, limit=MAX_QUESTION)
             if isinstance(question, dict) and question.keys() == {"op", "said"} and question["op"] == "look":
-                answer = await self._look(question["said"]) if peer == self._node else _refused("peer-mismatch")
-                await send_frame(writer, answer)
+                if peer == self._node:
+                    self._hosts.asked("node", pid)
+                    await send_frame(writer, await self._look(question["said"]))
+                else:
+                    await send_frame(writer, _refused("peer-mismatch"))
             elif not _asks_for_canaries(question) and question != {"op": "prove"}:
                 await send_frame(writer, _refused("frame-invalid"))
             elif peer not in (0, os.getuid()):
@@ -79,7 +84,7 @@ class Asked:
     async def _proved(self) -> Frame:
         """The kernel's proof, made by a process of our own from what is installed here, and said in the log."""
         async with self._proving:
-            words = (sys.executable, "-I", "-m", "ironbound.proof")
+            words = (sys.executable, *OPTIONS, "-m", "ironbound.proof")
             process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
             answer, _ = await process.communicate()
         if process.returncode != 0:

@@ -15,6 +15,7 @@ from ironbound.wire.service import announce, ready, until_stopped
 from .asked import Asked
 from .challenge import Challenges
 from .events import ProcessEvents
+from .hosts import Hosts
 from .watch import Watch
 
 
@@ -26,22 +27,24 @@ async def main(
     `events`: the kernel's, where it gives them; else everything rests on sampling, and the log says so.
     """
     log = Log(deployment, key)
-    watch = Watch(deployment, log, events)
+    hosts = Hosts(deployment, log)
+    watch = Watch(deployment, log, events, hosts)
     challenges = Challenges(deployment, log)
 
     def entered(entry: Entry) -> None:
         watch.entered(entry)
+        hosts.entered(entry)
         challenges.entered(entry)
 
     log.listen(entered)
     archive = Archive(log, "monitor")
     await log.start()
     Keeper(log, "monitor", keeps=False)
-    server = await Asked(deployment, log, watch, challenges).serve(deployment.socket("monitor"))
+    server = await Asked(deployment, log, watch, challenges, hosts).serve(deployment.socket("monitor"))
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:
-        await until_stopped(log.broken(), watch.run(), challenges.run(), archive.run(), witness_failed)
+        await until_stopped(log.broken(), watch.run(), hosts.run(), challenges.run(), archive.run(), witness_failed)
     finally:
         server.close()
         await log.close()

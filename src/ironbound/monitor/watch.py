@@ -36,6 +36,7 @@ from .cages import Cages
 from .drifts import MAX_DIFFERENCES, Drifts
 from .events import COREDUMP, EXEC, EXIT, FORK, GID, PTRACE, UID, Event, ProcessEvents
 from .heartbeat import Pulse, sample_leaf
+from .hosts import Hosts
 from .observe import ProcessGone, filter_counts
 from .outbox import Outbox
 from .reconcile import Family, Reconciler
@@ -72,7 +73,8 @@ class NotHeld(Exception):
 class Watch:
     """The monitor's eyes over one log. `entered` takes the log's entries, `run` looks until cancelled."""
 
-    def __init__(self, deployment: Deployment, log: Log, events: ProcessEvents | None) -> None:
+    def __init__(self, deployment: Deployment, log: Log, events: ProcessEvents | None, hosts: Hosts) -> None:
+        self._hosts = hosts
         self._deployment = deployment
         self._log = log
         self._events = events
@@ -190,8 +192,10 @@ class Watch:
 
     def _concerns(self, event: Event, touched: dict[int, Watched]) -> bool:
         """Note the sandbox that an event is about; True if it may be about a process without an entry."""
-        if event.what == PTRACE and self._is_own(event):
-            return False
+        if event.what == PTRACE:
+            if self._is_own(event):
+                return False
+            self._hosts.traced(event.tgid, event.other)
         self._reconciler.forget((event.tgid,))
         watched = self._of(event.tgid)
         if watched is None and event.what == FORK:

@@ -63,7 +63,7 @@ def prove(told: Callable[[str], None] = lambda _: None) -> Proof:
     made = tuple(scripts(authority))
     running = {
         name: subprocess.Popen(
-            [sys.executable, "-I", "-m", "ironbound.proof", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-I", "-B", "-m", "ironbound.proof", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         for name in (*installed(), SEARCH)
     }

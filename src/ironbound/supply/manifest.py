@@ -1,7 +1,8 @@
 """The install manifest's predicate: every file that decides what code runs, of the installation that runs this.
 
 Decides which native libraries belong to it: those that are mapped once everything has been loaded that a service may
-load, of Ironbound, of the standard library and of name resolution. `wire.measure` reads the files; who signs is
+load, of Ironbound, of the standard library and of name resolution: every name services' module beside the C library,
+as the host's configuration decides only later which are asked. `wire.measure` reads the files; who signs is
 another's business. Started by the interpreter that is to be measured: `python -I -B -m ironbound.supply.manifest`
 prints canonical JSON.
 
@@ -10,6 +11,7 @@ Rule 1: an installation with anything odd (a link to a folder, what is no file) 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import pkgutil
 import platform
@@ -41,9 +43,7 @@ def install_manifest() -> dict[str, Any]:
         raise ManifestError("measuring must add nothing: start it with -I -B")
     _load_all()
     where = installation()
-    seen = {one.path for one in mapped(Path("/proc/self/maps").read_text("utf-8", "surrogateescape"))}
-    own = (where.site + "/", where.stdlib + "/")
-    found = measure_files(installation(sorted(one for one in seen if one != where.python and not one.startswith(own))))
+    found = measure_files(installation(sorted(one for one in _mapped() if where.name(one).startswith("lib/"))))
     if found.odd:
         raise ManifestError("; ".join(f"{path}: {why}" for path, why in sorted(found.odd.items())[:20]))
     return {
@@ -59,6 +59,14 @@ def _load_all() -> None:
         importlib.import_module(name)
     pwd.getpwall()
     socket.getaddrinfo("localhost", 0)
+    for library in _mapped():
+        if Path(library).name.startswith("libc."):
+            for module in sorted(Path(library).parent.glob("libnss_*.so.2")):
+                ctypes.CDLL(str(module))
+
+
+def _mapped() -> set[str]:
+    return {one.path for one in mapped(Path("/proc/self/maps").read_text("utf-8", "surrogateescape"))}
 
 
 def _modules() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One service process: `python -I -m ironbound.terminal.serve ROLE`, in the deployment directory.
+"""One service process: `python -I -B -m ironbound.terminal.serve ROLE`, in the deployment directory.
 
 The only place that knows all services; each process imports its own and no other.
 """
@@ -43,5 +43,5 @@ def main_of(role: str) -> Main:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -I -m ironbound.terminal.serve ROLE")
+        sys.exit("usage: python -I -B -m ironbound.terminal.serve ROLE")
     run(sys.argv[1], main_of(sys.argv[1]), KEPT.get(sys.argv[1], ()), FIRST.get(sys.argv[1]))

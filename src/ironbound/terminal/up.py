@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.wire.deployment import ROLES, Deployment
+from ironbound.wire.measure import ENVIRONMENT, words_of
 
 from .voice import Stop
 
@@ -75,13 +76,9 @@ class Supervisor:
         journal = self._root / "logs" / f"{role}.log"
         with open(journal, "ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-m",
-                "ironbound.terminal.serve",
-                role,
+                *words_of(sys.executable, role),
                 cwd=self._root,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                env=dict(ENVIRONMENT),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,

@@ -62,10 +62,16 @@ class WitnessRefused(Exception):
         self.status = status
 
 
-def peer_uid(peer: socket.socket) -> int:
-    """The user at the other end of a Unix socket, as the kernel noted it when it listened or connected."""
+def peer_of(peer: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a Unix socket, as the kernel noted them when it listened or connected."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[1])
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return int(pid), int(uid)
+
+
+def peer_uid(peer: socket.socket) -> int:
+    """The user alone."""
+    return peer_of(peer)[1]
 
 
 class _Way(ABC):

@@ -55,6 +55,9 @@ _FLAGS: Final[Mapping[str, int]] = {
     "dev_mode": 0,
 }
 _IMPORTERS: Final = ("BuiltinImporter", "FrozenImporter", "PathFinder")
+#: Characters of one text, and words, that a difference gives.
+MAX_TEXT: Final = 200
+MAX_WORDS: Final = 16
 _TRIES: Final = 3
 _ROOM: Final = 1 << 18
 
@@ -277,7 +280,7 @@ def process_differences(files: Mapping[str, Digest], where: Installation, role: 
 
     for flag, value in _FLAGS.items():
         fact(f"flags/{flag}", value, int(getattr(sys.flags, flag)))
-    fact("words", list(words_of(sys.orig_argv[0], role)[1:]), [word[:200] for word in sys.orig_argv[1:]])
+    fact("words", list(words_of(sys.orig_argv[0], role)[1:]), sys.orig_argv[1:])
     fact("options", [], sorted(f"-X {name}" for name in sys._xoptions) + [f"-W {one}" for one in sys.warnoptions])
     fact("bytecode-folder", None, sys.pycache_prefix)
     _found_on_path(fact, where)
@@ -288,7 +291,7 @@ def process_differences(files: Mapping[str, Digest], where: Installation, role: 
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__dict__", {}).get("__file__")
         if file is not None and not {where.name(str(file)), where.name(os.path.realpath(str(file)))} & files.keys():
-            found.append({"path": f"process/modules/{name}", "expected": None, "got": str(file)[:200]})
+            found.append({"path": f"process/modules/{name}", "expected": None, "got": str(file)})
     for environment in (_first_environment(), _variables(os.environb.items())):
         found += [one for one in environment_differences(environment) if one not in found]
     return found + mapping_differences(files, where, mapped(_read("/proc/self/maps")))
@@ -328,6 +331,12 @@ def _variables(items: Iterable[tuple[bytes, bytes]]) -> dict[str, Digest]:
     return {name.decode("ascii", "replace")[:64]: sha256_hex(name + b"=" + value) for name, value in items}
 
 
-def said(found: Sequence[Difference], most: int = 64, longest: int = 200) -> list[Difference]:
-    """Differences as a statement has them: no more than `most`, each in text that can be printed."""
-    return [{**one, "path": ascii(one["path"])[1:-1][:longest]} for one in found[:most]]
+def said(found: Sequence[Difference], most: int) -> list[Difference]:
+    """Differences as a statement has them: no more than `most`, all text printable and cut."""
+    return [{name: _said(value) for name, value in one.items()} for one in found[:most]]
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, str):
+        return ascii(value)[1:-1][:MAX_TEXT]
+    return [_said(one) for one in value[:MAX_WORDS]] if isinstance(value, list) else value

@@ -28,6 +28,7 @@ from ironbound.verifier.release import read_release, release_digest
 
 from .deployment import DeploymentError, load
 from .log import AppendRefused, Log, LogBroken, LogUnavailable
+from .measured import measured
 from .privilege import PrivilegeError, die_with_parent, drop, no_new_privileges
 
 #: Exit codes of a service: it stopped as told; it can't serve; the log contradicts itself.
@@ -37,6 +38,9 @@ STOPPED, UNABLE, BROKEN = 0, 1, 3
 Main = Callable[..., Coroutine[Any, Any, None]]
 #: The private keys of each service. The monitor cosigns with a second one.
 OWN_KEYS: Final = {"monitor": ("monitor", "witness")}
+
+#: What this process found of itself before it began to serve.
+_found: Mapping[str, Any] | None = None
 
 
 def installed_release() -> Digest:
@@ -84,7 +88,7 @@ async def announce(log: Log, role: str, host: Mapping[str, Any], surface: Digest
             "surface_sha256": surface,
             "release_sha256": await asyncio.to_thread(installed_release),
             "settings_sha256": log.deployment.settings,
-            "measured": None,
+            "measured": _found,
             "host": {**host, "log": asdict(log.beginning)},
         },
     )
@@ -121,8 +125,10 @@ def run(role: str, main: Main, keep: Iterable[int] = (), first: Callable[[], Any
     `keep`: the capabilities that it keeps as root. `first` opens what takes more than those, before they are given
     up; `main` gets it after the keys.
     """
+    global _found
     try:
         deployment = load(Path("."))
+        _found = measured(deployment, role)
         keys = [deployment.key(name) for name in OWN_KEYS.get(role, (role,))]
         uid = deployment.uid(role)
         if deployment.separated and os.getuid() != 0:

@@ -273,7 +273,7 @@ class Demo:
     async def _child(self, module: str, *words: str, feed: bytes = b"") -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", module, *words, stdin=pipe, stdout=pipe, start_new_session=True
+            sys.executable, "-I", "-B", "-m", module, *words, stdin=pipe, stdout=pipe, start_new_session=True
         )
         self._children.append(child)
         if feed and child.stdin is not None:
