@@ -28,6 +28,7 @@ COMMANDS = [
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
     ("requests",), ("requests", "show"), ("requests", "approve"),
     ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"), ("prove",), ("scan",),
+    ("trace",),
 ]  # fmt: skip
 
 

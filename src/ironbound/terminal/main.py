@@ -26,6 +26,7 @@ from .commands import (
     scanning,
     signing,
     surface,
+    tracing,
     waiting,
 )
 from .voice import FAILED, OK, Stop, complain, say
@@ -43,6 +44,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound roster review GRANT            look at what sealed keys granted, within 72 hours
   ironbound up                             run its services until Ctrl-C
   ironbound status | agents | grants | log what the log says now
+  ironbound trace AGENT                    each link from the signed release to its launches' ends
   ironbound approve profile FILE...        approve a profile (base, then overrides)
   ironbound approve module FILE            approve an agent's code, by digest
   ironbound approve canaries               approve the hostile agents that test the sandbox
@@ -91,6 +93,7 @@ COMMANDS: Final = (
     *deployments.COMMANDS,
     *people.COMMANDS,
     *reading.COMMANDS,
+    *tracing.COMMANDS,
     *approving.COMMANDS,
     *explaining.COMMANDS,
     *images.COMMANDS,

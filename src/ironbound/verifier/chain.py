@@ -59,7 +59,7 @@ def links(history: History, releases: Releases, start: Said) -> Iterator[Link]:
     launch = history.launch(start.says["launch"])
     yield _approved(history, start, "module", launch.module)
     yield _approved(history, start, "profile", launch.config)
-    yield _asked(history, start)
+    yield asked_for(history, launch.index, start.index)
     yield _look(history, start)
     yield _consumed(history, start)
 
@@ -151,9 +151,8 @@ def _approved(history: History, start: Said, what: str, digest: Digest) -> Link:
     return Link(what, given.index, f"{_short(digest)} ({name}), {_who(given)}")
 
 
-def _asked(history: History, start: Said) -> Link:
-    """Who asked for the launch: humans for this agent, module and profile, or the monitor, that it be refused."""
-    index = start.says["launch"]
+def asked_for(history: History, index: int, before: int) -> Link:
+    """Who asked for a launch: humans for this agent, module and profile, or the monitor, that it be refused."""
     launch = history.launch(index)
     asks = (launch.agent, launch.module, launch.config)
     if launch.nonce is not None:
@@ -161,7 +160,7 @@ def _asked(history: History, start: Said) -> Link:
         asked = None if said is None else (said.says["module_sha256"], said.says["config_sha256"])
         broken = () if asked == asks[1:] else (("launch-not-asked", "by no challenge of the monitor"),)
         return Link("launch", index, "asked by the monitor, to be refused", broken)
-    given = history.given_at(index, start.index)
+    given = history.given_at(index, before)
     if given is None:
         return Link("launch", index, "asked by too few", (("launch-not-asked", f"entry {index} gives none"),))
     says = given.asked

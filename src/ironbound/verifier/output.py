@@ -100,13 +100,13 @@ def tenths(tell: Callable[[str], None]) -> Progress:
     return progress
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """What an entry says can't move the cursor or hide: everything but printable characters is escaped."""
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def _wrapped(text: str, indent: str) -> Iterator[str]:
-    yield from textwrap.wrap(_plain(text), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+    yield from textwrap.wrap(plain(text), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
 def _reason_lines(reason: Reason) -> Iterator[str]:
@@ -120,8 +120,8 @@ def _reason_lines(reason: Reason) -> Iterator[str]:
 
 def report_lines(report: Report, colour: bool) -> Iterator[str]:
     """The report for people, line by line."""
-    yield f"deployment  {_plain(report.deployment)}, environment {_plain(report.environment)}"
-    yield f"log         {_plain(report.origin)}, entries 0 to {report.size - 1}, root {report.root.hex()}"
+    yield f"deployment  {plain(report.deployment)}, environment {plain(report.environment)}"
+    yield f"log         {plain(report.origin)}, entries 0 to {report.size - 1}, root {report.root.hex()}"
     yield f"witnessed   {', '.join(report.witnesses) or 'by nobody'}"
     yield f"period      {utc(report.first_ms)} to {utc(report.last_ms)}"
     yield f"as of       {utc(report.as_of_ms)}; what happened later is not in this bundle"

@@ -83,6 +83,40 @@ class Report:
         return EXIT_HOLDS if statuses == {HOLDS} else EXIT_UNPROVEN
 
 
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A bundle whose integrity holds: what it has, its log filed, and its approved releases."""
+
+    bundle: Bundle
+    trust: TrustRoot
+    history: History
+    releases: Releases
+    verified: VerifiedCheckpoint
+    tiles: int
+    pinned: bool
+
+    def artifact(self, digest: str) -> bytes | None:
+        """The bytes with a digest, or None if the bundle lacks them."""
+        return _artifact(self.bundle, digest)
+
+
+def read_bundle(file: BinaryIO, pin: Pin | None, progress: Progress | None = None) -> Sound:
+    """Steps (1) to (5); BundleBroken if the bundle's integrity is broken."""
+    bundle = Bundle(file)  # (1)
+    _check_members(bundle)
+    policy, policy_text = _read_policy(bundle)  # (2)
+    verified = _read_checkpoint(bundle, policy)
+    tiles = _check_names(bundle, verified.checkpoint.size)
+    trust = _read_trust_root(bundle, tiles, policy_text)  # (3)
+    if pin is not None and pin != trust.pin:
+        raise BundleBroken("pin-differs", f"the pin names {pin.deployment}, the log is {trust.pin}")
+    history = _replay(bundle, tiles, progress)  # (4) (5)
+    if history.replay.tree.root() != verified.checkpoint.root:
+        raise BundleBroken("root-differs", f"the root of {history.replay.size} entries is not the checkpoint's")
+    releases = Releases(history, lambda digest: _artifact(bundle, digest))
+    return Sound(bundle, trust, history, releases, verified, len(tiles), pin is not None)
+
+
 def verify_bundle(
     file: BinaryIO,
     pin: Pin | None,
@@ -95,24 +129,18 @@ def verify_bundle(
     `shipped`: the digests of the release that the auditor holds, to be compared with what ran. `kept`: what operators
     have of what they signed, to be looked for in the log.
     """
-    bundle = Bundle(file)  # (1)
-    _check_members(bundle)
-    policy, policy_text = _read_policy(bundle)  # (2)
-    verified = _read_checkpoint(bundle, policy)
-    tiles = _check_names(bundle, verified.checkpoint.size)
-    trust = _read_trust_root(bundle, tiles, policy_text)  # (3)
-    if pin is not None and pin != trust.pin:
-        raise BundleBroken("pin-differs", f"the pin names {pin.deployment}, the log is {trust.pin}")
-    history = _replay(bundle, tiles, progress)  # (4) (5)
-    if history.replay.tree.root() != verified.checkpoint.root:
-        raise BundleBroken("root-differs", f"the root of {history.replay.size} entries is not the checkpoint's")
+    return judge(read_bundle(file, pin, progress), shipped, kept)
+
+
+def judge(sound: Sound, shipped: Shipped | None = None, kept: Sequence[Kept] = ()) -> Report:
+    """Step (6)."""
+    trust, history, verified = sound.trust, sound.history, sound.verified
     as_of_ms = max(verified.times) * 1000 + 999 if verified.times else history.clock_ms
-    claims = _claims(bundle, history, verified, pin is not None, len(tiles), as_of_ms, shipped, kept)  # (6)
     return Report(
         trust.deployment,
         trust.environment,
         trust.pin,
-        pin is not None,
+        sound.pinned,
         trust.origin,
         verified.checkpoint.size,
         verified.checkpoint.root,
@@ -124,8 +152,13 @@ def verify_bundle(
         dict(sorted(history.said.items())),
         len(history.replay.books.void),
         history.voids,
-        claims,
+        _claims(sound, as_of_ms, shipped, kept),
     )
+
+
+def _artifact(bundle: Bundle, digest: str) -> bytes | None:
+    name = f"artifacts/sha256/{digest}"
+    return bundle.read(name) if name in bundle.members else None
 
 
 def _check_members(bundle: Bundle) -> None:
@@ -230,21 +263,9 @@ def _check_tile(bundle: Bundle, replay: Replay, tile: Tile) -> None:
         raise BundleBroken("tile-differs", f"{tile.path} is not what the entries hash to")
 
 
-def _claims(
-    bundle: Bundle,
-    history: History,
-    verified: VerifiedCheckpoint,
-    pinned: bool,
-    tiles: int,
-    end_ms: int,
-    shipped: Shipped | None,
-    kept: Sequence[Kept],
-) -> tuple[Claim, ...]:
+def _claims(sound: Sound, end_ms: int, shipped: Shipped | None, kept: Sequence[Kept]) -> tuple[Claim, ...]:
+    history, releases, artifact = sound.history, sound.releases, sound.artifact
     configs: dict[str, Any] = {}
-
-    def artifact(digest: str) -> bytes | None:
-        name = f"artifacts/sha256/{digest}"
-        return bundle.read(name) if name in bundle.members else None
 
     def config_of(digest: str) -> Any:
         if digest not in configs:
@@ -258,7 +279,7 @@ def _claims(
         except FormatError:
             return None  # B1 says so
 
-    runs, releases = runs_of(history), Releases(history, artifact)
+    runs = runs_of(history)
     return (
         claim_a1(history),
         claim_a2(history, artifact, readable_config),
@@ -270,7 +291,7 @@ def _claims(
         claim_c3(history),
         claim_c4(history),
         not_built("C5", "malformed and unauthorised requests, sent as a probe"),
-        claim_d1(history, pinned, verified.witnesses, tiles),
+        claim_d1(history, sound.pinned, sound.verified.witnesses, sound.tiles),
         claim_d2(history, end_ms),
         claim_d3(history),
         claim_e1(history, releases),

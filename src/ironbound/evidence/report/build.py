@@ -27,15 +27,19 @@ from ironbound.core.tile import Tile, decode_entries, parse_tile_path
 from ironbound.core.trust import PRODUCTION, Pin
 from ironbound.verifier.bundle import Bundle
 from ironbound.verifier.claims import CLAIMS, HOLDS, REFUTED, UNPROVEN, Claim
-from ironbound.verifier.codes import explain
+from ironbound.verifier.codes import REFUTING, explain
 from ironbound.verifier.output import report_value
 from ironbound.verifier.times import utc
-from ironbound.verifier.verify import Progress, Report, verify_bundle
+from ironbound.verifier.trace import Ladder, ladders
+from ironbound.verifier.verify import Progress, Report, judge, read_bundle
 
 from .assurance import case_section, load_case
 
 MAX_LOG: Final = 6 << 20
 """Bytes of the packed log; with base64 and the page around it the report stays below 10 MB."""
+
+MAX_CHAINS: Final = 100
+"""Launches whose chain is in the page."""
 
 #: What stands in the page as a hash alone, one group after the other, if the log is too large: first what is many.
 _DROPPED: Final = (
@@ -66,7 +70,9 @@ _QUESTIONS: Final = (
 
 def report_html(file: BinaryIO, pin: Pin | None, progress: Progress | None = None) -> tuple[bytes, Report]:
     """The page as UTF-8, and the report that it shows. BundleBroken if the bundle is: there is nothing to show then."""
-    report = verify_bundle(file, pin, progress)
+    sound = read_bundle(file, pin, progress)
+    report = judge(sound)
+    chains = list(ladders(sound.history, sound.releases))
     folder = resources.files("ironbound.evidence.report")
     style, check, show = ((folder / name).read_text("utf-8").strip() for name in ("style.css", "check.js", "show.js"))
     script = f"{check}\n{show}"
@@ -83,7 +89,7 @@ def report_html(file: BinaryIO, pin: Pin | None, progress: Progress | None = Non
             '<meta name="referrer" content="no-referrer">\n',
             f"<title>Ironbound evidence: {escape(report.deployment)}</title>\n",
             f"<style>{style}</style>\n</head>\n<body>\n",
-            *_body(report),
+            *_body(report, chains),
             f'<script type="application/json" id="said">{data.replace("<", chr(92) + "u003c")}</script>\n',
             f'<script type="application/octet-stream" id="log">{packed_log(Bundle(file), report.voids)}</script>\n',
             f"<script>{script}</script>\n</body>\n</html>\n",
@@ -150,7 +156,7 @@ def _entry(data: bytes) -> dict[str, Any]:
 # The page
 
 
-def _body(report: Report) -> Iterator[str]:
+def _body(report: Report, chains: list[Ladder]) -> Iterator[str]:
     refuted = [claim.id for claim in report.claims if claim.status == REFUTED]
     unproven = [claim.id for claim in report.claims if claim.status == UNPROVEN]
     held = len(report.claims) - len(refuted) - len(unproven)
@@ -190,7 +196,10 @@ href="#controls">Controls</a><a href="#questions">Questions</a></nav>
         ("reconciled", "Reconciled", "Counts that must agree, told by different voices."),
     ):
         yield f'<section id="{place}"><h2>{title}</h2><p class="about">{about}</p><div id="{place}-here">'
-        yield "<p>Drawn by your browser from the entries in this page; it needs JavaScript.</p></div></section>\n"
+        yield "<p>Drawn by your browser from the entries in this page; it needs JavaScript.</p></div>"
+        if place == "launches":
+            yield from _chains(chains)
+        yield "</section>\n"
     yield from case_section(report.claims, load_case())
     yield from _controls(report.claims)
     yield '<section id="questions"><h2>Questions for the interview</h2><dl>\n'
@@ -201,6 +210,26 @@ href="#controls">Controls</a><a href="#questions">Questions</a></nav>
 <code>ironbound verify evidence.ironbound --pin "$(cat pin.txt)"</code>. The page and its own check come from whoever
 made it. What ties them to the deployment is the pin alone.</p></footer>
 """
+
+
+def _chains(chains: list[Ladder]) -> Iterator[str]:
+    """The links of the latest launches of agents, and before them of those that have a broken one."""
+    shown = sorted(chains, key=lambda one: (one.whole, -one.launch))[:MAX_CHAINS]
+    broken = sum(not one.whole for one in chains)
+    yield f"<h3>Chains from the release to the end</h3><p>By the verifier: {len(chains)} launches of agents, {broken} "
+    yield f"of them with a broken link; {len(shown)} are here, all of them in <code>ironbound trace AGENT</code>.</p>\n"
+    for one in shown:
+        state = "whole" if one.whole else "broken"
+        yield f"<details><summary>{escape(one.agent)}, entry {one.launch}: {state}</summary><ol>\n"
+        for link in one.links:
+            where = "" if link.index is None else f", entry {link.index}"
+            wrong = "".join(
+                f'<br><em class="{REFUTED if code in REFUTING else UNPROVEN}">{code}</em> '
+                f"{escape(explain(code) or '')}; {escape(text)}"
+                for code, text in link.broken
+            )
+            yield f"<li><b>{link.name}</b>{where}: {escape(link.text)}{wrong}</li>\n"
+        yield "</ol></details>\n"
 
 
 def _limits(report: Report) -> Iterator[str]:
