@@ -1,4 +1,4 @@
-"""Which files a scan looks at, and as what: folders, archives within files, and image layouts, in two processes.
+"""Which files a scan looks at, and as what: folders, archives in files, image layouts; a process for each core.
 
 Decides by a file's first bytes before its name what it is, and reads every one: source, bytecode, binaries, Wasm,
 configuration, scripts, and the members of zip and tar archives. A folder that a `.pth` file adds is part of what is
@@ -10,6 +10,7 @@ Rule 2: a file that makes a reader fail, or its process die, is unread; the othe
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import stat
@@ -43,7 +44,7 @@ MAX_ARCHIVE: Final = 2 << 30
 MAX_NESTING: Final = 3
 MAX_MEMBERS: Final = 200_000
 MAX_FILES: Final = 2_000_000
-PROCESSES: Final = 2
+MAX_PROCESSES: Final = 16
 _BATCH: Final = 2 << 20
 """Bytes of files that a process is given at a time."""
 _ROOTS: Final = ("site-packages", "dist-packages")
@@ -389,8 +390,9 @@ def _batches(jobs: list[Job]) -> list[list[Job]]:
     return batches
 
 
-def read_all(jobs: list[Job], tell: Tell = lambda done, total: None, processes: int = PROCESSES) -> Scanned:
-    """What all files have, read by so many processes (Rule 2)."""
+def read_all(jobs: list[Job], tell: Tell = lambda done, total: None, processes: int = 0) -> Scanned:
+    """What all files have, read by so many processes, or by one for each core that we may use (Rule 2)."""
+    processes = processes or min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
     done, count = Scanned(), 0
     left: list[list[Job]] = []
     for batch, result in _in_processes(_batches(jobs), processes):
@@ -437,5 +439,6 @@ def _in_processes(batches: list[list[Job]], processes: int) -> Iterator[tuple[li
 
 
 def _quiet() -> None:
-    """Ctrl-C is for the process that asked; it ends these."""
+    """Ctrl-C is for the process that asked; it ends these. What a file leaves has no cycles worth looking for."""
+    gc.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -112,7 +112,10 @@ class _Reader:
         self.body(tree.body, "")
 
     def imports(self, tree: ast.Module) -> None:
-        for node in ast.walk(tree):
+        stack: list[Any] = [tree]
+        while stack:  # statements only: no expression has an import or a body
+            node = stack.pop()
+            stack.extend(one for part in _STATEMENTS for one in getattr(node, part, ()))
             if isinstance(node, ast.Import):
                 for one in node.names:
                     if one.asname:
@@ -140,8 +143,15 @@ class _Reader:
                     self.parameters(node.args)
                     stack.extend(one for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None)
                 continue
-            self.visit(node)
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+            kind = type(node)
+            if (method := _VISITS.get(kind)) is not None:
+                method(self, node)
+            for part in _PARTS[kind] if kind in _PARTS else _parts(kind):
+                value = getattr(node, part, None)
+                if type(value) is list:
+                    stack.extend([one for one in reversed(value) if isinstance(one, ast.AST)])
+                elif isinstance(value, ast.AST):
+                    stack.append(value)
         for one, name in inner:
             before = self.configs.copy(), self.outside.copy()
             if isinstance(one, _FUNCTIONS):
@@ -149,11 +159,6 @@ class _Reader:
                 self.outside |= {argument.arg for argument in named if argument.arg in _REQUESTS}
             self.body(one.body, name)
             self.configs, self.outside = before
-
-    def visit(self, node: ast.AST) -> None:
-        method: Any = _VISITS.get(type(node))
-        if method is not None:
-            method(self, node)
 
     # What the kinds of nodes give
 
@@ -370,7 +375,19 @@ def _key(node: ast.AST) -> str:
     return ""
 
 
-_VISITS: Final = {
+_STATEMENTS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
+#: Parts of nodes in which nothing is visited.
+_BARE: Final = frozenset("ctx op ops id attr arg name names module level kind type_comment rest".split())
+_PARTS: Final[dict[type[ast.AST], tuple[str, ...]]] = {}
+
+
+def _parts(kind: type[ast.AST]) -> tuple[str, ...]:
+    """The parts of a kind of node in which something is visited, last first."""
+    found = () if kind is ast.Constant else tuple(one for one in reversed(kind._fields) if one not in _BARE)
+    return _PARTS.setdefault(kind, found)
+
+
+_VISITS: Final[dict[type[ast.AST], Any]] = {
     ast.Call: _Reader.call,
     ast.Attribute: _Reader.attribute,
     ast.Name: _Reader.name,

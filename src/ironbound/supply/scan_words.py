@@ -11,7 +11,7 @@ Rule 2: a value rule needs both: a name about enforcement, and a value that take
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -88,16 +88,26 @@ def words(name: str) -> str:
     return f" {' '.join(_WORD.findall(name)).lower()} "
 
 
-def _rule(spaced: str, rules: dict[str, tuple[str, ...]]) -> str:
-    for rule, phrases in rules.items():
-        if any(f" {phrase} " in spaced for phrase in phrases):
-            return rule
-    return ""
+def _met(rules: Mapping[str, tuple[str, ...]]) -> re.Pattern[str]:
+    """One expression for all phrases, since most names have none."""
+    return re.compile(f" (?:{'|'.join(phrase for phrases in rules.values() for phrase in phrases)}) ")
 
 
+_STRONG_MET: Final = _met(STRONG)
+_WEAK_MET: Final = _met(WEAK)
+
+
+def _rule(spaced: str, met: re.Pattern[str], rules: Mapping[str, tuple[str, ...]]) -> str:
+    """The first rule, in their order, of which the words have a phrase."""
+    if not met.search(spaced):
+        return ""
+    return next(rule for rule, phrases in rules.items() if any(f" {phrase} " in spaced for phrase in phrases))
+
+
+@lru_cache(65536)
 def strong(name: str) -> str:
     """The rule that a name meets wherever it stands, or nothing."""
-    return _rule(words(name), STRONG) if len(name) < 200 else ""
+    return _rule(words(name), _STRONG_MET, STRONG) if len(name) < 200 else ""
 
 
 @lru_cache(65536)
@@ -116,7 +126,7 @@ def switch(kind: str, name: str) -> str:
     spaced = words(name)
     if any(f" {one} " in spaced for one in _HARMLESS):
         return ""
-    if found := _rule(spaced, WEAK):
+    if found := _rule(spaced, _WEAK_MET, WEAK):
         return found
     return "dev-mode" if kind == "environment" and spaced.endswith((" dev ", " dev mode ")) else ""
 
@@ -153,7 +163,7 @@ def _groups() -> tuple[tuple[tuple[bytes, ...], re.Pattern[bytes]], ...]:
 
 
 _GROUPS: Final = _groups()
-_SHOUTED: Final = re.compile(rb"[A-Z][A-Z0-9]*_(?:[A-Z0-9]+_)*(?:UNSAFE_[A-Z0-9_]+|INSECURE)(?![A-Z0-9_a-z])")
+_SHOUTED: Final = re.compile(rb"(?<=[A-Z0-9])_(?:UNSAFE_[A-Z0-9_]+|INSECURE)(?![A-Z0-9_a-z])")
 _OPTION: Final = re.compile(rb"--(?:debug|watch|interceptor|verify-signatures?)(?![A-Za-z0-9_-])")
 _NAMED: Final = re.compile(rb"--[a-z][a-z0-9]*(?:-[a-z0-9]+)*-?(?:unsafe|insecure)(?![a-z0-9])")
 _DEV: Final = re.compile(rb"_DEV(?:_MODE)?(?![A-Za-z0-9_])")
@@ -209,7 +219,7 @@ def in_bytes(data: bytes) -> Iterator[tuple[int, str, str]]:
             name = _around(data, *hit.span())
             shaped = name.startswith("--") if kind == "option" else name.isupper() and re.match(r"[A-Z]\w*\Z", name)
             if shaped and (rule := switch(kind, name)):
-                yield hit.start(), name, rule
+                yield hit.start() - name.index(hit[0].decode("ascii")), name, rule
     yield from _assigned(data)
 
 
