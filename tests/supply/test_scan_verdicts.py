@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ironbound
 from ironbound.core.canonical import FormatError
 from ironbound.supply import scan_bytecode
 from ironbound.supply.scan import ACTIVE, REFUSES, judge, scan
@@ -24,6 +25,7 @@ from ironbound.supply.scan_files import Job, read_all
 from ironbound.supply.scan_found import Sink
 from ironbound.supply.scan_list import parse_list, shipped_list, write_list
 from ironbound.supply.scan_trial import TrialError, try_options
+from ironbound.terminal.main import parser
 from wire.layout import Layout, link, member
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -244,3 +246,8 @@ def test_bytecode_that_says_what_its_source_does_not_is_found(tmp_path: Path) ->
     cached.write_bytes(poisoned)
     found = [one for one in judge("", scan(tmp_path)).switches if cached.name in one.places[0].file]
     assert [one.name for one in found] == ["fail_open"]
+
+
+def test_without_a_path_it_is_this_very_installation_that_is_scanned(tmp_path: Path) -> None:
+    assert parser().parse_args(["scan"]).path == Path(ironbound.__file__).parent
+    assert parser().parse_args(["scan", str(tmp_path)]).path == tmp_path
