@@ -269,6 +269,21 @@ MUTANTS: Mutants = {
         "admission", "        if consent.act is None:\n            raise", "        if False:\n            raise",
     ),
     "an applied proposal is approved on": ("admission", "if proposal.applied >= 0:", "if False:"),
+    "a declined request is applied": (
+        "admission", "        if proposal is not None and proposal.declined >= 0:\n", "        if False:\n",
+    ),
+    "a declined request is answered on": (
+        "admission", '        if proposal.declined >= 0:\n            raise Refused("request-declined")\n\n', "\n",
+    ),
+    "an approval is taken for a decline": ("request", 'if answer.kind != "decline":', "if False:"),
+    "a decline is about any request": (
+        "request", "    _require_about(trust, request, answer, now_ms)\n    return signatory.human",
+        "    return signatory.human",
+    ),
+    "sealed keys decline": (
+        "request", "_one_human(trust, decline, trust.humans,",
+        "_one_human(trust, decline, {**trust.humans, **trust.sealed},",
+    ),
     "who was removed still approves a proposal": (
         "admission", "            except Refused:\n                continue\n            found",
         "            except Refused:\n                pass\n            found",

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from ironbound.core.authority import Refused
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
-from verifier.lab import Honest, digest_of, honest, key
+from verifier.lab import Honest, Lab, digest_of, honest, key
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def propose(scene: Honest, request: Envelope) -> Any:
 
 def second(scene: Honest, request: Envelope, approval: Envelope) -> Any:
     return scene.lab.say("controller", "seconded", request_sha256=request.digest, approval=approval.as_value())
+
+
+def decline(scene: Honest, request: Envelope, answer: Envelope) -> Any:
+    return scene.lab.say("controller", "declined", request_sha256=request.digest, decline=answer.as_value())
 
 
 def void(scene: Honest, entry: Any) -> str:
@@ -120,11 +125,91 @@ def test_a_change_of_the_roster_is_proposed_as_any_other_request(scene: Honest) 
     assert lab.replay.trust.version == 2
 
 
+def test_a_declined_request_is_never_applied_and_can_be_asked_anew(scene: Honest) -> None:
+    lab = scene.lab
+    request = launch(scene)
+    lab.expect(propose(scene, request))
+    lab.expect(second(scene, request, lab.approval(request, "bob")))
+    state = lab.replay.authority.digest()
+    at = lab.expect(decline(scene, request, lab.decline(request, "cy")))
+    assert lab.replay.authority.digest() == state
+    proposal = lab.replay.books.proposals[request.digest]
+    assert (proposal.declined, proposal.declined_by) == (at, "cy")
+    enough = [lab.approval(request, one) for one in ("bob", "cy")]
+    assert void(scene, lab.admit(request, enough)) == "request-declined"
+    assert void(scene, second(scene, request, lab.approval(request, "cy"))) == "request-declined"
+    assert void(scene, decline(scene, request, lab.decline(request, "bob"))) == "request-declined"
+    assert void(scene, propose(scene, request)) == "request-replayed"
+    again = sign_envelope(request.payload, [lab.humans["ada"]])
+    assert void(scene, lab.admit(again, enough)) == "request-declined", "the bytes are declined, not a signature"
+    assert lab.replay.prospect(request, lab.now) == "request-declined"
+    with pytest.raises(Refused, match="request-declined"):
+        lab.replay.consider(request, enough, lab.now)
+    assert Replay.resumed(lab.replay.snapshot()).books.proposals[request.digest].declined_by == "cy"
+    anew = launch(scene)
+    lab.expect(lab.admit(anew, [lab.approval(anew, "bob")]))
+    assert lab.falling()["C1"] == {"request-not-authorised"}, "a controller that applies it is refuted"
+
+
+def test_who_may_decline(scene: Honest) -> None:
+    lab = scene.lab
+    lab.expect(
+        lab.reform(
+            lab.next_root(operators=[*(lab.person(one) for one in ("ada", "bob")), lab.person("cy") | {"acts": []}])
+        )
+    )
+    request, other = launch(scene), launch(scene, ticket="another")
+    assert void(scene, decline(scene, request, lab.decline(request, "bob"))) == "proposal-unknown"
+    lab.expect(propose(scene, request))
+    stranger = sign_envelope(lab.decline(request, "bob").payload, [key("stranger")])
+    two = sign_envelope(lab.decline(request, "bob").payload, [lab.humans["bob"], lab.humans["cy"]])
+    late = lab.decline(request, "bob", expires_ms=lab.now)
+    for answer, reason in (
+        (stranger, "signer-unknown"), (two, "signature-count"), (late, "approval-expired"),
+        (lab.approval(request, "bob"), "not-a-decline"), (request, "not-a-decline"),
+        (lab.decline(other, "bob"), "approval-for-another-request"),
+    ):  # fmt: skip
+        assert void(scene, decline(scene, request, answer)) == reason
+    assert void(scene, second(scene, request, lab.decline(request, "bob"))) == "not-an-approval"
+    for voice in ("node", "gateway", "monitor"):
+        value = lab.decline(request, "bob").as_value()
+        entry = lab.say(voice, "declined", request_sha256=request.digest, decline=value)
+        assert void(scene, entry) == "voice-not-entitled"
+    assert lab.replay.books.proposals[request.digest].declined < 0
+    # Who takes away needs no act on the roster; who asked can withdraw what they asked.
+    lab.expect(decline(scene, request, lab.decline(request, "cy")))
+    lab.expect(propose(scene, other))
+    lab.expect(decline(scene, other, lab.decline(other, "ada")))
+    applied = launch(scene, agent="third")
+    lab.expect(propose(scene, applied))
+    lab.expect(lab.admit(applied, [lab.approval(applied, "bob")]))
+    assert void(scene, decline(scene, applied, lab.decline(applied, "bob"))) == "request-replayed"
+
+
+def test_sealed_removed_and_stolen_keys_decline_nothing_and_a_decline_outlives_its_human() -> None:
+    scene = honest(break_glass={"quorum": 2, "holders": [Lab().holder(name) for name in ("ada", "eli", "fay")]})
+    lab = scene.lab
+    first, request = launch(scene, ticket="first"), launch(scene)
+    for one in (first, request):
+        lab.expect(propose(scene, one))
+    lab.humans["ada, sealed"] = key("ada, sealed")
+    assert void(scene, decline(scene, request, lab.decline(request, "ada, sealed"))) == "sealed-keys-apart"
+    lab.expect(decline(scene, first, lab.decline(first, "cy")))
+    lab.expect(lab.flag("cy", 1, "bob"))
+    assert void(scene, decline(scene, request, lab.decline(request, "cy"))) == "key-compromised"
+    enough = [lab.approval(first, "bob")]
+    assert void(scene, lab.admit(first, enough)) == "request-declined"
+
+
 def test_garbage_is_no_proposal(scene: Honest) -> None:
     entry = scene.lab.say("controller", "proposed", request={})
     assert entry.void == "body-malformed"
     entry = scene.lab.say("controller", "seconded", request_sha256=digest_of("x"), approval={})
     assert entry.void == "proposal-unknown"
+    request = launch(scene)
+    scene.lab.expect(propose(scene, request))
+    entry = scene.lab.say("controller", "declined", request_sha256=request.digest, decline={})
+    assert entry.void == "body-malformed"
 
 
 def test_what_waits_is_in_a_snapshot(scene: Honest) -> None:

@@ -80,6 +80,7 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
     lab.say("controller", "proposed", request=request.as_value())
     approval = lab.approval(request, "bob").as_value()
     lab.say("controller", "seconded", request_sha256=request.digest, approval=approval)
+    lab.say("controller", "declined", request_sha256=request.digest, decline=lab.decline(request, "bob").as_value())
     lab.reform(lab.next_root())
     lab.flag("cy", 1, "bob")
     review = {"grant": scene.grant, "request_sha256": digest_of("r"), "finding": "misused", "text": ""}
@@ -97,6 +98,8 @@ def _predicates(scene: Honest) -> Iterator[tuple[str, dict[str, Any]]]:
         signed = [statement.predicate["held"]] if statement.kind == "started" else []
         if statement.kind == "admitted":
             signed = [statement.predicate["request"], *statement.predicate["approvals"]]
+        elif statement.kind == "declined":
+            signed = [statement.predicate["decline"]]
         for inner in (parse_statement(envelope_from_value(one).payload) for one in signed):
             yield inner.kind, inner.predicate
 
@@ -195,8 +198,8 @@ def test_nothing_can_be_left_out_added_mistyped_or_too_large(kind: str) -> None:
 @pytest.mark.parametrize("kind", SHAPES)
 def test_one_kind_does_not_pass_for_another(kind: str) -> None:
     whole = json.loads(encode_statement(kind, SUBJECT, EXAMPLES[kind]))
-    # The first two are about an agent and ask with an empty body; the others are two voices' word about one thing.
-    same = [{"launch-request", "stop"}, {"issuer-keys", "issuer-keys-seen"}]
+    # Two are about an agent and ask with an empty body, two are voices' word about one thing, two answer a request.
+    same = [{"launch-request", "stop"}, {"issuer-keys", "issuer-keys-seen"}, {"approval", "decline"}]
     for other in SHAPES.keys() - {kind}:
         if {kind, other} in same:
             continue
@@ -260,7 +263,7 @@ def test_an_unknown_kind_can_neither_be_said_nor_read() -> None:
 
 def test_what_gives_power_is_no_service_s_to_say() -> None:
     said = [kind for kinds in VOICES.values() for kind in kinds]
-    inner = {"trust-root", "approval", "held"}
+    inner = {"trust-root", "approval", "decline", "held"}
     assert not set(said) & (ACTS.keys() | inner)
     assert set(said) | ACTS.keys() | inner == SHAPES.keys()
     shared = {kind for kind in said if said.count(kind) > 1}

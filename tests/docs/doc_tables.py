@@ -86,6 +86,7 @@ SPOKEN = {
     "trust-root": "operators: its own quorum `reconfigure`",
     "trust-root-change": "operators: quorum `reconfigure`, of the version before and of its own",
     "approval": "an operator, inside `admitted`",
+    "decline": "an operator, inside `declined`",
     "held": "monitor, inside `started`",
 }
 

@@ -27,6 +27,7 @@ COMMANDS = [
     ("image", "load"), ("image", "list"), ("image", "kernel"), ("surface",), ("canary", "run"), ("evidence", "export"),
     ("verify",), ("demo",), ("operator", "key"), ("explain",), ("operator", "new"), ("roster",),
     ("requests",), ("requests", "show"), ("requests", "approve"),
+    ("requests", "decline"),
     ("roster", "propose"), ("roster", "flag"), ("roster", "review"), ("evidence", "report"), ("prove",), ("scan",),
     ("trace",),
 ]  # fmt: skip

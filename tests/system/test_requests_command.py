@@ -14,6 +14,9 @@ from puppet import WAIT, puppet
 from stand import Stand, folder
 from test_changing_people import new_key
 
+from ironbound.core.canonical import b64encode, canonical
+from ironbound.core.envelope import envelope_from_value, sign_envelope
+from ironbound.core.request import encode_approval
 from ironbound.terminal.init import free_ports
 
 
@@ -74,6 +77,43 @@ def test_a_module_waits_until_the_second_operator_saw_and_approved_it(
     assert [(one["state"], one["approvers"]) for one in over if one["id"] == identity[1]] == [("applied", ["bo"])]
     again = machine("requests", "approve", identity[1], names=("bo",))
     assert again.returncode == 1 and "applied already" in again.stderr
+
+
+def test_one_operator_declines_and_it_can_not_be_applied(
+    made: Stand, machine: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    module = tmp_path / "agent.wasm"
+    module.write_bytes(puppet(WAIT, b"declined\n"))
+    done = made.command("approve", "module", str(module), "--propose", "--json", names=("ada",))
+    identity = json.loads(done.stdout)["id"]
+    before = made.snapshot()
+    done = machine("requests", "decline", identity[:8], names=("bo",))
+    assert done.returncode == 0 and "decline, for good, to approve a module" in done.stderr, done.stderr
+    assert re.fullmatch(r"declined by bo: entry \d+; it can't be applied any more\n", done.stdout), done.stdout
+    assert identity[:12] not in made.command("requests").stdout
+    over = made.command("requests", "--all").stdout
+    assert re.search(rf"{identity[:12]}.*declined \(by bo\)", over), over
+    for verb in ("approve", "decline"):
+        again = made.command("requests", verb, identity, names=("cy",))
+        assert again.returncode == 1 and "the request is declined (by bo) already" in again.stderr
+    value = made.post(b"", "GET", "/proposals").json()["proposals"][0]
+    request = made.post(b"", "GET", f"/proposals/{value['request_sha256']}").json()["request"]
+    answer = encode_approval(
+        envelope_from_value(request),
+        deployment=made.deployment.trust.deployment,
+        approval_id="ab" * 16,
+        expires_ms=value["expires_ms"],
+    )
+    approval = sign_envelope(answer, [made.keys["cy"]]).as_value()
+    for path, body in (
+        (f"/proposals/{value['request_sha256']}/approvals", {"approval": approval}),
+        (f"/proposals/{value['request_sha256']}/declines", {"decline": approval}),
+        ("/requests", {"request": request, "approvals": [approval], "artifacts": [b64encode(module.read_bytes())]}),
+    ):
+        said = made.post(canonical(body), path=path)
+        assert (said.status_code, said.json()["reason"]) == (403, "request-declined"), said.text
+    assert made.post(b"{}", path=f"/proposals/{'a' * 64}/declines").json()["reason"] == "proposal-unknown"
+    assert made.snapshot() == before, "nothing was given"
 
 
 def test_a_change_of_the_roster_is_approved_elsewhere_before_and_after_shown(

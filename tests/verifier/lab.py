@@ -25,7 +25,7 @@ from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
 from ironbound.core.release import files_root
 from ironbound.core.replay import Entry, Replay
-from ironbound.core.request import NO_LIMITS, encode_approval, encode_request, head_of
+from ironbound.core.request import NO_LIMITS, encode_approval, encode_decline, encode_request, head_of
 from ironbound.core.roster import body_digest
 from ironbound.core.statement import QUORUMS, Subject, encode_statement
 from ironbound.core.surface import approval_body
@@ -261,6 +261,11 @@ class Lab:
             "body": {},
         } | fields
         return sign_envelope(encode_request(kind, asked), [self.humans[who]])
+
+    def decline(self, request: Envelope, who: str, expires_ms: int | None = None) -> Envelope:
+        until = self.now + 600_000 if expires_ms is None else expires_ms
+        payload = encode_decline(request, deployment="lab", decline_id=self.fresh(), expires_ms=until)
+        return sign_envelope(payload, [self.humans[who]])
 
     def approval(self, request: Envelope, who: str, expires_ms: int | None = None) -> Envelope:
         until = self.now + 600_000 if expires_ms is None else expires_ms

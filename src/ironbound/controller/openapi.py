@@ -64,13 +64,15 @@ _SHOWN: Final[dict[str, Any]] = {
     "index": _COUNT,
     "kind": _TEXT,
     "agent": {"type": ["string", "null"]},
-    "state": {"enum": ["waiting", "complete", "applied", "expired", "refused"]},
+    "state": {"enum": ["waiting", "complete", "applied", "declined", "expired", "refused"]},
     "reason": {"description": "A code of docs/formats.md.", "type": ["string", "null"]},
     "initiator": _TEXT,
     "approvers": {"type": "array", "items": _TEXT},
     "needed": {"description": "How many humans it takes, the initiator included.", **_COUNT},
     "expires_ms": _COUNT,
     "applied": {"description": "Where it was admitted.", "type": ["integer", "null"]},
+    "declined": {"description": "Where a human declined it.", "type": ["integer", "null"]},
+    "declined_by": {"type": ["string", "null"]},
 }
 
 DESCRIPTION: Final[dict[str, Any]] = {
@@ -128,6 +130,19 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 "requestBody": _takes("Approval"),
                 "responses": {
                     "200": _answer("The approval stands in the log.", "Proposal"),
+                    **_JUDGED,
+                    **_ALWAYS,
+                },
+            },
+        },
+        "/proposals/{request}/declines": {
+            "post": {
+                "parameters": [_REQUEST],
+                "operationId": "decline",
+                "summary": "Decline a proposed request; it can't be applied any more",
+                "requestBody": _takes("Decline"),
+                "responses": {
+                    "200": _answer("The decline stands in the log.", "Proposal"),
                     **_JUDGED,
                     **_ALWAYS,
                 },
@@ -203,6 +218,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 artifacts={"type": "array", "items": {"type": "string", "pattern": _BASE64}, "maxItems": 1},
             ),
             "Approval": _exactly(approval=_ENVELOPE),
+            "Decline": _exactly(decline=_ENVELOPE),
             "Proposal": _exactly(**_SHOWN),
             "ProposalInFull": _exactly(
                 **_SHOWN, request=_ENVELOPE, approvals={"type": "array", "items": _ENVELOPE, "maxItems": 16}

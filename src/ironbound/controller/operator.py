@@ -12,8 +12,8 @@ Rule 3: bytes are kept only if a request names their digest that an operator on 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,6 +42,8 @@ from .openapi import DESCRIPTION
 from .pace import WINDOW_S, Paced
 from .proposals import Proposals
 from .submission import Malformed, check_size, parse_submission, problem, read_body, still_valid
+
+T = TypeVar("T")
 
 #: Refusals answered at once; more wait, so that a flood is slow instead of lost.
 REFUSALS_AT_ONCE: Final = 4
@@ -138,14 +140,18 @@ class Operators:
         return JSONResponse({"index": entry.index, "id": statement.predicate["id"], "humans": list(consent.humans)})
 
     async def consider(self, asked: Envelope, approvals: list[Envelope]) -> Consent:
-        """What the log says of it. A token by a key that the log lacks is looked at again after the provider was."""
+        """What the log says of it."""
+        return await self.fresh_keys(lambda: self.log.replay.consider(asked, approvals, now_ms()))
+
+    async def fresh_keys(self, look: Callable[[], T]) -> T:
+        """What a look gives. At a token by a key that the log lacks we look again after the provider was asked."""
         try:
-            return self.log.replay.consider(asked, approvals, now_ms())
+            return look()
         except Refused as refusal:
             if refusal.reason not in ("issuer-key-unknown", "issuer-key-unconfirmed"):
                 raise
         await self._archive.catch_up()
-        return self.log.replay.consider(asked, approvals, now_ms())
+        return look()
 
     async def prospect(self, asked: Envelope) -> str | None:
         """Why more humans would not help it. A token by a key that the log lacks is looked at again, as above."""

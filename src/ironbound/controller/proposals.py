@@ -6,6 +6,7 @@ which the fold judges, and only an `admitted` entry has an effect, by the signat
 Rule 1: what is approved is the very bytes that were proposed; nobody needs our word for what they say.
 Rule 2: a proposal that could not be admitted if only enough humans agreed is refused at once.
 Rule 3: with the approval that completes the quorum the request is applied, or refused for good reason, in one go.
+Rule 4: any human on the roster can decline, and then these very bytes are never applied; they can be asked anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ironbound.core.authority import Refused
-from ironbound.core.canonical import FormatError
+from ironbound.core.canonical import Digest, FormatError
 from ironbound.core.envelope import Envelope
 from ironbound.core.proposal import Proposal
 from ironbound.core.reasons import REASONS
@@ -50,6 +51,7 @@ class Proposals:
             Route("/proposals", self._proposals, methods=["GET", "POST"]),
             Route("/proposals/{request}", self._one, methods=["GET"]),
             Route("/proposals/{request}/approvals", self._approve, methods=["POST"]),
+            Route("/proposals/{request}/declines", self._decline, methods=["POST"]),
         ]
 
     async def _trust_root(self, request: Request) -> Response:
@@ -113,7 +115,7 @@ class Proposals:
             return await self._unknown()
         try:
             body = await read_body(request)
-            approval = _approval(body)
+            approval = _answer(body, "approval")
         except Malformed as error:
             return await operators.refuse(error.status, body, error.reason, str(error), None)
         async with self._applying:
@@ -125,8 +127,7 @@ class Proposals:
         proposal = replay.books.proposals[asked.digest]
         approvals = [*(one for one, _ in replay.counting(proposal, now_ms())), approval]
         try:
-            if proposal.applied >= 0:
-                raise Refused("request-replayed")
+            replay.require_open(proposal)
             check_size(asked, approvals)
             await operators.consider(asked, approvals)
             complete = True
@@ -149,6 +150,37 @@ class Proposals:
                 return applied
         return JSONResponse(self._shown(replay.books.proposals[asked.digest]))
 
+    async def _decline(self, request: Request) -> Response:
+        operators, body = self._operators, b""
+        proposal = self._named(request)
+        if proposal is None:
+            return await self._unknown()
+        try:
+            body = await read_body(request)
+            decline = _answer(body, "decline")
+        except Malformed as error:
+            return await operators.refuse(error.status, body, error.reason, str(error), None)
+        async with self._applying:
+            return await self._declined(body, proposal.digest, decline)
+
+    async def _declined(self, body: bytes, digest: Digest, decline: Envelope) -> Response:
+        """Log a decline; from that entry on the request can't be applied."""
+        operators, replay = self._operators, self._operators.log.replay
+        try:
+            await operators.fresh_keys(lambda: replay.declines(replay.books.proposals[digest], decline, now_ms()))
+        except Refused as refusal:
+            return await operators.refuse(403, body, refusal.reason, "", None)
+        except FormatError as error:
+            return await operators.refuse(403, body, "body-malformed", str(error), None)
+        fields = {"request_sha256": digest, "decline": decline.as_value()}
+        try:
+            entry = await operators.log.append("declined", (Subject("request", digest),), fields)
+        except (LogUnavailable, AppendRefused) as error:
+            return problem(503, "log-unavailable", f"not known to be declined: {error}", None)
+        if entry.void is not None:
+            return problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
+        return JSONResponse(self._shown(replay.books.proposals[digest]))
+
     async def resume(self) -> None:
         """Apply what was complete when an earlier life of this process ended."""
         operators = self._operators
@@ -164,7 +196,7 @@ class Proposals:
         return await self._operators.refuse(404, b"", "proposal-unknown", "", None)
 
     def _shown(self, proposal: Proposal) -> dict[str, Any]:
-        """What became of it: waiting, complete, applied, expired or refused; who approved, and how many it takes."""
+        """What became of it: waiting, complete, applied, declined, expired or refused; who answered, of how many."""
         replay, now = self._operators.log.replay, now_ms()
         approvers = [human for _, human in proposal.approvals]
         act = ACTS[proposal.kind]
@@ -173,7 +205,9 @@ class Proposals:
             called = parse_statement(proposal.asked.payload).predicate["body"]
             needed = max(1, int(replay.authority.read("grant_approvals", called["grant"])))
         state, reason = "applied", None
-        if proposal.applied < 0 and proposal.expires_ms <= now:
+        if proposal.declined >= 0:
+            state, reason = "declined", "request-declined"
+        elif proposal.applied < 0 and proposal.expires_ms <= now:
             state, reason = "expired", "request-expired"
         elif proposal.applied < 0:
             asked, counting = proposal.asked, replay.counting(proposal, now)
@@ -197,8 +231,10 @@ class Proposals:
             "needed": needed,
             "expires_ms": proposal.expires_ms,
             "applied": proposal.applied if proposal.applied >= 0 else None,
+            "declined": proposal.declined if proposal.declined >= 0 else None,
+            "declined_by": str(proposal.declined_by) or None,
         }
 
 
-def _approval(body: bytes) -> Envelope:
-    return parse_envelope_of(parse_object(body, "approval")["approval"])
+def _answer(body: bytes, name: str) -> Envelope:
+    return parse_envelope_of(parse_object(body, name)[name])

@@ -20,7 +20,7 @@ from .canonical import FormatError, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value
 from .proposal import Proposal
-from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent
+from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent, verify_decline
 from .roster import changed, counted, flagged
 from .snapshot import Resumable
 from .statement import QUORUMS
@@ -148,14 +148,32 @@ class Admission(Resumable):
         proposal = self.books.proposals.get(said["request_sha256"])
         if proposal is None:
             raise Refused("proposal-unknown")
-        if proposal.applied >= 0:
-            raise Refused("request-replayed")
+        self.require_open(proposal)
         approvals = [one for one, _ in self.counting(proposal, said["at_ms"])] + [envelope_from_value(said["approval"])]
         now_ms = self._latest(said["at_ms"])
         consent = verify_consent(self.trust, proposal.asked, approvals, now_ms, self.books.issuers)
         last = (said["approval"], consent.signatories[-1].human)
         made = replace(proposal, approvals=(*proposal.approvals, last))
         self.books.proposals[proposal.digest] = made
+
+    def _declined(self, index: int, said: Mapping[str, Any]) -> None:
+        proposal = self.books.proposals.get(said["request_sha256"])
+        if proposal is None:
+            raise Refused("proposal-unknown")
+        human = self.declines(proposal, envelope_from_value(said["decline"]), said["at_ms"])
+        self.books.proposals[proposal.digest] = replace(proposal, declined=index, declined_by=human)
+
+    def declines(self, proposal: Proposal, decline: Envelope, now_ms: int) -> Human:
+        """Who declines a proposal, if this were the next entry; else Refused. Changes nothing."""
+        self.require_open(proposal)
+        return verify_decline(self.trust, proposal.asked, decline, self._latest(now_ms), self.books.issuers)
+
+    def require_open(self, proposal: Proposal) -> None:
+        """It was neither applied nor declined, so that it can still be answered."""
+        if proposal.applied >= 0:
+            raise Refused("request-replayed")
+        if proposal.declined >= 0:
+            raise Refused("request-declined")
 
     def _bars(self, consent: Consent) -> tuple[tuple[int, tuple[Signatory, ...]], ...]:
         """The quorums that a request meets, with who counted for each; none for what takes away."""
@@ -220,7 +238,10 @@ class Admission(Resumable):
         return max(now_ms, int(self._authority.read("clock", "")))
 
     def _asked(self, consent: Consent, index: int, now_ms: int) -> tuple[str, dict[str, Any]]:
-        """The kernel's rule and message for a request that humans consent to."""
+        """The kernel's rule and message for a request that humans consent to, and that none of them declined."""
+        proposal = self.books.proposals.get(consent.digest)
+        if proposal is not None and proposal.declined >= 0:
+            raise Refused("request-declined")
         asked, statement = consent.statement.predicate, consent.statement
         body = asked["body"]
         message: dict[str, Any] = {

@@ -20,7 +20,7 @@ from .trust import Human
 class Proposal:
     """A request that was proposed at `index`, with the approvals that came since; `applied`: where it was admitted.
 
-    Envelopes are kept as they stand in the entries.
+    `declined`: where a human, `declined_by`, declined it, for good. Envelopes are kept as they stand in the entries.
     """
 
     index: int
@@ -33,6 +33,8 @@ class Proposal:
     expires_ms: int
     approvals: tuple[tuple[Mapping[str, Any], Human], ...] = ()
     applied: int = -1
+    declined: int = -1
+    declined_by: Human = Human("")
 
     @property
     def asked(self) -> Envelope:

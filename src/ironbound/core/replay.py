@@ -372,6 +372,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "admitted": Replay._admitted,
     "proposed": Replay._proposed,
     "seconded": Replay._seconded,
+    "declined": Replay._declined,
     "refused": Replay._nothing,
     "canary-challenge": Replay._challenge,
     "started": Replay._started,

@@ -121,14 +121,23 @@ def encode_request(kind: str, predicate: Mapping[str, Any]) -> bytes:
 
 def encode_approval(request: Envelope, *, deployment: str, approval_id: str, expires_ms: int) -> bytes:
     """The payload of an approval of a request's exact content."""
+    return _encode_answer("approval", request, deployment, approval_id, expires_ms)
+
+
+def encode_decline(request: Envelope, *, deployment: str, decline_id: str, expires_ms: int) -> bytes:
+    """The payload of a decline of a request's exact content."""
+    return _encode_answer("decline", request, deployment, decline_id, expires_ms)
+
+
+def _encode_answer(kind: str, request: Envelope, deployment: str, answer_id: str, expires_ms: int) -> bytes:
     shown = parse_statement(request.payload).predicate["shown_sha256"]
     return encode_statement(
-        "approval",
+        kind,
         (Subject("request", request.digest),),
         {
             "version": 1,
             "deployment": deployment,
-            "id": approval_id,
+            "id": answer_id,
             "request_sha256": request.digest,
             "shown_sha256": shown,
             "expires_ms": expires_ms,
@@ -191,10 +200,7 @@ def verify_consent(
     (5) and binds this content, for this deployment, unexpired  (6) all of them are on the roster for this act.
     `issuers`: the identity providers' keys at this moment of the log.
     """
-
-    def present(identity: Identity) -> PresentIdentity:
-        return PresentIdentity(identity, issuers.get(identity.issuer, IssuerKeys()), now_ms)
-
+    present = _present(issuers, now_ms)
     keys: Keys = trust.keys
     known: Mapping[KeyId, Human] = {**trust.humans, **trust.sealed}
     initiator = _one_human(trust, request, known, keys, present)  # (1)
@@ -236,15 +242,7 @@ def verify_consent(
             raise Refused("initiator-approves")
         if people is None and signatory.human in {one.human for one in signatories}:
             raise Refused("same-human-twice")
-        said = approval.predicate  # (5)
-        if said["deployment"] != trust.deployment:
-            raise Refused("other-deployment")
-        if said["request_sha256"] != request.digest or approval.subjects != (Subject("request", request.digest),):
-            raise Refused("approval-for-another-request")
-        if said["shown_sha256"] != predicate["shown_sha256"]:
-            raise Refused("shown-differs")
-        if said["expires_ms"] <= now_ms:
-            raise Refused("approval-expired")
+        _require_about(trust, request, approval, now_ms)  # (5)
         signatories.append(signatory)
     if people is not None:
         for version in (trust, people):
@@ -252,6 +250,45 @@ def verify_consent(
     elif act in QUORUMS and any(act not in trust.acts[one.human] for one in signatories):  # (6)
         raise Refused("act-not-on-roster")
     return Consent(statement, request.digest, tuple(signatories), act, people)
+
+
+def _require_about(trust: TrustRoot, request: Envelope, answer: Statement, now_ms: int) -> None:
+    """An answer binds this request's content, for this deployment, unexpired; else Refused."""
+    said = answer.predicate
+    if said["deployment"] != trust.deployment:
+        raise Refused("other-deployment")
+    if said["request_sha256"] != request.digest or answer.subjects != (Subject("request", request.digest),):
+        raise Refused("approval-for-another-request")
+    if said["shown_sha256"] != parse_statement(request.payload).predicate["shown_sha256"]:
+        raise Refused("shown-differs")
+    if said["expires_ms"] <= now_ms:
+        raise Refused("approval-expired")
+
+
+def verify_decline(
+    trust: TrustRoot,
+    request: Envelope,
+    decline: Envelope,
+    now_ms: int,
+    issuers: Mapping[str, IssuerKeys] = _NOBODY,
+) -> Human:
+    """Who declines this request: any one human on the roster, who asked included, whatever acts they are there for.
+
+    Raises Refused with the first reason why it is no decline.
+    """
+    signatory = _one_human(trust, decline, trust.humans, trust.keys, _present(issuers, now_ms))
+    answer = _statement(decline, "not-a-decline")
+    if answer.kind != "decline":
+        raise Refused("not-a-decline")
+    _require_about(trust, request, answer, now_ms)
+    return signatory.human
+
+
+def _present(issuers: Mapping[str, IssuerKeys], now_ms: int) -> Present:
+    def present(identity: Identity) -> PresentIdentity:
+        return PresentIdentity(identity, issuers.get(identity.issuer, IssuerKeys()), now_ms)
+
+    return present
 
 
 def standing(trust: TrustRoot, index: int, signatories: Sequence[Signatory]) -> set[Human]:

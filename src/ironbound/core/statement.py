@@ -240,6 +240,16 @@ def _asked(**body: Shape) -> Shape:
     )
 
 
+#: What another operator answers to a request: it binds its exact content.
+_answer = record(
+    version=integer(1, 1),
+    deployment=name,
+    id=identifier,
+    request_sha256=digest,
+    shown_sha256=digest,
+    expires_ms=moment,
+)
+
 #: The shape of each kind's predicate.
 SHAPES: Final[Mapping[str, Shape]] = {
     "trust-root": record(
@@ -291,18 +301,13 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "trust-root-change": _asked(previous_sha256=digest, root=document),
     "key-compromised": _asked(key=digest, since=index),
     "review": _asked(grant=identifier, request_sha256=digest, finding=choice("justified", "misused"), text=text(1000)),
-    "approval": record(
-        version=integer(1, 1),
-        deployment=name,
-        id=identifier,
-        request_sha256=digest,
-        shown_sha256=digest,
-        expires_ms=moment,
-    ),
+    "approval": _answer,
+    "decline": _answer,
     "admitted": _said(request=document, approvals=each(document, 16)),
     "refused": _said(submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)),
     "proposed": _said(request=document),
     "seconded": _said(request_sha256=digest, approval=document),
+    "declined": _said(request_sha256=digest, decline=document),
     "issuer-keys": _said(issuer=text(255), keys=each(_issuer_key, 32)),
     "issuer-keys-seen": _said(issuer=text(255), keys=each(_issuer_key, 32)),
     "started": _said(
@@ -485,7 +490,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
 #: Which kinds each service may say in the log. The ledger itself has no voice.
 VOICES: Final[Mapping[str, frozenset[str]]] = {
     "controller": frozenset(
-        {"service-started", "proposed", "seconded", "admitted", "refused", "issuer-keys", "snapshot"}
+        {"service-started", "proposed", "seconded", "declined", "admitted", "refused", "issuer-keys", "snapshot"}
     ),
     "node": frozenset({"service-started", "started", "launch-refused", "exited", "canary-result"}),
     "gateway": frozenset(

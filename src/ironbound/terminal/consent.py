@@ -74,6 +74,16 @@ def approval_screen(
     return Screen(human, shown_rows(kind, consent.statement.predicate), around)
 
 
+def decline_screen(trust: TrustRoot, request: Envelope, human: str) -> Screen:
+    """Before a decline: the same rows, under another heading."""
+    statement = parse_statement(request.payload)
+    title, *rest = shown_rows(statement.kind, statement.predicate)
+    rows = (Row(title.label, f"decline, for good, to {title.value}"), *rest)
+    initiator = trust.humans.get(request.signatures[0].keyid, "somebody who is not on the roster here")
+    around = _around(f"{human}, who declines", str(initiator), "one human is enough to decline", request.digest)
+    return Screen(human, rows, around)
+
+
 def trust_root_screen(payload: bytes, human: str, signed_by: Sequence[str], quorum: int) -> Screen:
     """Before a signature of a new deployment's trust root."""
     statement = parse_statement(payload)

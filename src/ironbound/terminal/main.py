@@ -62,7 +62,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
   ironbound revoke GRANT
   ironbound requests                       what was proposed with --propose, and waits for approvals
-  ironbound requests show ID | requests approve ID
+  ironbound requests show ID | requests approve ID | requests decline ID
   ironbound sign FILE | submit FILE        approve, and send, a request that was written with --out
   ironbound credential NAME --url URL      keep an upstream credential at the gateway
   ironbound canary run                     every probe, now

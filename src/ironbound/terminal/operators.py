@@ -20,7 +20,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.oidc import Identity, IssuerKeys
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry, Replay
-from ironbound.core.request import encode_approval, encode_request, head_of
+from ironbound.core.request import encode_approval, encode_decline, encode_request, head_of
 from ironbound.core.scheme import is_device
 from ironbound.core.sshsig import SshKey
 from ironbound.core.statement import parse_statement
@@ -31,7 +31,7 @@ from ironbound.wire.log import Log, LogBroken, LogUnavailable, fresh_id, now_ms
 
 from .approval.signer import PageSigner, facing, page_signer
 from .certificate import pinned_context
-from .consent import Screen, approval_screen, request_screen
+from .consent import Screen, approval_screen, decline_screen, request_screen
 from .enrol import enrolled, is_passkey
 from .login import Login, WithLogin, in_browser, keys_of
 from .ssh import SshSigner
@@ -258,6 +258,17 @@ def approve(request: Envelope, deployment: str, key: SigningKey) -> Envelope:
     expires = parse_statement(request.payload).predicate["expires_ms"]
     payload = encode_approval(request, deployment=deployment, approval_id=fresh_id(), expires_ms=expires)
     return sign_envelope(payload, keys_of(key))
+
+
+def decline(deployment: Deployment, request: Envelope, signer: Signer, tell: Callable[[Screen], None]) -> Envelope:
+    """An operator's decline of this very content; `tell` shows the screen before it is signed."""
+    expires = parse_statement(request.payload).predicate["expires_ms"]
+    name = deployment.trust.deployment
+    payload = encode_decline(request, deployment=name, decline_id=fresh_id(), expires_ms=expires)
+    screen = decline_screen(deployment.trust, request, signer.name)
+    with closing_page(signer):
+        tell(screen)
+        return sign_envelope(payload, keys_of(facing(signer.key, screen, False)))
 
 
 def sign(payload: bytes, deployment: str, keys: Sequence[SigningKey], artifacts: Sequence[bytes]) -> Submission:

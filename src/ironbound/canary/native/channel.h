@@ -192,12 +192,14 @@ static const char *const dictionary[] = {
 static const char *const http_lines[] = {
     "POST /requests HTTP/1.1", "GET /status HTTP/1.1", "GET /openapi.json HTTP/1.1", "GET /proposals HTTP/1.1",
     "POST /proposals HTTP/1.1", "GET /proposals/{request} HTTP/1.1", "POST /proposals/{request}/approvals HTTP/1.1",
+    "POST /proposals/{request}/declines HTTP/1.1",
     "GET /trust-root HTTP/1.1", "PRI * HTTP/2.0",
 };
 static const char *const addresses[] = {
     "http://controller/requests", "http://controller/status", "http://controller/openapi.json",
     "http://controller/proposals", "http://controller/proposals/{request}",
-    "http://controller/proposals/{request}/approvals", "http://controller/trust-root", "unix:run/controller/socket",
+    "http://controller/proposals/{request}/approvals", "http://controller/proposals/{request}/declines",
+    "http://controller/trust-root", "unix:run/controller/socket",
 };
 
 static void channel_operator(void) {

@@ -18,7 +18,9 @@ const Check = (() => {
 
   // What each service may say, and how many humans an act takes (null: one).
   const VOICES = {
-    controller: ["service-started", "proposed", "seconded", "admitted", "refused", "issuer-keys", "snapshot"],
+    controller: [
+      "service-started", "proposed", "seconded", "declined", "admitted", "refused", "issuer-keys", "snapshot",
+    ],
     node: ["service-started", "started", "launch-refused", "exited", "canary-result"],
     gateway: ["service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"],
     monitor: [

@@ -1,9 +1,10 @@
-"""`ironbound requests`: what was proposed, what it waits for, and approving it on another machine."""
+"""`ironbound requests`: what was proposed, what it waits for, and approving or declining it on another machine."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from ironbound.core.statement import SHAPES, parse_statement
 from ironbound.core.trust import TrustRoot, read_roster
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
+from ironbound.terminal.consent import Screen
 from ironbound.terminal.show import clock
 from ironbound.terminal.voice import OK, Stop, emit, note, say, table, usage
 from ironbound.wire.deployment import Deployment
@@ -23,7 +25,7 @@ from ironbound.wire.deployment import Deployment
 from .people import in_force, show_change
 from .signing import KEYED, REACHED, reached, show_request, show_rows, signing_keys
 
-_OVER: Final = frozenset({"applied", "expired", "refused"})
+_OVER: Final = frozenset({"applied", "declined", "expired", "refused"})
 
 
 def _asked(channel: operators.Channel, beginning: str) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def _list(arguments: argparse.Namespace) -> int:
                 one["id"][:12],
                 one["kind"],
                 one["agent"] or "-",
-                one["state"] + (f" ({one['reason']})" if one["state"] == "refused" else ""),
+                _state(one),
                 one["initiator"],
                 ", ".join(one["approvers"]) or "-",
                 f"{1 + len(one['approvers'])} of {one['needed']}",
@@ -65,6 +67,12 @@ def _list(arguments: argparse.Namespace) -> int:
         ],
     )
     return OK
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    """What became of it, and why or by whom it was ended."""
+    ended = {"refused": one["reason"], "declined": f"by {one['declined_by']}"}.get(one["state"])
+    return f"{one['state']} ({ended})" if ended else str(one["state"])
 
 
 def _in_force(
@@ -104,7 +112,7 @@ def _show(arguments: argparse.Namespace) -> int:
     deployment, _ = _in_force(arguments, channel, deployment_of(arguments))
     _before_and_after(deployment.trust, value)
     show_request(envelope_from_value(value["request"]))
-    say(f"{value['state']}: asked by {value['initiator']}, approved by {', '.join(value['approvers']) or 'nobody yet'}")
+    say(f"{_state(value)}: asked by {value['initiator']}, approved by {', '.join(value['approvers']) or 'nobody yet'}")
     return OK
 
 
@@ -127,14 +135,41 @@ def _before_and_after(trust: TrustRoot, value: Mapping[str, Any]) -> TrustRoot:
     return replace(trust, keys={**people.keys, **trust.keys}, humans=humans)
 
 
-def _approve(arguments: argparse.Namespace) -> int:
+def _open(
+    arguments: argparse.Namespace, verb: str
+) -> tuple[operators.Channel, Deployment, dict[str, Any], Mapping[str, IssuerKeys] | None]:
+    """A request that can still be answered, by one operator: the channel, who is on the roster, the request in full."""
     if len(arguments.sign) != 1:
-        usage("one operator approves at a time", "name the operator with --sign NAME")
+        usage(f"one operator {verb} at a time", "name the operator with --sign NAME")
     channel, deployment = reached(arguments), deployment_of(arguments)
     value = _asked(channel, arguments.id)
     if value["state"] in _OVER:
-        raise Stop(f"the request is {value['state']} already", "`ironbound requests --all` shows what became of it")
+        raise Stop(f"the request is {_state(value)} already", "`ironbound requests --all` shows what became of it")
     deployment, issuers = _in_force(arguments, channel, deployment)
+    return channel, deployment, value, issuers
+
+
+def _decline(arguments: argparse.Namespace) -> int:
+    channel, deployment, value, _ = _open(arguments, "declines")
+    request = envelope_from_value(value["request"])
+    with suppress(Stop):  # what can't be approved as it is can be declined
+        _before_and_after(deployment.trust, value)
+    (signer,) = signing_keys(arguments, deployment)
+
+    def tell(screen: Screen) -> None:
+        show_rows((*screen.signed, *screen.around))
+
+    body = canonical({"decline": operators.decline(deployment, request, signer, tell).as_value()})
+    done = operators.ask(channel, "POST", f"/proposals/{request.digest}/declines", body)
+    if arguments.json:
+        emit(done)
+    else:
+        say(f"declined by {done['declined_by']}: entry {done['declined']}; it can't be applied any more")
+    return OK
+
+
+def _approve(arguments: argparse.Namespace) -> int:
+    channel, deployment, value, issuers = _open(arguments, "approves")
     whose = _before_and_after(deployment.trust, value)
     request = envelope_from_value(value["request"])
     show_request(request)
@@ -167,7 +202,7 @@ COMMANDS: Final = (
         (
             *PLACED,
             *REACHED,
-            option("--all", action="store_true", help="also those that were applied, refused or have expired"),
+            option("--all", action="store_true", help="also those that were applied or declined, or have expired"),
         ),
     ),
     Command(
@@ -182,6 +217,18 @@ COMMANDS: Final = (
         _approve,
         "Approve a proposed request; the approval that completes the quorum applies it.",
         "ironbound requests approve 1f2e3d4c --sign bo --to 127.0.0.1:8443 --certificate operator-channel.crt",
+        (
+            *PLACED,
+            *REACHED,
+            option("id", metavar="ID", help="the request's id or digest, or its beginning"),
+            *KEYED,
+        ),
+    ),
+    Command(
+        "requests decline",
+        _decline,
+        "Decline a proposed request, or withdraw your own, for good; it takes one operator.",
+        "ironbound requests decline 1f2e3d4c --sign bo",
         (
             *PLACED,
             *REACHED,
