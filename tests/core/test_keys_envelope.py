@@ -118,6 +118,8 @@ def test_a_public_key_file_has_one_spelling(private_keys: list[PrivateKey]) -> N
         pem[:-1],
         pem.replace(b"\n", b"\r\n"),
         pem + pem,
+        pem.replace(b"BEGIN PUBLIC KEY", b"BEGIN PUBLIC KEI"),
+        pem.replace(b"END PUBLIC KEY", b"END PUBLIC KEI"),
         pem[:40] + b"\xff" + pem[41:],
     ):
         with pytest.raises(FormatError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def refused(public: Any, signature: bytes, message: bytes = MESSAGE) -> str:
         (SshDevice("a", flags=UP, demands_verification=False), Strength.HARDWARE_TOUCHED, 7),
         (PasskeyDevice("a"), Strength.HARDWARE_VERIFIED, 5),
         (PasskeyDevice("a", ed25519=True, counter=0), Strength.HARDWARE_VERIFIED, 0),
+        (PasskeyDevice("a", counter=0x01020304), Strength.HARDWARE_VERIFIED, 0x01020304),
+        (SshDevice("a", counter=0x01020304), Strength.HARDWARE_VERIFIED, 0x01020304),
         (PasskeyDevice("a", flags=UP | UV | BE), Strength.SOFTWARE, 5),
         (PasskeyDevice("a", flags=UP | UV | BE | BS), Strength.SOFTWARE, 5),
         (PasskeyDevice("a", client={"crossOrigin": None}), Strength.HARDWARE_VERIFIED, 5),
@@ -111,6 +114,14 @@ def test_an_ssh_signature_has_one_spelling() -> None:
             assert refused(device.public, bad) == "signature-malformed"
 
 
+def test_what_an_ssh_key_signs_is_framed_as_openssh_frames_it() -> None:
+    """PROTOCOL.sshsig, byte by byte: magic, namespace, nothing reserved, the hash's name, the hash."""
+    framed = "535348534947" "00000004" "66696c65" "00000000" "00000006" "736861323536" "00000020"
+    assert sshsig.signed_data("file", b"m", b"sha256") == bytes.fromhex(framed) + sha256(b"m").digest()
+    longer = bytes.fromhex("00000006" "736861353132" "00000040") + sha512(b"m").digest()
+    assert sshsig.signed_data("file", b"m") == bytes.fromhex("535348534947" "00000004" "66696c65" "00000000") + longer
+
+
 def test_the_parts_of_one_ssh_signature_do_not_fit_another() -> None:
     soft, hard = SshDevice("a", None), SshDevice("a")
     covered = sshsig.signed_data(soft.namespace, MESSAGE)
@@ -131,8 +142,10 @@ def test_only_sound_ssh_keys_can_be_enrolled() -> None:
     good = SshDevice("a").blob
     raw = SshDevice("a").key.public.raw
     rsa = ssh_string(b"ssh-rsa") + ssh_string(b"\x01\x00\x01") + ssh_string(bytes(256))
+    point = PasskeyDevice("a").spki[-65:]
+    p256 = b"".join(map(ssh_string, (b"sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", point, b"ssh:")))
     for blob, verified in (
-        (good + b"\x00", True), (good[:-1], True), (b"", False), (rsa, False),
+        (good + b"\x00", True), (good[:-1], True), (b"", False), (rsa, False), (p256, True),
         (ssh_string(sshsig.SOFTWARE) + ssh_string(bytes(32)), False),
         (ssh_string(sshsig.SOFTWARE) + ssh_string(raw[:31]), False),
         (SshDevice("a", None).blob, True),
@@ -328,6 +341,56 @@ def test_wycheproof_s_ed25519_attacks_fail_inside_an_ssh_signature(
         assert _counts(lambda a=public, b=signature: verify_scheme(a, b, MESSAGE)) == case["result"], case["tcId"]
         seen[case["result"]] += 1
     assert seen["valid"] > 80 and seen["invalid"] > 60
+
+
+#: The order of Ed25519's group, and the prime of its field.
+L, P = 2**252 + 27742317777372353535851937790883648493, 2**255 - 19
+
+
+def _transplanted(case: dict[str, Any], public: bytes, good: bytes) -> bytes | None:
+    """What a published attack did to its signature, done to this one. None if we don't know what that was."""
+    attack, theirs, comment = case["flags"][0], bytes.fromhex(case["sig"]), case["comment"]
+    r, s = good[:32], int.from_bytes(good[32:], "little")
+    if added := re.search(r"replaced by s \+ (\d*L|2\^\d+|p)\b", comment):
+        word = added[1]
+        more = P if word == "p" else 2 ** int(word[2:]) if "^" in word else int(word[:-1] or 1) * L
+        return r + (s + more).to_bytes(32, "little")
+    if bit := re.match(r"modified bit (\d+) in R", comment):
+        return (int.from_bytes(r, "little") ^ 1 << int(bit[1])).to_bytes(32, "little") + good[32:]
+    if comment == "all bits flipped in R":
+        return bytes(255 - one for one in r) + good[32:]
+    if attack == "InvalidEncoding" and len(theirs) == 64:  # what stands in R's place is no point, whoever signs
+        return theirs[:32] + good[32:]
+    if attack in ("InvalidSignature", "InvalidKtv") and len(theirs) == 64:
+        return theirs
+    if attack in ("TruncatedSignature", "CompressedSignature"):
+        return good[: len(theirs)]
+    made = {
+        "signature too long": good + b"  ", "include pk in signature": good + public,
+        "prepending 0 byte to signature": b"\0" + good, "prepending 0 byte to s": r + b"\0" + good[32:],
+        "appending 0 byte to signature": good + b"\0",
+    }  # fmt: skip
+    return made.get(comment)
+
+
+def test_what_wycheproof_s_attacks_do_fails_when_done_to_a_security_key_s_signature(shared_data: Path) -> None:
+    """A security key signs hashes, so published bytes can't be its; what was done to them can be done to its own."""
+    device = SshDevice("a")
+    good = device.inner(sshsig.signed_data(device.namespace, MESSAGE))
+    head, raw, end = good[: -(64 + 4 + 5)], good[-(64 + 5) : -5], good[-5:]
+    assert verify_scheme(device.public, device.wrap(head + ssh_string(raw) + end), MESSAGE)
+    tried, twins = 0, 0
+    for _, case in _cases(shared_data, "ed25519_test.json"):
+        if case["result"] != "invalid":
+            continue
+        bad = _transplanted(case, device.key.public.raw, raw)
+        assert bad is not None and bad != raw, case
+        assert refused(device.public, device.wrap(head + ssh_string(bad) + end)) == "signature-invalid", case["tcId"]
+        tried += 1
+        twins += bad[:32] == raw[:32] and len(bad) == 64 and (
+            int.from_bytes(bad[32:], "little") % L == int.from_bytes(raw[32:], "little")
+        )  # fmt: skip
+    assert tried > 60 and twins == 4, "four of them satisfy the equation, and only the range of s forbids them"
 
 
 @pytest.mark.parametrize(
