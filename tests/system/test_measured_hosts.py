@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand import Stand, folder, until
+from puppet import WAIT, puppet
+from stand import PEOPLE, QUORUM, Stand, folder, until
 
 from installation import POISONS, changed, install
 from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.keys import PrivateKey
 from ironbound.core.release import PREDICATES, sign_release
 from ironbound.core.scheme import key_entry
+from ironbound.verifier.verify import verify_bundle
 from ironbound.wire.deployment import ROLES
 from ironbound.wire.measure import ENVIRONMENT, words_of
 from ironbound.wire.service import UNABLE, start_time
@@ -54,7 +56,8 @@ class Released:
     def __init__(self, base: Path) -> None:
         self.python = str(install(folder(base, "e")))
         self.site = next((base / "e").glob("lib/python3*/site-packages"))
-        self.stand = Stand(base / "d", people=("ada",), quorum=1, release=self._release(base / "r"))
+        self.folder = self._release(base / "r")
+        self.stand = Stand(base / "d", release=self.folder)
         self.stand.starter = (self.python, "-I", "-B", "-m", "ironbound.terminal.main")
 
     def _release(self, place: Path) -> Path:
@@ -101,6 +104,23 @@ def test_services_of_the_signed_installation_start_and_are_said_to_be_so(release
         measured = entry.predicate["measured"]
         assert measured == said["measured"]
         assert measured["files"] > 1000
+
+
+def test_the_evidence_shows_that_what_ran_is_the_signed_release(released: Released, tmp_path: Path) -> None:
+    stand = released.stand
+    done = stand.command("approve", "release", str(released.folder), names=PEOPLE[:QUORUM])
+    assert done.returncode == 0, done.stderr
+    started = stand.started("clerk", puppet(WAIT), stand.approve_profile())
+    done = stand.command("trace", "clerk")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stand.stop_agent("clerk")
+    stand.await_entry("exited", started.index, started=started.index)
+    path = tmp_path / "evidence.ironbound"
+    assert stand.command("evidence", "export", "-o", str(path)).returncode == 0
+    with open(path, "rb") as file:
+        claims = {one.id: one for one in verify_bundle(file, stand.deployment.trust.pin).claims}
+    assert claims["E1"].status == claims["E3"].status == "holds", (claims["E1"], claims["E3"])
+    assert [one.code for one in claims["E2"].reasons] == ["agent-surface-differs"]  # of another surface than OTHERS'
 
 
 @pytest.mark.parametrize(("poison", "role"), list(zip(POISONS, [*ROLES, *ROLES], strict=False)))
