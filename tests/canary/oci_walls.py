@@ -21,6 +21,7 @@ from typing import Any
 from native_walls import ADDRESSES, LIMITS, NETWORK, NONCE, ORDER, SHIMS, USERS, WALLS, Without, make_files
 
 from ironbound.core.container import HYBRID, Place, oci_config
+from ironbound.node.native import cgroup
 from ironbound.node.native.container import BINARIES
 from native_channel import careless, closed_table
 from native_stand import filter_without, start, unsealed
@@ -223,10 +224,13 @@ def reports(
     if asked.network:
         before += ["unshare", "--net", "python3", "-I", str(NETWORK), *ADDRESSES, "--", *SHIMS, "--"]
     without = [5] if most == 5 else []
-    with start(b"\n", before=before, command=command, replace=given, without=without) as started:
-        (careless if asked.gateway else closed_table)(started.channel)
-        said = started.rest().decode("utf-8", "replace")
-        status = started.end()
+    try:
+        with start(b"\n", before=before, command=command, replace=given, without=without) as started:
+            (careless if asked.gateway else closed_table)(started.channel)
+            said = started.rest().decode("utf-8", "replace")
+            status = started.end()
+    finally:
+        cgroup.empty(config["linux"]["cgroupsPath"])  # a runtime that was killed leaves it behind
     found = {}
     for line in said.splitlines():
         if line.startswith('{"nonce":'):
