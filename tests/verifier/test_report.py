@@ -71,7 +71,9 @@ def test_the_page_agrees_with_the_verifier_and_draws_every_grant_and_launch(
     for name in ("time", "grants", "launches", "canaries", "reconciled"):
         part = dom.split(f'id="{name}-here"')[1].split("</section>")[0]
         assert "it needs JavaScript" not in part, name
-    assert "ada, bob" in dom.split('id="grants-here"')[1]
+    grants, launches = (dom.split(f'id="{one}-here"')[1].split("</section>")[0] for one in ("grants", "launches"))
+    assert "ada, bob" in grants and "equals" not in grants
+    assert re.search(r"[0-9a-f]{12}, entry \d+ by ", launches)
 
 
 @needs_browser
@@ -119,7 +121,7 @@ def test_of_a_log_that_is_too_large_the_many_entries_stand_as_hashes_and_are_tol
     assert state(dom) == "agrees" and "entries stand in this page as hashes only" in dom
     rows = dom.split('id="reconciled-here"')[1].split("</section>")[0]
     assert "counted by the verifier" in rows
-    assert rows.count('<td class="text">21</td>') == 2
+    assert rows.count('<td class="word">21</td>') == 2
 
 
 @needs_browser

@@ -25,6 +25,7 @@ from ironbound.core.merkle import leaf_hash
 from ironbound.core.statement import parse_statement
 from ironbound.core.tile import Tile, decode_entries, parse_tile_path
 from ironbound.core.trust import PRODUCTION, Pin
+from ironbound.evidence.oscal.controls import controls
 from ironbound.verifier.bundle import Bundle
 from ironbound.verifier.claims import CLAIMS, HOLDS, REFUTED, UNPROVEN, Claim
 from ironbound.verifier.codes import REFUTING, explain
@@ -192,7 +193,11 @@ href="#controls">Controls</a><a href="#questions">Questions</a></nav>
         ("time", "Timeline", "Agents, grants, canaries and drift, by the times that the entries say."),
         ("grants", "Every grant", "The whole population, each with the humans who signed it."),
         ("launches", "Every launch", "From the humans who asked to the end that was seen."),
-        ("canaries", "Canaries", "What hostile agents tried, in production, and what stopped them."),
+        (
+            "canaries",
+            "Canaries",
+            "What hostile agents tried, in agents' own sandboxes, and what stopped them.",
+        ),
         ("reconciled", "Reconciled", "Counts that must agree, told by different voices."),
     ):
         yield f'<section id="{place}"><h2>{title}</h2><p class="about">{about}</p><div id="{place}-here">'
@@ -297,19 +302,20 @@ def _claims(claims: Iterable[Claim]) -> Iterator[str]:
 def _controls(claims: Iterable[Claim]) -> Iterator[str]:
     statuses = {claim.id: claim.status for claim in claims}
     serving: dict[str, list[str]] = {}
-    for claim, (_, controls) in CLAIMS.items():
-        for control in controls:
+    for claim, (_, served) in CLAIMS.items():
+        for control in served:
             serving.setdefault(control, []).append(claim)
     yield '<section id="controls"><h2>Controls</h2><p class="about">NIST SP 800-53 revision 5. A control is served by'
-    yield " claims; whether it is satisfied is the assessor's word.</p>\n<table><thead><tr><th>Control</th><th>Claims"
-    yield "</th></tr></thead><tbody>\n"
+    yield " claims; whether it is satisfied is the assessor's word.</p>\n<table><thead><tr><th>Control</th>"
+    yield "<th>Title</th><th>Claims</th></tr></thead><tbody>\n"
+    titles = {one.name: one.title for one in controls().values()}
     for control in sorted(serving, key=_control_order):
         cells = " ".join(
             f'<a class="chip {statuses[one]}" href="#claim-{one}">{one} {statuses[one]}</a>'
             for one in serving[control]
             if one in statuses
         )
-        yield f"<tr><th scope=row>{control}</th><td>{cells}</td></tr>\n"
+        yield f"<tr><th scope=row>{control}</th><td>{escape(titles[control])}</td><td>{cells}</td></tr>\n"
     yield "</tbody></table></section>\n"
 
 

@@ -15,12 +15,19 @@
   }
   function table(name, head, rows) {
     if (!rows.length) return make("p", {}, "None in this log.");
-    const line = (cells, cell) => make("tr", {}, ...cells.map((one) => make(cell, cell === "td" ? { class: "text" } : { scope: "col" }, one)));
+    const line = (cells, cell) => make("tr", {}, ...cells.map((one) => make(cell, cell === "td" ? { class: /\S{25}/.test(one) ? "text" : "word" } : { scope: "col" }, one)));
     const body = make("tbody", {}, ...rows.map((cells) => line(cells, "td")));
     return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, make("table", {}, make("thead", {}, line(head, "th")), body));
   }
   const put = (id, ...inside) => at(id).replaceChildren(...inside);
   const short = (digest) => (digest ?? "-").slice(0, 12);
+  const limit = ([name, how]) => {
+    const [[kind, value]] = Object.entries(how);
+    if (kind === "any") return `${name} any`;
+    if (kind === "range") return `${name} ${value.min} to ${value.max}`;
+    if (kind === "prefix") return `${name} below ${value.value}`;
+    return `${name} ${[value].flat().map((one) => (typeof one === "string" && /^[!-~]+$/.test(one) && Number.isNaN(Number(one)) ? one : JSON.stringify(one))).join(" or ")}`;
+  };
 
   // What the page found about itself
 
@@ -68,11 +75,15 @@
     put("grants-here", table("Grants", ["Entry", "Agent", "Tool", "What", "Calls", "Until (UTC)", "Signed by", "Revoked"], asked("grant").map((one) => {
       const { agent, id, body } = one.asked.says;
       const end = revoked.get(id);
-      return [one.index, agent, body.tool, `${body.action} ${Check.canonical(body.where)}`, body.calls, when(body.expires_ms), one.humans.join(", "), end ? `entry ${end.index}, by ${end.humans.join(", ")}` : "-"];
+      return [one.index, agent, body.tool, `${body.action}: ${Object.entries(body.where).map(limit).join(", ") || "no arguments"}`, body.calls, when(body.expires_ms), one.humans.join(", "), end ? `entry ${end.index}, by ${end.humans.join(", ")}` : "-"];
     })));
-    put("launches-here", table("Launches", ["Entry", "Agent", "Asked by", "Code", "Configuration", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
+    const approved = (kind, digest, before) => {
+      const one = asked(kind).findLast((asking) => asking.index < before && asking.asked.says[kind === "module-approval" ? "module_sha256" : "config_sha256"] === digest);
+      return one ? `${short(digest)}, entry ${one.index} by ${one.humans.join(", ")}` : short(digest);
+    };
+    put("launches-here", table("Launches", ["Entry", "Agent", "Asked by", "Code, approved in", "Configuration, approved in", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
       const what = one.asked.says;
-      return [one.index, what.agent, one.humans.join(", "), short(what.module_sha256), short(what.config_sha256), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
+      return [one.index, what.agent, one.humans.join(", "), approved("module-approval", what.module_sha256, one.index), approved("profile-approval", what.config_sha256, one.index), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
     })));
     const runtimes = new Map();
     for (const one of results) {
@@ -120,7 +131,8 @@
     const ends = [[left, first, "start"], [right, asOf, "end"]].map(([place, ms, anchor]) => make("text", { x: place, y: 12, "text-anchor": anchor, class: "soft" }, `${when(ms)} UTC`));
     const axis = make("line", { x1: left, x2: right, y1: 18, y2: 18, class: "axis" });
     const title = "Timeline of agents, grants, canaries and drift; the tables below say the same in words";
-    put("time-here", make("svg", { viewBox: `0 0 1000 ${y + 6}`, role: "img", "aria-label": title }, axis, ...ends, ...marks));
+    const legend = make("p", { class: "legend" }, ...[["run", "an agent runs"], ["grant", "a grant lives"], ["refused", "a canary was refused"], ["bad", "drift, or a canary that was not refused"]].map(([kind, words]) => make("span", { class: kind }, words)));
+    put("time-here", legend, make("svg", { viewBox: `0 0 1000 ${y + 6}`, role: "img", "aria-label": title }, axis, ...ends, ...marks));
   }
 
   async function go(pin) {
@@ -142,6 +154,7 @@
     bar.hidden = true;
   }
 
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
   at("pin").value = said.pin ?? "";
   at("pin-form").addEventListener("submit", (event) => {
     event.preventDefault();
