@@ -12,11 +12,12 @@ import ast
 import importlib
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from importlib.abc import SourceLoader
 from importlib.util import module_from_spec, spec_from_loader
 from itertools import count
-from types import ModuleType, SimpleNamespace
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, Final
 
 from ironbound.verifier.kernel import KERNEL_SOURCES
@@ -39,10 +40,11 @@ def sources() -> dict[str, str]:
 
 
 class _Text(SourceLoader):
-    """One module from its text."""
+    """One module from its text, which is compiled once."""
 
     def __init__(self, path: str, text: str) -> None:
         self._path, self._text = path, text
+        self._code: CodeType | None = None
 
     def get_filename(self, fullname: str) -> str:
         return self._path
@@ -51,6 +53,14 @@ class _Text(SourceLoader):
         if path != self._path:
             raise OSError("no such file")
         return self._text.encode("utf-8")
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        if self._code is None:
+            self._code = super().get_code(fullname)
+        return self._code
+
+
+_loader = lru_cache(64)(_Text)
 
 
 def load_kernel(texts: Mapping[str, str]) -> Kernel:
@@ -66,7 +76,9 @@ def load_kernel(texts: Mapping[str, str]) -> Kernel:
                 if needed not in texts:
                     sys.modules[f"{package}.{needed}"] = importlib.import_module(f"{_CORE}.{needed}")
             full = f"{package}.{name}"
-            spec = spec_from_loader(full, _Text(f"<kernel>/{name}.py", texts[name].replace(f"{_CORE}.", f"{package}.")))
+            spec = spec_from_loader(
+                full, _loader(f"<kernel>/{name}.py", texts[name].replace(f"{_CORE}.", f"{package}."))
+            )
             if spec is None or spec.loader is None:
                 raise ImportError(name)
             module = module_from_spec(spec)
@@ -80,7 +92,8 @@ def load_kernel(texts: Mapping[str, str]) -> Kernel:
     return Kernel(**made)
 
 
-def _needs(text: str) -> list[str]:
+@lru_cache(64)
+def _needs(text: str) -> tuple[str, ...]:
     """The modules of core that a text imports."""
     found = []
     for node in ast.walk(ast.parse(text)):
@@ -89,7 +102,7 @@ def _needs(text: str) -> list[str]:
                 found.append(node.module)
             elif node.module.startswith(f"{_CORE}."):
                 found.append(node.module.removeprefix(f"{_CORE}."))
-    return found
+    return tuple(found)
 
 
 def _in_order(texts: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ironbound.verifier.proof.obligations import scripts
+from ironbound.verifier.proof.obligations import Script, scripts
 
 from .lattice import explore
 from .load import load_kernel, sources
@@ -22,6 +22,8 @@ from .solvers import solve
 
 #: The modules of the table that the solvers prove.
 TABLE: Final = ("authority", "giving", "rule", "using")
+
+_PROVED: Final[set[Script]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,22 @@ class Caught:
     lesson: int
 
 
+def _failed(script: Script) -> tuple[tuple[str, str, str], ...]:
+    """What z3 doesn't prove of a script. Most bugs leave most scripts as they are: one that it proved, it proves."""
+    if script in _PROVED:
+        return ()
+    failed = solve("z3", (script,)).failed
+    if not failed:
+        _PROVED.add(script)
+    return failed
+
+
 def catch(mutant: Mutant) -> Caught:
     """What catches this one. A kernel that can't be loaded or read as formulas is an error."""
     kernel = load_kernel(mutant.apply(sources()))
     if mutant.module in TABLE:
         for script in scripts(kernel.authority):
-            for name, title, _ in solve("z3", (script,)).failed:
+            for name, title, _ in _failed(script):
                 return Caught(mutant.name, "z3", f"{name}: {title}", mutant.lesson)
     if mutant.module == "constraint":
         _, wrong = explore(kernel)
