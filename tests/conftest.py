@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import sharing
 from skips import parse_skips
 
 pytest_plugins = ["pytester"]
@@ -54,9 +55,41 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # A socket's path ends at 108 bytes: `0` instead of `popen-gw0`.
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    if worker is not None and config.option.basetemp is not None:
+        config.option.basetemp = str(Path(config.option.basetemp).with_name(worker.removeprefix("gw")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return sharing.processes(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.Scheduler:
+    return sharing.Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: sharing.rank(item.nodeid))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _passable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Services with users of their own pass through the folders that a worker's lies in; they can't list them."""
+    if hasattr(request.config, "workerinput"):
+        base = tmp_path_factory.getbasetemp()
+        for one in (base, base.parent):
+            one.chmod(one.stat().st_mode | 0o711)
 
 
 @pytest.fixture(scope="session")

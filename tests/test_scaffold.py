@@ -244,7 +244,8 @@ def test_done(): pass
 def inner(pytester: pytest.Pytester, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite of its own under the same conftest, with one skipped test."""
     pytester.makeconftest((checkout / "tests/conftest.py").read_text("utf-8"))
-    shutil.copy(checkout / "tests/skips.py", pytester.path / "skips.py")
+    for name in ("skips.py", "sharing.py"):
+        shutil.copy(checkout / "tests" / name, pytester.path / name)
     pytester.makeini("[pytest]\nmarkers =\n  root: needs root\n")
     pytester.makepyfile(test_inner=SKIPPING)
     monkeypatch.setenv("CI", "true")
