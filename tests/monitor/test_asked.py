@@ -28,7 +28,9 @@ async def _asked(path: str, node: int, question: Any) -> Any:
     deployment: Any = SimpleNamespace(uid=lambda role: node)
     challenges: Any = SimpleNamespace(canaries=lambda chosen: [], chosen=lambda every, profile: [])
     watch: Any = SimpleNamespace(held=held)
-    server = await Asked(deployment, SimpleNamespace(), watch, challenges).serve(path)  # type: ignore[arg-type]
+    hosts: Any = SimpleNamespace(asked=lambda role, pid: None)
+    log: Any = SimpleNamespace()
+    server = await Asked(deployment, log, watch, challenges, hosts).serve(path)
     try:
         reader, writer = await asyncio.open_unix_connection(path)
         try:
