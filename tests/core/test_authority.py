@@ -530,3 +530,54 @@ def test_the_plain_reading_agrees_with_truth_tables(terms: list[bool]) -> None:
     assert Plain.disj(*terms) is any(terms)
     assert Plain.neg(Plain.conj(*terms)) is Plain.disj(*(Plain.neg(term) for term in terms))
     assert Plain.when(Plain.conj(*terms), 1, 2) == (1 if all(terms) else 2)
+
+
+@pytest.mark.parametrize("rule", ["set-quota", "reconfigure", "flag-key", "review"])
+def test_what_was_asked_once_is_not_asked_again(rule: str) -> None:
+    kernel = world()
+    asked = LEGITIMATE[rule] | {"consents": 9}
+    kernel.apply(rule, asked)
+    assert kernel.check(rule, asked) == "request-replayed"
+
+
+def test_a_reconfiguration_sets_each_quorum() -> None:
+    kernel = world()
+    acts = (*QUORUMS, "break-glass")
+    numbers = {f"quorum_{act.replace('-', '_')}": number for number, act in enumerate(acts, 3)}
+    message = LEGITIMATE["reconfigure"] | numbers | {"consents_after": 99}
+    kernel.apply("reconfigure", message)
+    assert [kernel.read("quorum", act) for act in acts] == list(range(3, 3 + len(acts)))
+
+
+def test_a_key_is_flagged_from_the_earliest_entry_that_was_said() -> None:
+    kernel = world()
+    for number, (since, marked) in enumerate([(20, 21), (40, 21), (9, 10), (0, 1), (9, 1)]):
+        kernel.apply("flag-key", LEGITIMATE["flag-key"] | {"id": f"f{number}", "since": since})
+        assert kernel.read("flagged", "stolen") == marked
+
+
+def test_what_is_over_leaves_nothing_behind_in_the_state() -> None:
+    kernel = world()
+    kernel.apply("set-quota", LEGITIMATE["set-quota"])
+    assert kernel.read("quota_full", "clerk") == 0
+    kernel.apply("launch", LEGITIMATE["launch"] | {"id": "s", "head": 51})
+    assert kernel.read("launch_canary", 50) is False
+    kernel.apply("settle", LEGITIMATE["settle"])
+    assert (kernel.read("open_grant", 40), kernel.read("open_cost", 40)) == ("", 0)
+
+
+def test_one_approval_is_for_one_call_and_burnt_by_no_call_that_needs_none() -> None:
+    kernel = world()
+    kernel.apply("invoke", LEGITIMATE["invoke"])
+    assert kernel.check("invoke", LEGITIMATE["invoke"] | {"index": 60, "now": NOW + 200}) == "approval-used"
+    kernel = world()
+    kernel._state["grant_approvals"].clear()
+    kernel.apply("invoke", LEGITIMATE["invoke"])
+    assert kernel.read("call_state", "call") == READY
+
+
+def test_a_part_lives_no_longer_than_its_whole() -> None:
+    kernel = world()
+    assert kernel.holds("g", NOW)
+    kernel.apply("revoke", LEGITIMATE["revoke"] | {"grant": "root"})
+    assert not kernel.holds("g", NOW)

@@ -18,7 +18,7 @@ from ironbound.core.authority import Refused
 from ironbound.core.canonical import FormatError, base64url, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, SigningKey, sign_envelope
 from ironbound.core.keys import PrivateKey, SignatureInvalid
-from ironbound.core.oidc import FRESH_LOGIN_S, Identity, IssuerKeys, PresentIdentity, nonce_of, verify_identity
+from ironbound.core.oidc import FRESH_LOGIN_S, SKEW_S, Identity, IssuerKeys, PresentIdentity, nonce_of, verify_identity
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry
 from ironbound.core.request import encode_approval
@@ -62,6 +62,7 @@ LAX: dict[str, Login] = {
     "more claims": Login(claims={"email": "ada@example.org", "weight": 1.5, "address": {"country": "XX"}}),
     "no typ": Login(header={"typ": None}),
     "logged in some minutes before": Login(claims={"auth_time": NOW_S - FRESH_LOGIN_S}),
+    "logged in just after its token was made": Login(claims={"auth_time": NOW_S + SKEW_S}),
     "the provider's clock is fast": Login(claims={"iat": NOW_S + 60, "auth_time": NOW_S + 60}),
 }
 
@@ -130,6 +131,13 @@ def test_a_token_signed_with_the_providers_public_key_as_a_secret_is_refused() -
     assert refused(present(), login.sign(MESSAGE, bare)) == "token-unsigned"
 
 
+def test_a_token_whose_claims_are_no_object_is_malformed() -> None:
+    head = {"alg": KEY.alg, "kid": KEY.kid}
+    for payload in (b"[]", b"{", b"7", b"", b'{"a":1,"a":2}', b'{"a":[[[[[[[[[]]]]]]]]]}'):
+        signature = Login().sign(MESSAGE, KEY.jws(head, payload))
+        assert refused(present(), signature) == "token-malformed"
+
+
 def test_a_token_is_of_no_use_to_whoever_reads_it_in_the_log() -> None:
     """Token and CIC are public; without the ephemeral key they sign nothing, and they are about one content."""
     login = Login()
@@ -196,17 +204,20 @@ def test_only_sound_identities_can_be_enrolled() -> None:
         "https://IDP.example", "ftp://idp.example", "https://idp.example:0", "http://127.0.0.1.evil.example",
         "http://localhost.evil.example:1", "https://idp.example/%2e", "https://" + "a" * 250, "https://idp.example/é",
     ):  # fmt: skip
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError) as caught:
             Identity(issuer, CLIENT, "s", ACR, "r")
+        assert caught.value.code == "key-invalid"
     for client, subject, acr in (("", "s", "a"), ("c", "", "a"), ("c", "s", ""), ("c d", "s", "a"), ("c", "ä", "a"),
                                  ("c", "s", "a\n"), ("c" * 256, "s", "a")):  # fmt: skip
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError) as caught:
             Identity(ISSUER, client, subject, acr, "r")
+        assert caught.value.code == "key-invalid"
     for issuer in (
         "http://127.0.0.1:3000",
         "http://localhost:3000/op",
         "https://idp.example/",
         "https://a.b:8443/x/v2.0",
+        "https://idp.example/" + "a" * 235,
     ):
         assert Identity(issuer, CLIENT, "s", ACR, "r").issuer == issuer
     one, other = Identity(ISSUER, "a", "s", "1", "r"), Identity(ISSUER, "b", "s", "2", "r")
