@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import sharing
 from skips import parse_skips
 
 pytest_plugins = ["pytester"]
@@ -65,16 +64,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    import sharing  # a release is tried with pytest alone
+
     return sharing.processes(config)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.Scheduler:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    import sharing
+
     return sharing.Scheduler(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
+        import sharing
+
         items.sort(key=lambda item: sharing.rank(item.nodeid))
 
 
