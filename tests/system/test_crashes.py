@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from puppet import WAIT, call, puppet
@@ -15,7 +16,11 @@ from stand import Stand, descendants, is_alive, process_state, running, until
 from world import World
 
 from ironbound.core.canonical import sha256_hex
+from ironbound.core.malformed import attempts, once_more
+from ironbound.evidence.export import export
 from ironbound.terminal.operators import Refusal
+from ironbound.verifier.claims import HOLDS, Claim
+from ironbound.verifier.verify import verify_bundle
 
 IDLE = puppet(WAIT)
 
@@ -33,6 +38,14 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     yield from running(tmp_path_factory.mktemp("crashes"))
 
 
+def verified(stand: Stand, tmp_path: Path, claim: str) -> Claim:
+    """A claim, as the verifier judges it over an export."""
+    out = tmp_path / "evidence.ironbound"
+    export(stand.deployment, out, at_least=stand.sync())
+    with open(out, "rb") as file:
+        return next(one for one in verify_bundle(file, stand.deployment.trust.pin).claims if one.id == claim)
+
+
 def _end(stand: Stand, agent: str, started: int) -> None:
     stand.stop_agent(agent)
     assert stand.await_entry("exited", started, started=started).predicate["reason"] == "stopped"
@@ -45,6 +58,7 @@ def _goes_on(stand: Stand, agent: str = "next") -> None:
 
 def test_a_killed_ledger_loses_nothing_that_it_acknowledged_and_says_nothing_twice(crashing: Stand) -> None:
     entry = crashing.started("steady", IDLE)
+    asked: set[str] = set()
     acknowledged: dict[str, int] = {}
     done = threading.Event()
 
@@ -53,6 +67,7 @@ def test_a_killed_ledger_loses_nothing_that_it_acknowledged_and_says_nothing_twi
         while not done.is_set():
             number += 1
             body = b"noise %d %d" % (name, number)
+            asked.add(sha256_hex(body))
             answer = crashing.post(body)
             if answer.status_code == 400:
                 acknowledged[sha256_hex(body)] = int(answer.json()["index"])
@@ -67,7 +82,7 @@ def test_a_killed_ledger_loses_nothing_that_it_acknowledged_and_says_nothing_twi
     done.set()
     for writer in writers:
         writer.join()
-    refusals = crashing.entries("refused")
+    refusals = [one for one in crashing.entries("refused") if one.predicate["submission_sha256"] in asked]
     found = {one.predicate["submission_sha256"]: one.index for one in refusals}
     assert len(found) == len(refusals), "an entry came twice"
     assert all(one.void is None for one in refusals)
@@ -85,6 +100,30 @@ def test_a_killed_controller_comes_back_and_takes_requests_again(crashing: Stand
         crashing.launch("steady", IDLE)
     assert refusal.value.reason == "agent-already-running"
     _end(crashing, "steady", entry.index)
+
+
+def test_a_controller_is_asked_at_its_start_for_what_it_refuses_for_the_reasons_that_are_expected(
+    crashing: Stand, tmp_path: Path
+) -> None:
+    start = crashing.sync()
+    crashing.kill("controller")
+    probed = crashing.await_entry("channel-probed", start)
+    drawn, trust = probed.predicate, crashing.deployment.trust
+    known = [once_more(one) for one in crashing.entries("admitted") if one.index < drawn["checkpoint"]["size"]]
+    latest = [body for body in known if body is not None][-1]
+    sent = attempts(trust, drawn, sha256_hex(latest))
+    refusals = crashing.entries("refused", drawn["checkpoint"]["size"])
+    for one in sent:
+        said = [
+            (entry.index < probed.index, entry.predicate["reason"])
+            for entry in refusals
+            if (entry.predicate["submission_sha256"], entry.predicate["verb"]) == (one.digest, one.verb)
+        ]
+        assert said and all(before and reason in one.reasons for before, reason in said), (one.name, said)
+    assert len(sent) == 15 and probed.void is None
+    claim = verified(crashing, tmp_path, "C5")
+    assert claim.status == HOLDS, claim
+    assert claim.counts["requests refused"] == claim.counts["requests sent"] >= 2 * len(sent) - 1
 
 
 def test_a_killed_monitor_is_back_as_witness_and_sees_the_running_agent_anew(crashing: Stand) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import resources
@@ -20,6 +20,7 @@ from ironbound.core.checkpoint import Checkpoint, cosign_checkpoint, sign_checkp
 from ironbound.core.envelope import Envelope, parse_envelope, sign_envelope
 from ironbound.core.held import account_digest
 from ironbound.core.keys import PrivateKey
+from ironbound.core.malformed import Attempt, attempts, once_more
 from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, add_lines
 from ironbound.core.posture import expected_posture
@@ -45,7 +46,6 @@ from .quoter import Quoter
 from .released import files_of, statements
 
 DAY = 86_400_000
-NOT_BUILT = {"C5"}
 #: What nothing says of a log whose trust root names no release key.
 OF_RELEASES = {"E1", "E2", "E3"}
 ORIGIN = "lab.example/log"
@@ -353,7 +353,12 @@ class Lab:
     # What services do
 
     def announce(
-        self, release: str = "release", surface: bytes | None = SURFACE, kernel: str = "", proof: bool = True
+        self,
+        release: str = "release",
+        surface: bytes | None = SURFACE,
+        kernel: str = "",
+        proof: bool = True,
+        probe: bool = True,
     ) -> None:
         if surface is not None:
             self.artifacts[sha256_hex(surface)] = surface
@@ -368,6 +373,26 @@ class Lab:
                 self.expect(self.approve_release(release))
         if proof:
             self.expect(self.say_proof())
+        if probe:
+            self.expect(self.probe_channel())
+
+    def probe_channel(
+        self, refuse: Callable[[Attempt], str | None] = lambda one: min(one.reasons), **drawn: Any
+    ) -> Entry:
+        """The monitor asks the operator channel, and the controller refuses each request for the reason `refuse` gives
+        (None: not at all)."""
+        drawn = {"nonce": self.fresh(), "checkpoint": self.head(), "began_ms": self.now} | drawn
+        again = [body for entry in self.said if (body := once_more(entry)) is not None]
+        latest = sha256_hex(again[-1]) if again else None
+        for one in attempts(parse_trust_root(self.entries[0]), drawn, latest):
+            reason = refuse(one)
+            if reason is not None:
+                self.refuse(one.digest, reason, one.verb)
+        return self.say("monitor", "channel-probed", **drawn)
+
+    def refuse(self, submission: str, reason: str, verb: str | None = None) -> Entry:
+        """A refusal of the controller's."""
+        return self.say("controller", "refused", submission_sha256=submission, reason=reason, detail="", verb=verb)
 
     def service(self, role: str, release: str = "release", surface: str | None = None, **fields: Any) -> Entry:
         """A service's word that it started; of the agent surface only the gateway speaks."""
@@ -691,7 +716,7 @@ def fallen(report: Report) -> dict[str, set[str]]:
     codes = {
         claim.id: {reason.code for reason in claim.reasons}
         for claim in report.claims
-        if claim.status != HOLDS and claim.id not in NOT_BUILT
+        if claim.status != HOLDS
     }
     return {claim: said for claim, said in codes.items() if said != {"no-release"}}
 

@@ -136,11 +136,7 @@ class Replay(Admission):
 
     def _challenge(self, index: int, said: Mapping[str, Any]) -> None:
         self._enrolled(said)
-        if not self._head_known(said["checkpoint"]):
-            raise Refused("checkpoint-unknown")
-        lacks = index - said["checkpoint"]["size"]
-        if lacks > CHECKPOINT_LAG or (lacks and said["at_ms"] - self._times[-lacks] > CHECKPOINT_LAG_MS):
-            raise Refused("checkpoint-stale")
+        self._recent(index, said)
         agent = CANARY_PREFIX + said["nonce"]
         module, config = said["module_sha256"], said["config_sha256"]
         expires = said["at_ms"] + CHALLENGE_LIFE_MS
@@ -149,6 +145,17 @@ class Replay(Admission):
         self._authority.apply("challenge", message | {"index": index, "now": said["at_ms"]})
         self.books.launches[index] = Launch(index, agent, module, config, said["nonce"], (), expires)
         self.books.challenges[index] = said
+
+    def _probed(self, index: int, said: Mapping[str, Any]) -> None:
+        self._recent(index, said)
+
+    def _recent(self, index: int, said: Mapping[str, Any]) -> None:
+        """The monitor names a checkpoint of this log, of a moment ago."""
+        if not self._head_known(said["checkpoint"]):
+            raise Refused("checkpoint-unknown")
+        lacks = index - said["checkpoint"]["size"]
+        if lacks > CHECKPOINT_LAG or (lacks and said["at_ms"] - self._times[-lacks] > CHECKPOINT_LAG_MS):
+            raise Refused("checkpoint-stale")
 
     def _enrolled(self, said: Mapping[str, Any]) -> None:
         """Monitor and node both name the environment and the node that the trust root enrols."""
@@ -375,6 +382,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Replay, int, Mapping[str, Any]], Consent
     "declined": Replay._declined,
     "refused": Replay._nothing,
     "canary-challenge": Replay._challenge,
+    "channel-probed": Replay._probed,
     "started": Replay._started,
     "launch-refused": Replay._launch_refused,
     "exited": Replay._exited,

@@ -463,6 +463,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         node=digest,
         checkpoint=_head,
     ),
+    "channel-probed": _said(nonce=identifier, checkpoint=_head, began_ms=moment),
     "service-started": _said(
         role=choice(*_roles),
         pid=pid,
@@ -505,6 +506,7 @@ VOICES: Final[Mapping[str, frozenset[str]]] = {
             "end-witnessed",
             "heartbeat",
             "canary-challenge",
+            "channel-probed",
             "issuer-keys-seen",
             "kernel-proof",
             "host-measured",

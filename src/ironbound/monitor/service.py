@@ -14,6 +14,7 @@ from ironbound.wire.service import announce, ready, until_stopped
 
 from .asked import Asked
 from .challenge import Challenges
+from .channel import Channel
 from .events import ProcessEvents
 from .hosts import Hosts
 from .watch import Watch
@@ -30,11 +31,13 @@ async def main(
     hosts = Hosts(deployment, log)
     watch = Watch(deployment, log, events, hosts)
     challenges = Challenges(deployment, log)
+    channel = Channel(deployment, log)
 
     def entered(entry: Entry) -> None:
         watch.entered(entry)
         hosts.entered(entry)
         challenges.entered(entry)
+        channel.entered(entry)
 
     log.listen(entered)
     archive = Archive(log, "monitor")
@@ -44,7 +47,8 @@ async def main(
     await announce(log, "monitor", {"filters_visible": deployment.separated, "process_events": events is not None})
     ready()
     try:
-        await until_stopped(log.broken(), watch.run(), hosts.run(), challenges.run(), archive.run(), witness_failed)
+        running = (watch.run(), hosts.run(), challenges.run(), channel.run(), archive.run())
+        await until_stopped(log.broken(), *running, witness_failed)
     finally:
         server.close()
         await log.close()

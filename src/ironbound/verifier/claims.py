@@ -142,10 +142,3 @@ class Case:
             )
         )
         return Claim(self.id, says, status, dict(self.counts), reasons, tuple(self._remarks), controls)
-
-
-def not_built(claim: str, text: str) -> Claim:
-    """A claim that this version gathers no evidence for."""
-    case = Case(claim)
-    case.found("not-built", None, text)
-    return case.close()

@@ -63,6 +63,7 @@ REFUTING: Final[Mapping[str, str]] = {
     "snapshot-differs": "a voice vouched for a state of power that does not follow from the log's entries",
     "proof-fails": "a proof of the kernel has a question that was not answered as it has to be",
     "proof-differs": "a proof names other questions than those that follow from the kernel that it names",
+    "channel-admitted": "the controller put into the log what the monitor had sent to be refused",
     "agent-surface-route": "a gateway's agent surface names something that nobody has judged harmless",
     "agent-surface-malformed": "what a gateway named as its agent surface is none",
     "agent-surface-differs": "a gateway named another agent surface than the one that its release ships",
@@ -92,12 +93,14 @@ REFUTING: Final[Mapping[str, str]] = {
 }
 
 OPEN: Final[Mapping[str, str]] = {
-    "not-built": "this version of Ironbound gathers no evidence for it yet",
     "no-pin": "no pin was given, so nothing ties this log to the deployment in question",
     "empty-population": "there was nothing to check: a period without activity is unverified, not passed",
     "artifact-missing": "the bundle lacks an artifact that the claim rests on",
     "surface-unreadable": "a module's surface could not be read",
     "posture-not-visible": "the monitor could not see all of a posture",
+    "channel-not-asked": "the controller ran for longer than the interval without being seen to refuse what it must",
+    "channel-answer-missing": "the log holds no refusal by the controller of a request that the monitor had sent",
+    "channel-answer-differs": "the controller refused a request of the monitor for another reason than it has",
     "canary-missing": "a canary was never run with this configuration",
     "canary-window-uncovered": "a configuration was in use in a window in which no refusal of a canary counts",
     "canary-missed": "the node answered a challenge of the monitor with no result",

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ironbound.core.books import approved_as
-from ironbound.core.canonical import Digest, FormatError
+from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.coverage import Usage
 from ironbound.core.envelope import envelope_from_value
 from ironbound.core.held import read_held
+from ironbound.core.malformed import once_more
 from ironbound.core.own_filters import OwnFilters
 from ironbound.core.replay import Entry, Launch, Replay
 from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS
 from ironbound.core.strength import Strength
+from ironbound.core.trust import TrustRoot
 
 #: How long after a human signed a revocation or a stop, by their own clock, an action that it was to end is no haste.
 TAKEN_MS: Final = 60_000
@@ -86,6 +88,8 @@ class History:
     """The log, filed. `clock_ms` is the latest time said; `said` counts accepted entries by kind."""
 
     replay: Replay
+    #: The trust root in its first version.
+    root: TrustRoot = field(init=False)
     first_ms: int = 0
     clock_ms: int = 0
     said: dict[str, int] = field(default_factory=dict)
@@ -97,6 +101,8 @@ class History:
     #: The requests that the controller put into the log, by digest, with effect or without; and what it refused.
     requests: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    #: The requests that it proposed without effect.
+    proposed: set[str] = field(default_factory=set)
     #: What was done long after a human had signed that it be taken away: the taking, and the last call before it.
     taken_late: list[tuple[int, int]] = field(default_factory=list)
     _called: dict[str, int] = field(default_factory=dict)
@@ -121,6 +127,11 @@ class History:
     beats: list[Said] = field(default_factory=list)
     challenges: dict[int, Said] = field(default_factory=dict)
     proofs: list[Said] = field(default_factory=list)
+    #: The monitor's askings of the operator channel; the refusals, by the submission's digest and the verb; and of each
+    #: admitted request for power, by its index, the digest of the submission that asks for it once more.
+    probed: list[Said] = field(default_factory=list)
+    refusals: dict[tuple[str, str | None], list[Said]] = field(default_factory=dict)
+    again: list[tuple[int, Digest]] = field(default_factory=list)
     results: list[Said] = field(default_factory=list)
     #: When each result was said at the earliest: the node's word, but not before what the monitor had said by then.
     result_ms: dict[int, int] = field(default_factory=dict)
@@ -147,6 +158,8 @@ class History:
         if not self.first_ms:
             self.first_ms = at_ms
         self.clocks.append(self.clock_ms)
+        if entry.index == 0:
+            self.root = self.replay.trust
         if entry.voiced:
             self._lives(entry)
         if entry.void is None:
@@ -180,9 +193,10 @@ class History:
     def _add_void(self, entry: Entry) -> None:
         said = Said(entry.index, entry.predicate, entry.void)
         self.voids[entry.index] = entry.void or ""
-        if entry.kind == "admitted":
+        if entry.kind in ("admitted", "proposed"):
+            taken = self.requests if entry.kind == "admitted" else self.proposed
             with suppress(FormatError):
-                self.requests.add(envelope_from_value(entry.predicate["request"]).digest)
+                taken.add(envelope_from_value(entry.predicate["request"]).digest)
         if entry.kind == "action-intent":
             self.void_intents[entry.index] = entry.void or ""
         elif entry.kind == "action-outcome" and entry.predicate["intent"] in self.void_intents:
@@ -227,6 +241,9 @@ class History:
     def _admitted(self, entry: Entry) -> None:
         if entry.consent is None:
             return
+        again = once_more(entry)
+        if again is not None:
+            self.again.append((entry.index, sha256_hex(again)))
         statement = entry.consent.statement
         self.requests.add(entry.consent.digest)
         if statement.kind in ("revocation", "stop"):
@@ -272,7 +289,12 @@ class History:
             self.taken_late.append((entry.index, last))
 
     def _refused(self, entry: Entry) -> None:
-        self.refused.add(entry.predicate["submission_sha256"])
+        said = _said(entry)
+        self.refused.add(said.says["submission_sha256"])
+        self.refusals.setdefault((said.says["submission_sha256"], said.says["verb"]), []).append(said)
+
+    def _probed(self, entry: Entry) -> None:
+        self.probed.append(_said(entry))
 
     def _started(self, entry: Entry) -> None:
         self.starts[entry.index] = _said(entry)
@@ -346,6 +368,7 @@ _FILE: Final[Mapping[str, Callable[[History, Entry], None]]] = {
     "heartbeat": History._beat,
     "kernel-proof": History._proof,
     "canary-challenge": History._challenge,
+    "channel-probed": History._probed,
     "canary-result": History._result,
     "action-intent": History._intent,
     "action-outcome": History._outcome,

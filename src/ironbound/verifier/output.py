@@ -148,8 +148,7 @@ def report_lines(report: Report, colour: bool) -> Iterator[str]:
             status = f"\x1b[{_COLOURS[claim.status]}m{status}\x1b[0m"
         yield f"  {claim.id} {status} {claim.says}"
         for reason in claim.reasons:
-            if reason.code != "not-built":
-                yield from _reason_lines(reason)
+            yield from _reason_lines(reason)
     yield ""
     yield "What was counted"
     for claim in report.claims:

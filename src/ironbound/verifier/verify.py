@@ -32,13 +32,14 @@ from ironbound.core.trust import Pin, TrustRoot, parse_trust_root
 from .boundary import claim_b1, claim_b3
 from .bundle import MAX_INDEX, Bundle, BundleBroken, artifact_digest
 from .chain import claim_e3
-from .claims import HOLDS, REFUTED, Claim, not_built
+from .claims import HOLDS, REFUTED, Claim
 from .deployed import Releases, claim_e1, claim_e2
 from .history import History
 from .power import Kept, claim_c1, claim_c2, claim_c3
 from .probes import claim_b2, runs_of
 from .proved import claim_c4
 from .record import claim_d1, claim_d2, claim_d3, claim_f1
+from .refusals import claim_c5
 from .release import Shipped
 from .surface import claim_a1, claim_a2
 
@@ -290,7 +291,7 @@ def _claims(sound: Sound, end_ms: int, shipped: Shipped | None, kept: Sequence[K
         claim_c2(history, runs, artifact, shipped),
         claim_c3(history),
         claim_c4(history),
-        not_built("C5", "malformed and unauthorised requests, sent as a probe"),
+        claim_c5(history, end_ms),
         claim_d1(history, sound.pinned, sound.verified.witnesses, sound.tiles),
         claim_d2(history, end_ms),
         claim_d3(history),

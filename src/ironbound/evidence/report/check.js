@@ -25,7 +25,7 @@ const Check = (() => {
     gateway: ["service-started", "action-intent", "action-outcome", "action-denied", "delegated", "dropped"],
     monitor: [
       "service-started", "observed", "drift", "stop-order", "end-witnessed", "heartbeat", "canary-challenge",
-      "issuer-keys-seen", "kernel-proof", "host-measured", "snapshot",
+      "channel-probed", "issuer-keys-seen", "kernel-proof", "host-measured", "snapshot",
     ],
   };
   const ACTS = {
