@@ -90,11 +90,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _passable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Services with users of their own pass through the folders that a worker's lies in; they can't list them."""
-    if hasattr(request.config, "workerinput"):
-        base = tmp_path_factory.getbasetemp()
-        for one in (base, base.parent):
-            one.chmod(one.stat().st_mode | 0o711)
+    """Services with users of their own pass through the folders above a test's; they can't list them."""
+    base = tmp_path_factory.getbasetemp()
+    for one in (base, base.parent) if hasattr(request.config, "workerinput") else (base,):
+        one.chmod(one.stat().st_mode | 0o711)
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def test_a_demo_without_an_identity_provider_says_that_it_was_not_shown(
     people = Organisation()
     monkeypatch.setenv("PATH", path)
     try:
-        trust = people.found(place, "noidp").trust
+        trust = people.found(place, "noidp", None).trust
         assert any(one.startswith("the identity provider: this machine lacks node and npm") for one in people.unshown)
         assert not any(isinstance(key, Identity) for key in trust.keys.values())
     finally:

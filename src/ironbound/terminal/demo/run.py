@@ -305,9 +305,7 @@ class Demo:
         """The operators say that this release, with this configuration, may run agents; until then the node refuses."""
         key = self._deployment.trust.release
         if self._release is None or key is None:
-            self._untested.append(
-                "a signed release: `./dev demo` installs one; this is not it, so E1 to E3 are unproven"
-            )
+            self._people.unshown.append("a signed release, as `./dev demo` installs one: E1 to E3 are unproven")
             return
         statements = read_release_folder(self._release, key)
         body = approval_of(self._deployment, statements, key)
