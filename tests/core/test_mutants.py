@@ -186,10 +186,10 @@ MUTANTS: Mutants = {
         "        if people is None and signatory.human != initiator.human and signatory.human in {",
     ),
     "an approval binds the id": (
-        "request", 'said["request_sha256"] != request.digest or approval.subjects != (', "approval.subjects == (",
+        "request", 'said["request_sha256"] != request.digest or answer.subjects != (', "answer.subjects == (",
     ),
     "an approval never expires": (
-        "request", '        if said["expires_ms"] <= now_ms:\n            raise Refused("approval-expired")\n', "",
+        "request", '    if said["expires_ms"] <= now_ms:\n        raise Refused("approval-expired")\n', "",
     ),
     "any known key signs": (
         "request", " = {**trust.humans, **trust.sealed}\n",
