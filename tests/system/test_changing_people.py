@@ -65,7 +65,7 @@ def test_people_come_and_go_and_a_stolen_key_takes_what_rested_on_it(place: Stan
     alone = place.command(*change, names=("ada",))
     assert alone.returncode == 1 and "quorum-not-met" in alone.stderr
     done = ran(place, *change, names=("ada", "bo"))
-    assert "operator cy acts: grant launch module profile reconfigure → -" in done.stderr
+    assert "operator cy acts: grant launch module profile reconfigure release → -" in done.stderr
     assert "quorum module: 2 → 1" in done.stderr and "version: 1 → 2" in done.stderr
     shown = json.loads(ran(place, "roster", "--json").stdout)
     assert shown["version"] == 2 and shown["quorum"]["module"] == 1

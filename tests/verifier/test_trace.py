@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ironbound.canary.probes import controlled
 from ironbound.evidence.report.build import report_html
 from ironbound.terminal.main import main
 from ironbound.verifier.trace import Ladder, ladders
@@ -102,6 +103,16 @@ def test_what_ended_and_what_never_started_are_told() -> None:
     first, second = traced(scene)
     assert first.links[-1].text == "finished" and first.whole
     assert second.started is None and second.links[-1].text == "not started in this log" and second.whole
+
+
+def test_the_report_says_which_canaries_got_out_in_their_control_and_by_whose_word(scene: Honest) -> None:
+    page = report_html(io.BytesIO(scene.lab.bundle()), scene.lab.pin, controlled=controlled())[0].decode()
+    part = page.partition("<h3>Positive controls</h3>")[2].partition("</section>")[0]
+    assert "not by this log" in part and part.count("<summary>") == 1, "of the runtimes that ran here"
+    (wasm,) = (one for one in controlled() if one.runtime == "wasmtime")
+    assert f"wasmtime: {wasm.probes} of {wasm.probes} canaries got out" in part
+    gvisor = next(one for one in controlled() if one.runtime == "gvisor")
+    assert len(gvisor.without) == 29 < gvisor.probes and "](" not in "".join(one.how for one in controlled())
 
 
 def test_the_report_has_the_chains_of_agents_as_the_verifier_told_them(scene: Honest) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from ironbound.core.canary import Probe, applies, parse_probe
+from ironbound.core.canary import Controlled, Probe, applies, parse_probe
 from ironbound.core.canonical import FormatError, parse_json
 from ironbound.core.enforcement import Wall, matches
 from ironbound.core.profile import RUNTIMES
@@ -101,6 +102,19 @@ def load_probes(family: str) -> tuple[Shipped, ...]:
         if probe.family == family:
             shipped.append(Shipped(probe.name, row, (folder / _FOLDERS[family] / probe.module).read_bytes()))
     return tuple(shipped)
+
+
+def controlled() -> tuple[Controlled, ...]:
+    """Each runtime's positive controls, in words for a reader who has no such table of the documents."""
+    return tuple(
+        Controlled(
+            name,
+            re.sub(r"\[(.+?)\]\(.+?\)", r"\1", how),
+            len(probes_for(name)),
+            {probe: why for probe, (_, why) in UNCONTROLLED[name].items()},
+        )
+        for name, how in CONTROL.items()
+    )
 
 
 def biting(wall: Wall, runtime: str) -> list[Probe]:

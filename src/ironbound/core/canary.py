@@ -18,6 +18,7 @@ Rule 4: patterns are matched in linear time: literals, alternatives, classes and
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -52,6 +53,16 @@ _FIELDS: Final = frozenset(
 _REPORT_FIELDS: Final = frozenset(("nonce", "probe", "verdict", "refusal", "tried", "refused"))
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){0,6}")
 _REPETITION: Final = re.compile(r"[*+{}]|\(\?|\\[0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """How a release's tests saw a runtime's probes escape: where (`how`), of how many, and why not the others."""
+
+    runtime: str
+    how: str
+    probes: int
+    without: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from importlib import resources
 from typing import Any, BinaryIO, Final
 
+from ironbound.core.canary import Controlled
 from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.envelope import parse_envelope
 from ironbound.core.merkle import leaf_hash
@@ -69,11 +70,17 @@ _QUESTIONS: Final = (
 )
 
 
-def report_html(file: BinaryIO, pin: Pin | None, progress: Progress | None = None) -> tuple[bytes, Report]:
-    """The page as UTF-8, and the report that it shows. BundleBroken if the bundle is: there is nothing to show then."""
+def report_html(
+    file: BinaryIO, pin: Pin | None, progress: Progress | None = None, controlled: Sequence[Controlled] = ()
+) -> tuple[bytes, Report]:
+    """The page as UTF-8, and the report that it shows. BundleBroken if the bundle is: there is nothing to show then.
+
+    `controlled`: the positive controls of this release's canaries, which no log holds.
+    """
     sound = read_bundle(file, pin, progress)
     report = judge(sound)
     chains = list(ladders(sound.history, sound.releases))
+    ran = {start.says["runtime"] for start in sound.history.starts.values()}
     folder = resources.files("ironbound.evidence.report")
     style, check, show = ((folder / name).read_text("utf-8").strip() for name in ("style.css", "check.js", "show.js"))
     script = f"{check}\n{show}"
@@ -90,7 +97,7 @@ def report_html(file: BinaryIO, pin: Pin | None, progress: Progress | None = Non
             '<meta name="referrer" content="no-referrer">\n',
             f"<title>Ironbound evidence: {escape(report.deployment)}</title>\n",
             f"<style>{style}</style>\n</head>\n<body>\n",
-            *_body(report, chains),
+            *_body(report, chains, [one for one in controlled if one.runtime in ran]),
             f'<script type="application/json" id="said">{data.replace("<", chr(92) + "u003c")}</script>\n',
             f'<script type="application/octet-stream" id="log">{packed_log(Bundle(file), report.voids)}</script>\n',
             f"<script>{script}</script>\n</body>\n</html>\n",
@@ -157,7 +164,7 @@ def _entry(data: bytes) -> dict[str, Any]:
 # The page
 
 
-def _body(report: Report, chains: list[Ladder]) -> Iterator[str]:
+def _body(report: Report, chains: list[Ladder], controlled: Sequence[Controlled]) -> Iterator[str]:
     refuted = [claim.id for claim in report.claims if claim.status == REFUTED]
     unproven = [claim.id for claim in report.claims if claim.status == UNPROVEN]
     held = len(report.claims) - len(refuted) - len(unproven)
@@ -204,6 +211,8 @@ href="#controls">Controls</a><a href="#questions">Questions</a></nav>
         yield "<p>Drawn by your browser from the entries in this page; it needs JavaScript.</p></div>"
         if place == "launches":
             yield from _chains(chains)
+        if place == "canaries":
+            yield from _positive(controlled)
         yield "</section>\n"
     yield from case_section(report.claims, load_case())
     yield from _controls(report.claims)
@@ -235,6 +244,20 @@ def _chains(chains: list[Ladder]) -> Iterator[str]:
             )
             yield f"<li><b>{link.name}</b>{where}: {escape(link.text)}{wrong}</li>\n"
         yield "</ol></details>\n"
+
+
+def _positive(controlled: Sequence[Controlled]) -> Iterator[str]:
+    """What shows that a canary can bite: the tests' word, and said to be so."""
+    yield "<h3>Positive controls</h3><p>A refusal counts for something only if the attempt could succeed. By the tests "
+    yield "of the release that made this page, and not by this log, each canary was run once more with its wall taken "
+    yield "away, and got out.</p>\n"
+    for one in controlled:
+        seen = f"{one.probes - len(one.without)} of {one.probes} canaries got out in their control"
+        yield f"<details><summary>{escape(one.runtime)}: {seen}</summary><p>{escape(one.how)}.</p>"
+        if one.without:
+            rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(why)}</dd>" for name, why in one.without.items())
+            yield f"<p>Without a control, so that they are refused proves less:</p><dl>{rows}</dl>"
+        yield "</details>\n"
 
 
 def _limits(report: Report) -> Iterator[str]:

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from ironbound.canary.probes import controlled
 from ironbound.core.trust import parse_pin
 from ironbound.terminal.arguments import JSON, PLACED, Command, deployment_of, option
 from ironbound.terminal.voice import BROKEN, OK, Stop, emit, note, paint, say, usage
@@ -61,7 +62,7 @@ def _report(arguments: argparse.Namespace) -> int:
             if arguments.out is None:
                 report = verify_bundle(file, pin, tenths(note))
             else:
-                page, report = report_html(file, pin, tenths(note))
+                page, report = report_html(file, pin, tenths(note), controlled())
                 arguments.out.write_bytes(page)
                 said |= {"file": str(arguments.out), "bytes": len(page)}
             if plan is not None:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from ironbound.canary.probes import load_probes
+from ironbound.canary.probes import controlled, load_probes
 from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
 from ironbound.core.microvm import QEMU
 from ironbound.core.native import Manifest
@@ -512,7 +512,7 @@ class Demo:
     def _page(self) -> bytes:
         pin = parse_pin((self._target / "pin.txt").read_text(encoding="ascii"))
         with open(self._target / "evidence.ironbound", "rb") as file:
-            return report_html(file, pin)[0]
+            return report_html(file, pin, controlled=controlled())[0]
 
     async def _verify(self) -> None:
         self._step("The auditor verifies it offline, from the pin and the file alone")
