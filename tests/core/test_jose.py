@@ -135,11 +135,14 @@ def test_a_key_set_gives_the_keys_that_we_can_use_and_refuses_what_is_wrong() ->
     found = parse_key_set(json.dumps({"keys": [*others, *more], "more": 1}).encode())
     assert found == tuple(sorted((rsa.public, ec.public, ed.public), key=lambda key: key.kid))
     weak = base64url((1 << 1023 | 1).to_bytes(128, "big"))
+    modulus = int.from_bytes(base64url_decode(rsa.jwk()["n"]), "big")
+    padded, even = base64url(modulus.to_bytes(257, "big")), base64url((modulus - 1).to_bytes(256, "big"))
     for bad in (
         b"", b"[]", b"{}", b'{"keys":{}}', b'{"keys":[]}', b'{"keys":[1]}', b" " * 200_000,
         *(json.dumps({"keys": keys}).encode() for keys in (
             others, [rsa.jwk(), rsa.jwk()], [rsa.jwk(), ec.jwk() | {"kid": "RS256"}], [rsa.jwk() | {"d": "AQAB"}],
             [rsa.jwk() | {"e": "Aw"}], [rsa.jwk() | {"n": weak}], [rsa.jwk() | {"n": ""}], [rsa.jwk() | {"n": 1}],
+            [rsa.jwk() | {"n": padded}], [rsa.jwk() | {"n": even}],
             [rsa.jwk() | {"n": "AA" + rsa.jwk()["n"]}], [ec.jwk() | {"x": ec.jwk()["y"]}], [ec.jwk() | {"y": None}],
             [ec.jwk() | {"x": ec.jwk()["x"] + "="}], [ec.jwk() | {"x": "AA" + ec.jwk()["x"]}],
             [ed.jwk() | {"x": base64url(bytes(32))}], [ed.jwk() | {"kid": 7}], [ed.jwk() | {"kid": ""}],
