@@ -288,6 +288,8 @@ def test_any_goes_into_the_log_by_digest_and_the_rest_verbatim() -> None:
         {"x": {"prefix": "/a"}},
         {"x": {"prefix": {"value": "/a/", "separator": "/"}}},
         {"x": {"prefix": {"value": "/a/../b", "separator": "/"}}},
+        {"x": {"prefix": {"value": "/../b", "separator": "/"}}},
+        {"x": {"prefix": {"value": "../b", "separator": "/"}}},
         {"x": {"prefix": {"value": "/a", "separator": ""}}},
         {"x": {"prefix": {"value": "/a", "separator": "a"}}},
         {"x": {"equals": 1, "any": True}},
@@ -319,6 +321,13 @@ def test_a_where_is_bounded_and_so_is_what_a_prefix_matches() -> None:
     assert covers(where, {"x": "/a/" + "b" * 4_094}) == "argument-outside-prefix"
 
 
+def test_whatever_separates_a_prefix_a_slash_leads_nowhere_else() -> None:
+    where = parse_where({"x": {"prefix": {"value": "a", "separator": ":"}}})
+    assert covers(where, {"x": "a:b/c.d"}) is None
+    for path in ("a:b/../c", "a:b/..", "a:../b"):
+        assert covers(where, {"x": path}) == "argument-outside-prefix"
+
+
 def test_renderings_are_alike_exactly_if_their_arguments_are() -> None:
     shown = {"sha256": sha256_hex(canonical("secret"))}
     assert rendered_alike({"path": "/p", "body": shown}, {"path": "/p", "body": "secret"})
@@ -327,6 +336,7 @@ def test_renderings_are_alike_exactly_if_their_arguments_are() -> None:
     assert not rendered_alike({"body": {"sha256": "0" * 64}}, {"body": shown})
     assert not rendered_alike({"path": "/p"}, {"path": "/q"})
     assert not rendered_alike({"path": "/p"}, {"path": "/p", "body": "secret"})
+    assert not rendered_alike({"body": shown}, {"body": {"x": "secret"}})
     for one, other in (("/p", "/p"), (None, {}), ({}, None), ([], [])):
         assert not rendered_alike(one, other)
 

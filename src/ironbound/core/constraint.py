@@ -160,7 +160,7 @@ def _parse_prefix(name: str, value: Value) -> Prefix:
     if len(separator) != 1 or separator not in _SEPARATORS:
         raise FormatError("where-invalid", f"{name}: expected one of {_SEPARATORS} as separator")
     segments = text.split(separator)
-    if any(not _clean(segment, separator) for segment in (segments if segments[0] else segments[1:])):
+    if any(not _clean(segment) for segment in (segments if segments[0] else segments[1:])):
         raise FormatError("where-invalid", f"{name}: the prefix has an empty, dotted or encoded segment")
     return Prefix(text, separator)
 
@@ -270,10 +270,10 @@ def _under(prefix: Prefix, value: Value) -> bool:
         return True
     if not rest.startswith(prefix.separator):
         return False
-    return all(_clean(segment, prefix.separator) for segment in rest[1:].split(prefix.separator))
+    return all(_clean(segment) for segment in rest[1:].split(prefix.separator))
 
 
-def _clean(segment: str, separator: str) -> bool:
+def _clean(segment: str) -> bool:
     """True if no reader, however lax, takes the segment for a way elsewhere."""
     if not segment or "\\" in segment or ("%" in segment and _ENCODED.search(segment)):
         return False
