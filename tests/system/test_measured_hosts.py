@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -190,13 +191,30 @@ def test_a_debugger_at_a_running_service_is_said(released: Released) -> None:
     until("another process is in its place", lambda: released.said("gateway", at) == [])
 
 
-def test_a_node_that_names_another_process_and_other_libraries_is_said(released: Released) -> None:
+RESTLESS = """
+import itertools, mmap, pathlib, sys, time
+for number in itertools.count():
+    file = pathlib.Path(sys.argv[1], f"{number}.so")
+    file.write_bytes(bytes(4096))
+    with open(file, "rb") as opened:
+        held = mmap.mmap(opened.fileno(), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+    time.sleep(0.05)
+"""
+
+
+def test_a_node_that_names_another_process_and_other_libraries_is_said(released: Released, tmp_path: Path) -> None:
+    """The process is never twice the same, so that its differences are not either."""
     stand = released.stand
     last = stand.entries("service-started", role="node")[-1].predicate
-    me = {"pid": os.getpid(), "pid_start": start_time(os.getpid())}
-    words = {name: value for name, value in last.items() if name not in ("id", "deployment", "at_ms", *me)}
-    words["host"] = copy.deepcopy(words["host"])
-    words["host"]["runtimes"]["wasmtime"]["mappings"].append(sha256_hex(b"another library"))
-    stand.speak_as("node")
-    stand.log.append("service-started", last["release_sha256"], **me, **words)
-    until("the monitor saw it", lambda: {"process/words", "process/workers"} <= set(released.said("node") or []))
+    with subprocess.Popen([sys.executable, "-I", "-c", RESTLESS, str(tmp_path)]) as process:
+        try:
+            named = {"pid": process.pid, "pid_start": start_time(process.pid)}
+            words = {name: value for name, value in last.items() if name not in ("id", "deployment", "at_ms", *named)}
+            words["host"] = copy.deepcopy(words["host"])
+            words["host"]["runtimes"]["wasmtime"]["mappings"].append(sha256_hex(b"another library"))
+            stand.speak_as("node")
+            stand.log.append("service-started", last["release_sha256"], **named, **words)
+            wrong = {"process/words", "process/workers"}
+            until("the monitor saw it", lambda: wrong <= set(released.said("node") or []))
+        finally:
+            process.kill()

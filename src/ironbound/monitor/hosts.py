@@ -11,8 +11,9 @@ Rule 3: a process that speaks for a service is the one that the service said; th
         whoever holds its socket. The interpreter and libraries that the node says its workers have, by which each is
         judged, are the release's.
 Rule 4: a service that was traced stays so until another process is in its place.
-Rule 5: a service that has ended is silent for GONE_S, in which it is started again; then it is said as missing. What
-        differs in a process is said when it is seen twice: one that is just ending has lost what it is looked at for.
+Rule 5: a service that has ended is silent for GONE_S, in which it is started again; then it is said as missing. Of
+        a process that differs is said so at the second look that finds it different, be it by something else: one that
+        is just ending has lost what it is looked at for. One that never stays the same is said every FILES_S.
 """
 
 from __future__ import annotations
@@ -171,12 +172,15 @@ class Hosts:
             one.expected, one.gone_since = True, None
             differences, before = self._differences(manifest, role, one), one.differing
             one.differing = differences
-            if differences and differences != before:
+            if differences and not before:
                 return
         if differences is None:
             return
         result = manifest.result(self._found, self._files + differences)
-        if result != one.said or now - one.said_at >= self._repeat_s:
+        restless = one.said is not None and one.said["differences"] and differences
+        if now - one.said_at >= self._repeat_s or (
+            result != one.said and not (restless and now - one.said_at < FILES_S)
+        ):
             one.saying = True
             self._outbox.begin(self._say(role, one, result, now))
 
@@ -209,6 +213,8 @@ class Hosts:
             words = read_proc(f"/proc/{one.pid}/cmdline").split("\0")[:-1]
             fact("words", list(words_of(sys.executable, role)), words)
             fact("interpreter", True, _seen(_is_file, f"/proc/{one.pid}/exe", manifest.where.python))
+            fact("workers", [], [digest for digest in one.workers if digest not in manifest.files.values()])
+            fact("peer", one.pid, one.pid if one.peer is None else one.peer)
             environment = environment_of(one.pid)
             if environment is None:
                 fact("environment", None, NOT_SEEN)
@@ -219,8 +225,6 @@ class Hosts:
                 fact("mapped", None, NOT_SEEN)
             else:
                 found += self._mapping(manifest, one, maps)
-            fact("workers", [], [digest for digest in one.workers if digest not in manifest.files.values()])
-            fact("peer", one.pid, one.pid if one.peer is None else one.peer)
         except (OSError, ProcessGone):
             return [{"path": "process", "expected": None, "got": NOT_SEEN}]
         return found
