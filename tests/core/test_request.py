@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ironbound.core.authority import Refused
-from ironbound.core.canonical import FormatError, b64encode, canonical
+from ironbound.core.canonical import FormatError, b64encode, canonical, sha256_hex
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
@@ -282,3 +282,25 @@ def test_consent_is_read_from_an_envelope_as_it_is_in_the_log() -> None:
     forged = encode_statement("approval", (Subject("request", digest_of("x")),),  # type: ignore[arg-type]
                               json.loads(LAB.approval(request, "bob").payload)["predicate"])  # fmt: skip
     assert refused(request, sign_envelope(forged, [BOB])) == "approval-for-another-request"
+
+
+def test_what_a_request_is_about_stands_in_its_subjects_under_a_name_of_its_own() -> None:
+    lab = Lab()
+    rate = {"calls": 1, "window_ms": 1}
+    statements = dict.fromkeys(("provenance", "tests", "surface", "install"), digest_of("s"))
+    release = {"release_sha256": digest_of("r"), "settings_sha256": digest_of("c"), "statements": statements}
+    review = {"grant": "0" * 32, "request_sha256": digest_of("q"), "finding": "misused", "text": ""}
+    quota = {"before": None, "after": rate}
+    root = lab.next_root()
+    expected = {
+        "quota": (quota, [("quota", sha256_hex(canonical({"agent": None, "body": quota})))]),
+        "key-compromised": ({"key": digest_of("k"), "since": 1}, [("key", digest_of("k"))]),
+        "review": (review, [("request", digest_of("q"))]),
+        "release-approval": (release, [("release", digest_of("r")), ("settings", digest_of("c"))]),
+        "trust-root-change": (
+            {"previous_sha256": digest_of("p"), "root": root}, [("trust-root", sha256_hex(canonical(root)))],
+        ),
+    }  # fmt: skip
+    for kind, (body, subjects) in expected.items():
+        statement = parse_statement(lab.request(kind, body=body).payload)
+        assert [(one.name, one.sha256) for one in statement.subjects] == subjects
