@@ -74,6 +74,46 @@ def looked(starts: bool) -> tuple[list[bool], list[Any]]:
     return looks, drifts
 
 
+def closing(found: list[list[Any]]) -> list[Any]:
+    """What is found of a running sandbox in one look after the other, the last one as often as it is asked for."""
+    watched = Watched(9, said(1, 1), spoken=0.0)
+    drifts: list[Any] = []
+    later: list[Any] = []
+    one: Any = Watch.__new__(Watch)
+    one._looking, one._watched = asyncio.Lock(), {7: watched}
+    one._pulse = SimpleNamespace(sampled=lambda leaf: None)
+    one._drifts = SimpleNamespace(found=lambda *what: drifts.append(what))
+    one._outbox = SimpleNamespace(begin=later.append)
+
+    async def whole(this: Watched) -> tuple[Any, list[Any]]:
+        differences = found.pop(0) if len(found) > 1 else found[0]
+        if differences == ["gone"]:
+            raise ProcessGone("gone")
+        return {}, differences
+
+    one._whole = whole
+
+    async def run() -> None:
+        later.append(one._look(watched))
+        while later:
+            work = later.pop(0)
+            if work.__name__ in ("_look", "_look_later"):
+                await work
+            else:
+                work.close()
+
+    asyncio.run(run())
+    return drifts
+
+
+def test_a_process_that_closes_its_descriptors_and_ends_has_not_drifted_and_one_that_stays_has() -> None:
+    closed = [{"path": "fds.7", "expected": "socket", "got": None}]
+    assert closing([closed, closed, ["gone"]]) == []
+    assert len(closing([closed])) == 1, "it goes on without them"
+    other = [{"path": "fds.7", "expected": "socket", "got": "file"}]
+    assert len(closing([other])) == len(closing([closed, [*closed, DIFFERENCE]])) == 1, "and no wait for anything else"
+
+
 def test_a_sandbox_released_while_a_first_look_is_out_is_looked_at_again_as_one_that_runs() -> None:
     assert looked(starts=True) == ([False, True], [])
     looks, drifts = looked(starts=False)  # the control: what is still held must look as held

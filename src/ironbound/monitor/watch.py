@@ -56,6 +56,8 @@ REPEAT_S: Final = 600.0
 GONE_S: Final = 5.0
 #: Seconds for which a difference in a held sandbox waits for its start, which would explain it.
 START_S: Final = 0.25
+#: Seconds for which descriptors that are closed may be the end of a process, and after which it is looked at again.
+ENDING_S: Final = 1.0
 #: Seconds that the admission of a held sandbox may take to be folded here.
 HELD_S: Final = 5.0
 #: Processes of a container that is being built, as far as they have a sandbox's user: it, and who waits outside.
@@ -337,6 +339,10 @@ class Watch:
                 self._outbox.begin(self._gone(watched))
                 return
             watched.gone_since = None
+            if self._is_ending(watched, differences):
+                watched.drifted = False
+                self._outbox.begin(self._look_later(watched))
+                return
             if watched.index is not None:
                 watched.leaf = sample_leaf(watched.index, sample)
                 self._pulse.sampled(watched.leaf)
@@ -348,6 +354,20 @@ class Watch:
             )
         if speaks and watched.index is not None:
             self._outbox.begin(self._say_observed(watched, sample, differences))
+
+    @staticmethod
+    def _is_ending(watched: Watched, differences: list[Any]) -> bool:
+        """Whether all that differs is that descriptors were closed, a moment ago: so a process ends, QEMU for one."""
+        now = asyncio.get_running_loop().time()
+        if not differences or any(not one["path"].startswith("fds.") or one["got"] is not None for one in differences):
+            watched.ending_since = None
+            return False
+        watched.ending_since = watched.ending_since or now
+        return now - watched.ending_since < ENDING_S
+
+    async def _look_later(self, watched: Watched) -> None:
+        await asyncio.sleep(AGAIN_S)
+        await self._look(watched)
 
     async def _is_started(self, watched: Watched) -> bool:
         """Whether the start of what was held is in the log by now, of which the node may hear before we do."""

@@ -32,6 +32,7 @@ class Watched:
     spoken: float | None = None
     looked: float = 0.0
     gone_since: float | None = None
+    ending_since: float | None = None
     drifted: bool = False
     queued: bool = False
     glances: dict[int, Glance] = field(default_factory=dict)
