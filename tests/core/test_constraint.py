@@ -286,6 +286,8 @@ def test_any_goes_into_the_log_by_digest_and_the_rest_verbatim() -> None:
         {"x": {"range": {"min": True, "max": 2}}},
         {"x": {"range": {"min": 1}}},
         {"x": {"prefix": "/a"}},
+        {"x": {"prefix": {"value": "/a"}}},
+        {"x": {"prefix": {"value": "/a", "separator": "/", "more": 1}}},
         {"x": {"prefix": {"value": "/a/", "separator": "/"}}},
         {"x": {"prefix": {"value": "/a/../b", "separator": "/"}}},
         {"x": {"prefix": {"value": "/../b", "separator": "/"}}},

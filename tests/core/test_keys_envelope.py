@@ -96,7 +96,12 @@ def test_private_keys_come_back_from_their_files_only_with_the_passphrase(privat
     assert key.public.keyid in repr(key)
 
 
-def test_a_key_of_another_scheme_is_refused() -> None:
+def test_a_key_of_another_scheme_is_refused(private_keys: list[PrivateKey]) -> None:
+    spki = private_keys[0].public.spki()
+    x25519 = spki[:8] + b"\x6e" + spki[9:]  # 1.3.101.110 instead of .112, as long
+    for other in (x25519, spki + b"\0", spki[:-1]):
+        with pytest.raises(FormatError):
+            PublicKey.from_spki(other)
     pem = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(FormatError) as caught:
         PrivateKey.from_pem(pem, None)
