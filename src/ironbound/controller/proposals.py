@@ -12,6 +12,7 @@ Rule 4: any human on the roster can decline, and then these very bytes are never
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ironbound.core.authority import Refused
-from ironbound.core.canonical import Digest, FormatError
+from ironbound.core.canonical import FormatError
 from ironbound.core.envelope import Envelope
 from ironbound.core.proposal import Proposal
 from ironbound.core.reasons import REASONS
@@ -109,17 +110,26 @@ class Proposals:
         return JSONResponse(shown)
 
     async def _approve(self, request: Request) -> Response:
+        return await self._answered(request, "approval", self._seconded)
+
+    async def _decline(self, request: Request) -> Response:
+        return await self._answered(request, "decline", self._declined)
+
+    async def _answered(
+        self, request: Request, field: str, entered: Callable[[bytes, Envelope, Envelope], Awaitable[Response]]
+    ) -> Response:
+        """An operator's answer to a proposal, one at a time."""
         operators, body = self._operators, b""
         proposal = self._named(request)
         if proposal is None:
             return await self._unknown()
         try:
             body = await read_body(request)
-            approval = _answer(body, "approval")
+            answer = _answer(body, field)
         except Malformed as error:
             return await operators.refuse(error.status, body, error.reason, str(error), None)
         async with self._applying:
-            return await self._seconded(body, proposal.asked, approval)
+            return await entered(body, proposal.asked, answer)
 
     async def _seconded(self, body: bytes, asked: Envelope, approval: Envelope) -> Response:
         """Log an approval, and apply what it completes."""
@@ -150,36 +160,23 @@ class Proposals:
                 return applied
         return JSONResponse(self._shown(replay.books.proposals[asked.digest]))
 
-    async def _decline(self, request: Request) -> Response:
-        operators, body = self._operators, b""
-        proposal = self._named(request)
-        if proposal is None:
-            return await self._unknown()
-        try:
-            body = await read_body(request)
-            decline = _answer(body, "decline")
-        except Malformed as error:
-            return await operators.refuse(error.status, body, error.reason, str(error), None)
-        async with self._applying:
-            return await self._declined(body, proposal.digest, decline)
-
-    async def _declined(self, body: bytes, digest: Digest, decline: Envelope) -> Response:
+    async def _declined(self, body: bytes, asked: Envelope, decline: Envelope) -> Response:
         """Log a decline; from that entry on the request can't be applied."""
         operators, replay = self._operators, self._operators.log.replay
         try:
-            await operators.fresh_keys(lambda: replay.declines(replay.books.proposals[digest], decline, now_ms()))
+            await operators.fresh_keys(lambda: replay.declines(replay.books.proposals[asked.digest], decline, now_ms()))
         except Refused as refusal:
             return await operators.refuse(403, body, refusal.reason, "", None)
         except FormatError as error:
             return await operators.refuse(403, body, "body-malformed", str(error), None)
-        fields = {"request_sha256": digest, "decline": decline.as_value()}
+        fields = {"request_sha256": asked.digest, "decline": decline.as_value()}
         try:
-            entry = await operators.log.append("declined", (Subject("request", digest),), fields)
+            entry = await operators.log.append("declined", (Subject("request", asked.digest),), fields)
         except (LogUnavailable, AppendRefused) as error:
             return problem(503, "log-unavailable", f"not known to be declined: {error}", None)
         if entry.void is not None:
             return problem(409, entry.void, REASONS.get(entry.void, ""), entry.index)
-        return JSONResponse(self._shown(replay.books.proposals[digest]))
+        return JSONResponse(self._shown(replay.books.proposals[asked.digest]))
 
     async def resume(self) -> None:
         """Apply what was complete when an earlier life of this process ended."""

@@ -173,9 +173,9 @@ class Replay(Admission):
     def _started(self, index: int, said: Mapping[str, Any]) -> None:
         launch = self._launch(said["launch"])
         require_seen(said, self.trust.services["monitor"])
-        unsafe = self.host_refused()
-        if unsafe is not None:
-            raise Refused(unsafe)
+        why = self.host_refused()
+        if why is not None:
+            raise Refused(why)
         message = {"launch": launch.index, "agent": said["agent"], "now": said["at_ms"]}
         message["release"] = "" if self.trust.release is None else self.books.release
         digests = {"module": said["module_sha256"], "config": said["config_sha256"]}
