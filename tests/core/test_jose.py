@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,6 +153,31 @@ def test_a_key_set_gives_the_keys_that_we_can_use_and_refuses_what_is_wrong() ->
     ):  # fmt: skip
         with pytest.raises(FormatError):
             parse_key_set(bad)
+
+
+def test_wycheproof_s_attacks_on_ecdsa_fail_in_a_token_s_two_numbers(shared_data: Path) -> None:
+    """The vectors are in DER; what they say of r and s is said here as a token says it, in 32 bytes each."""
+    suite = json.loads((shared_data / "wycheproof" / "ecdsa_secp256r1_sha256_test.json").read_text("utf-8"))
+    judged = dict.fromkeys(("valid", "invalid"), 0)
+    for group in suite["testGroups"]:
+        point = bytes.fromhex(group["publicKey"]["uncompressed"])
+        key = IssuerKey("k", "ES256", (base64url(point[1:33]), base64url(point[33:])))
+        for test in group["tests"]:
+            try:
+                pair = decode_dss_signature(bytes.fromhex(test["sig"]))
+            except ValueError:
+                continue  # bad in DER alone
+            if not all(0 <= one < 1 << 256 for one in pair):
+                continue  # no 32 bytes say it
+            signature, message = b"".join(one.to_bytes(32, "big") for one in pair), bytes.fromhex(test["msg"])
+            if test["result"] == "valid":
+                key.verify(signature, message)
+            else:
+                with pytest.raises(SignatureInvalid) as caught:
+                    key.verify(signature, message)
+                assert caught.value.code == "token-signature-invalid", test["comment"]
+            judged[test["result"]] += 1
+    assert judged["valid"] > 170 and judged["invalid"] > 40, judged
 
 
 def test_the_published_vectors_are_judged_as_their_authors_do(shared_data: Path) -> None:

@@ -268,6 +268,10 @@ MUTANTS: Mutants = {
     "what one human may do is proposed": (
         "admission", "        if consent.act is None:\n            raise", "        if False:\n            raise",
     ),
+    "one human has any number of requests waiting": (
+        "admission", '        self.require_room(request, said["at_ms"])\n', "",
+    ),
+    "what is over still waits": ("proposal", "return self.applied < 0 and self.declined < 0 and", "return"),
     "an applied proposal is approved on": ("admission", "if proposal.applied >= 0:", "if False:"),
     "a declined request is applied": (
         "admission", "        if proposal is not None and proposal.declined >= 0:\n", "        if False:\n",

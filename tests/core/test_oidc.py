@@ -21,7 +21,7 @@ from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.oidc import FRESH_LOGIN_S, SKEW_S, Identity, IssuerKeys, PresentIdentity, nonce_of, verify_identity
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Entry
-from ironbound.core.request import encode_approval
+from ironbound.core.request import encode_approval, encode_decline
 from ironbound.core.scheme import key_entry, parse_key, verify_scheme
 from ironbound.core.statement import Subject, encode_statement, parse_statement
 from ironbound.core.strength import Strength
@@ -341,6 +341,36 @@ def test_a_token_is_of_no_use_on_another_request_of_the_same_human() -> None:
     token = next(sig for sig in one.signatures if sig.keyid == Login("ada").public.keyid)
     mixed = Envelope(other.payload, (*other.signatures, token))
     assert lab.admit(mixed, [approval]).void == "token-for-another-request"
+
+
+def test_a_decline_with_an_identity_is_judged_as_an_approval_is() -> None:
+    lab = deployed()
+    request, approval = lab.asked(ada=lab.with_both("ada"), bob=lab.with_both("bob"))
+    lab.expect(lab.say("controller", "proposed", request=request.as_value()))
+    payload = encode_decline(request, deployment="lab", decline_id=lab.fresh(), expires_ms=lab.now + 600_000)
+
+    def declined(answer: Envelope) -> str | None:
+        entry = lab.say("controller", "declined", request_sha256=request.digest, decline=answer.as_value())
+        return entry.void
+
+    of_approval = next(sig for sig in approval.signatures if sig.keyid == Login("bob").public.keyid)
+    by_device = sign_envelope(payload, [lab.devices["bob"]]).signatures[0]
+    mixed = tuple(sorted((by_device, of_approval), key=lambda one: one.keyid))
+    assert declined(Envelope(payload, mixed)) == "token-for-another-request"
+    for keys, reason in (
+        ([lab.login("bob")], "identity-alone"),
+        ([lab.humans["ada"], lab.login("ada")], "identity-alone"),
+        ([lab.devices["bob"], lab.login("ada")], "identity-of-another-human"),
+        (lab.with_both("bob", claims={"acr": "0"}), "token-acr-differs"),
+        (lab.with_both("bob", claims={"auth_time": 1}), "login-not-fresh"),
+        (lab.with_both("bob", key=ProviderKey("new", "ES256")), "issuer-key-unknown"),
+        (lab.with_both("bob", header={"alg": "none"}), "token-unsigned"),
+    ):
+        assert declined(sign_envelope(payload, keys)) == reason
+        assert lab.replay.books.proposals[request.digest].declined < 0
+    assert declined(sign_envelope(payload, lab.with_both("bob"))) is None
+    assert lab.replay.books.proposals[request.digest].declined_by == "bob"
+    assert lab.admit(request, [approval]).void == "request-declined"
 
 
 def test_an_expired_token_is_not_revived_by_a_controller_that_dates_its_word_back() -> None:

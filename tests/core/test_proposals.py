@@ -8,6 +8,7 @@ import pytest
 
 from ironbound.core.authority import Refused
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
+from ironbound.core.proposal import MAX_OPEN
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
 from verifier.lab import Honest, Lab, digest_of, honest, key
@@ -199,6 +200,28 @@ def test_sealed_removed_and_stolen_keys_decline_nothing_and_a_decline_outlives_i
     assert void(scene, decline(scene, request, lab.decline(request, "cy"))) == "key-compromised"
     enough = [lab.approval(first, "bob")]
     assert void(scene, lab.admit(first, enough)) == "request-declined"
+
+
+def test_one_operator_can_not_bury_what_the_others_asked(scene: Honest) -> None:
+    lab = scene.lab
+    requests = [launch(scene, "cy", ticket=str(number)) for number in range(MAX_OPEN)]
+    for one in requests:
+        lab.expect(propose(scene, one))
+    more = launch(scene, "cy", ticket="more")
+    before = dict(lab.replay.books.proposals)
+    assert void(scene, propose(scene, more)) == "too-many-proposals"
+    assert lab.replay.books.proposals == before
+    lab.expect(propose(scene, launch(scene, "ada")))
+    # What is over makes room: declined, applied, expired.
+    lab.expect(decline(scene, requests[0], lab.decline(requests[0], "bob")))
+    lab.expect(propose(scene, more))
+    again = launch(scene, "cy", ticket="again")
+    assert void(scene, propose(scene, again)) == "too-many-proposals"
+    lab.expect(lab.admit(requests[1], [lab.approval(requests[1], "bob")]))
+    lab.expect(propose(scene, again))
+    lab.now += 600_000
+    last = launch(scene, "cy", ticket="last")
+    lab.expect(propose(scene, last))
 
 
 def test_garbage_is_no_proposal(scene: Honest) -> None:

@@ -73,6 +73,21 @@ def test_words_say_what_is_open() -> None:
     assert "UTC (" in text
 
 
+def test_no_value_can_be_laid_out_as_rows_of_its_own() -> None:
+    """Where a terminal breaks the line, the rest would stand there as a row: label, spaces, value."""
+    forged = "OPS-7" + " " * 60 + "calls          at most once"
+    args = {"text": forged, f"a{' ' * 20}b": 1}
+    for text in (
+        shown_text("grant", predicate(ticket=forged)),
+        shown_text("grant", predicate(body=GRANT | {"where": {"text": {"equals": forged}}})),
+        shown_text("call-approval", predicate(body={"grant": "ab" * 16, "tool": "t", "args": args})),
+    ):
+        assert not re.search("[^ ] {2,}at most once", text) and "calls \\u0020\\u0020" in text
+        assert all(not re.search(" {2}", line[15:]) for line in text.splitlines() if not line.startswith("  a "))
+    assert shown_text("grant", predicate(ticket="a  b")) != shown_text("grant", predicate(ticket="a b"))
+    assert shown_text("grant", predicate(ticket="a  b")) != shown_text("grant", predicate(ticket="a \\u0020b"))
+
+
 def test_before_and_after_are_told_apart() -> None:
     one, two = "ab" * 16, "cd" * 16
     gained = shown_text("grant", predicate(capability={"before": [one], "after": [one, two]}))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,16 +22,19 @@ from stand import COMMAND, until
 from authenticators import DEPLOYMENT, PasskeyDevice
 from browsers import Waiting, hear_ctrl_c, post
 from ironbound.core.envelope import PAYLOAD_TYPE, Envelope, pae, sign_envelope
+from ironbound.core.keys import PrivateKey
 from ironbound.core.scheme import verify_scheme
 from ironbound.core.shown import Row, as_text
 from ironbound.core.strength import Strength
 from ironbound.core.webauthn import Passkey, base64url, challenge_of
 from ironbound.terminal.approval.server import TRIES, PageServer
 from ironbound.terminal.approval.signer import enrol, page_signer
-from ironbound.terminal.consent import Screen
+from ironbound.terminal.consent import Screen, approval_screen, decline_screen, request_screen
+from ironbound.terminal.demo import browser as driving
 from ironbound.terminal.demo.browser import Browser, Driver, Refused
 from ironbound.terminal.init import free_ports
 from ironbound.terminal.voice import Stop
+from verifier.lab import Lab
 
 PAYLOAD = b'{"content":1}'
 OTHER = b'{"content":2}'
@@ -386,6 +390,29 @@ def test_an_answer_of_any_size_is_not_read(plain_key: Passkey) -> None:
         waiting.result()
 
 
+def test_a_name_that_somebody_else_makes_mean_this_machine_gets_nothing(
+    driver: Driver, plain_key: Passkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding for real: in this browser evil.example is 127.0.0.1, and it knows the page's path."""
+    monkeypatch.setattr(
+        driving, "_ARGUMENTS", (*driving._ARGUMENTS, "--host-resolver-rules=MAP evil.example 127.0.0.1")
+    )
+    rebound = Browser(driver)
+    try:
+        waiting = signing(plain_key, PAYLOAD)
+        for host in ("evil.example", "127.0.0.1", "evil.localhost"):
+            rebound.open(waiting.url.replace("localhost", host))
+            assert rebound.text("body").strip() == "this page is at localhost only"
+        assert waiting.waits
+        rebound.open(waiting.url)
+        assert rebound.url == waiting.url and "Grant a capability" in rebound.text("body"), "the positive control"
+        rebound.click("#decline")
+        with pytest.raises(Stop, match="declined"):
+            waiting.result()
+    finally:
+        rebound.close()
+
+
 def test_a_real_site_in_the_same_browser_gets_nothing(browser: Browser, passkey: Passkey) -> None:
     waiting = signing(passkey, PAYLOAD)
     with elsewhere(f'<iframe src="{waiting.url}"></iframe>') as evil:
@@ -405,6 +432,36 @@ def test_a_real_site_in_the_same_browser_gets_nothing(browser: Browser, passkey:
     assert waiting.waits, "a blind POST of another site declined it"
     assert "Done" in browser.sign(waiting.url), "the other site's requests did not use the page up"
     assert waiting.result()
+
+
+# A change of the people
+
+
+def test_a_change_of_the_trust_root_shows_before_and_after_to_whoever_signs_it() -> None:
+    """On the page and in the terminal: the rows are the same, and the whole new trust root alone nobody would read."""
+    lab = Lab()
+    lab.announce()
+    lab.humans["eve"] = PrivateKey.generate(bytes(32))
+    trust, root = lab.replay.trust, lab.next_root(operators=[lab.person(one) for one in ("ada", "bob", "eve")])
+    request = lab.change(root)
+    lab.now = time.time_ns() // 1_000_000
+    lasting = lab.change(root, expires_ms=lab.now + 600_000)
+    gone, come = (f"operator {name} key {lab.humans[name].public.keyid}: " for name in ("cy", "eve"))
+    for screen in (
+        request_screen(trust, request.payload, "ada"),
+        approval_screen(trust, lasting, [], "bob", {}),
+        decline_screen(trust, request, "bob"),
+    ):
+        changes = [row.value for row in screen.around if row.label == "changes"]
+        assert changes[-1] == "version: 1 → 2" and f"{gone}ed25519 → -" in changes and f"{come}- → ed25519" in changes
+        assert f"changes        {gone}ed25519 → -\n" in screen.text
+    for broken, says in (
+        (lab.change(root, previous_sha256="0" * 64), "another trust root than the one in force here"),
+        (lab.change({**root, "operators": 1}), "to what is no trust root"),
+        (lab.change({}), "to what is no trust root"),
+    ):
+        (change,) = [row.value for row in decline_screen(trust, broken, "bob").around if row.label == "changes"]
+        assert change.startswith(says)
 
 
 # Enrolment
@@ -482,6 +539,9 @@ def test_ctrl_c_ends_page_and_command_and_leaves_nothing(tmp_path: Path) -> None
         assert command.stderr is not None
         line = command.stderr.readline()
         assert f"open http://localhost:{port}/" in line and not is_free(port)
+        path = line.strip().rpartition("/")[2]
+        for place in ("cmdline", "environ"):  # what other users of the machine can read, or the same one's programs
+            assert path.encode() not in Path(f"/proc/{command.pid}/{place}").read_bytes()
         os.kill(command.pid, signal.SIGINT)
         assert command.wait(30) == 1
         rest = command.stderr.read()

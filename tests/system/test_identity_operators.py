@@ -292,6 +292,19 @@ def test_an_organisation_from_the_command_line(security_key: Path, provider_plac
         listed = json.loads(run("log", "-d", str(root), "--json").stdout)
         entry = next(one for one in listed if one["kind"] == "admitted")
         assert entry["about"]["signed"] == {"ada": "hw-uv+idp", "cy": "sw-pass"} and entry["void"] is None
+        # What she asked with both, she withdraws with both.
+        site = ("approve", "profile", str(STRICT), str(STRICT.with_name("site.toml")), "-d", str(root), "--json")
+        alone = ("--sign", f"ada={security_key}", "--login", "ada")
+        done = run(*site, "--propose", *alone, phrases=b"1234\n", person=Person(provider.browser(), "ada"))
+        assert done.returncode == 0, done.stderr
+        asked = json.loads(done.stdout)["id"]
+        withdraw = ("requests", "decline", asked, "-d", str(root), "--json", *alone)
+        done = run(*withdraw, phrases=b"1234\n", person=Person(provider.browser(), "ada"))
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert (said["state"], said["declined_by"]) == ("declined", "ada")
+        listed = json.loads(run("log", "-d", str(root), "--json").stdout)
+        assert [one["void"] for one in listed if one["kind"] == "declined"] == [None]
         word = provider.enrolment("ada")[4:]
         told = json.loads(run("operator", "key", word, "--deployment-id", "org").stdout)
         assert told["entry"]["subject"] == "ada" and told["entry"]["scheme"] == "oidc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from stand import COMMAND, STRICT, folder, until
 
 from browsers import hear_ctrl_c
+from ironbound.core.canonical import b64decode
 from ironbound.core.words import words_of
 from ironbound.terminal.demo.browser import Browser, Driver
 from ironbound.terminal.init import free_ports
@@ -76,6 +78,28 @@ def people() -> Iterator[dict[str, Browser]]:
         pytest.skip(f"{stop.cause} ({stop.hint})")
 
 
+#: What a page could swallow, and a terminal break into rows.
+TICKET = "a  b <b>&amp;</b> größe"
+
+
+def page_text(browser: Browser) -> tuple[str, str]:
+    """What is read on the page, as lines of a terminal: the signed text, and what stands around it."""
+    sections = browser.script(
+        "return [...document.querySelectorAll('dl')].map((one) => [...one.children].map((row) => "
+        "[row.classList.contains('part'), ...[...row.children].map((cell) => cell.innerText)]))"
+    )
+    lines = ["".join(f"{'  ' * part + label:14} {value}\n" for part, label, value in rows) for rows in sections]
+    return lines[0], lines[1]
+
+
+def terminal_text(command: Command, expected: str) -> str:
+    """As many lines as are expected, as they stand in the terminal before the page's address."""
+    lines = list(command.lines)
+    end = next(at for at, line in enumerate(lines) if OPEN.match(line))
+    count = expected.count("\n")
+    return "".join(line.removeprefix("ironbound: ") + "\n" for line in lines[max(0, end - count) : end])
+
+
 def signed(command: Command, people: dict[str, Browser], *expected: str) -> str:
     """Everybody who is expected signs on the pages of a command; its output."""
     for number, name in enumerate(expected):
@@ -99,20 +123,15 @@ def test_from_init_to_the_auditor(people: dict[str, Browser], tmp_path: Path) ->
     try:
         until("it is up", lambda: all(f"{role}: ready" in (place / "up.log").read_text("utf-8") for role in ROLES))
         # In one command, at one machine: the terminal shows what the page shows.
-        command = Command("approve", "profile", str(STRICT), "-d", str(place), "--sign", "ada=passkey",
-                          "--sign", "bo=passkey")  # fmt: skip
+        command = Command("approve", "profile", str(STRICT), "-d", str(place), "--ticket", TICKET,
+                          "--sign", "ada=passkey", "--sign", "bo=passkey")  # fmt: skip
         _, url = command.page(0)
         people["ada"].open(url)
-        rows = people["ada"].script(
-            "return [...document.querySelectorAll('dl > div')].map((row) => "
-            "[...row.children].map((one) => one.textContent))"
-        )
-        terminal = [" ".join(line.removeprefix("ironbound: ").split()) for line in command.lines]
-        assert len(rows) > 15
-        assert [row for row in rows if " ".join(" ".join(row).split()) not in terminal] == []
-        words = next(value for label, value in rows if label == "words")
-        digest = next(value for label, value in rows if label == "SHA-256")
-        assert words_of(digest) == words
+        signed_text, around = page_text(people["ada"])
+        assert terminal_text(command, signed_text + around) == signed_text + around
+        assert '"a \\u0020b <b>&amp;</b> gr\\u00f6\\u00dfe"' in signed_text and signed_text.count("\n") > 15
+        words, digest = (re.findall(rf"^{label} +(.+)$", around, re.MULTILINE) for label in ("words", "SHA-256"))
+        assert [words_of(one) for one in digest] == words
         people["ada"].click("#sign")
         _, url = command.page(1)
         assert "Done" in people["bo"].sign(url)
@@ -125,7 +144,14 @@ def test_from_init_to_the_auditor(people: dict[str, Browser], tmp_path: Path) ->
         assert alone.ended()[0] == 1 and any("quorum-not-met" in line for line in alone.lines)
         made = Command("approve", "profile", str(STRICT), str(STRICT.with_name("site.toml")), "-d", str(place),
                        "--sign", "ada=passkey", "--out", str(file))  # fmt: skip
-        signed(made, people, "ada")
+        who, url = made.page(0)
+        people[who].open(url)
+        signed_text, _ = page_text(people[who])
+        assert people[who].finish() == "good"
+        assert made.ended()[0] == 0
+        # What the page showed is, to the byte, what the signature says that was shown.
+        payload = json.loads(b64decode(json.loads(file.read_bytes())["request"]["payload"]))
+        assert hashlib.sha256(signed_text.encode()).hexdigest() == payload["predicate"]["shown_sha256"]
         twice = Command("sign", str(file), "-d", str(place), "--sign", "ada=passkey")
         assert twice.ended()[0] == 1 and any("signed this request already" in line for line in twice.lines)
         assert "approved" in signed(Command("sign", str(file), "-d", str(place), "--sign", "bo=passkey"), people, "bo")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: What lacks but humans.
 WAITING: Final = frozenset({"quorum-not-met", "new-quorum-not-met", "approval-lacks-humans"})
-#: The most proposals that one answer lists, the latest first.
+#: The most proposals that one answer lists, the latest first: those that wait, and the latest of the others.
 MAX_LISTED: Final = 256
 
 
@@ -62,8 +62,11 @@ class Proposals:
         return await self._propose(request) if request.method == "POST" else self._list()
 
     def _list(self) -> Response:
-        latest = list(self._operators.log.replay.books.proposals.values())[: -MAX_LISTED - 1 : -1]
-        return JSONResponse({"proposals": [self._shown(one) for one in latest]})
+        now = now_ms()
+        latest = list(self._operators.log.replay.books.proposals.values())[::-1]
+        listed = sorted(latest, key=lambda one: not one.is_open(now))[:MAX_LISTED]
+        listed.sort(key=lambda one: -one.index)
+        return JSONResponse({"proposals": [self._shown(one) for one in listed]})
 
     async def _one(self, request: Request) -> Response:
         proposal = self._named(request)
@@ -87,6 +90,7 @@ class Proposals:
                 reason = "one-is-enough"
             if reason is not None:
                 raise Refused(reason)
+            operators.log.replay.require_room(asked, now_ms())
             check_size(asked, [])
             operators.check_artifacts(parse_statement(asked.payload), artifacts)
         except Refused as refusal:

@@ -19,7 +19,7 @@ from .books import Act, Approved, Books, BrokenGlass, Grant, Launch, Release, ap
 from .canonical import FormatError, b64decode, canonical, sha256_hex
 from .constraint import Where, parse_where
 from .envelope import Envelope, envelope_from_value
-from .proposal import Proposal
+from .proposal import MAX_OPEN, Proposal
 from .request import BREAK_GLASS, Consent, Signatory, standing, verify_consent, verify_decline
 from .roster import changed, counted, flagged
 from .snapshot import Resumable
@@ -133,6 +133,7 @@ class Admission(Resumable):
             raise Refused("one-is-enough")
         if request.digest in self.books.proposals or self._authority.read("used", asked["id"]):
             raise Refused("request-replayed")
+        self.require_room(request, said["at_ms"])
         self.books.proposals[request.digest] = Proposal(
             index,
             request.digest,
@@ -167,6 +168,14 @@ class Admission(Resumable):
         """Who declines a proposal, if this were the next entry; else Refused. Changes nothing."""
         self.require_open(proposal)
         return verify_decline(self.trust, proposal.asked, decline, self._latest(now_ms), self.books.issuers)
+
+    def require_room(self, request: Envelope, now_ms: int) -> None:
+        """Who asks has fewer requests waiting than anybody can have."""
+        people, now_ms = {**self.trust.sealed, **self.trust.humans}, self._latest(now_ms)
+        askers = {people.get(one.keyid) for one in request.signatures}
+        waiting = (one for one in self.books.proposals.values() if one.initiator in askers and one.is_open(now_ms))
+        if sum(1 for _ in waiting) >= MAX_OPEN:
+            raise Refused("too-many-proposals")
 
     def require_open(self, proposal: Proposal) -> None:
         """It was neither applied nor declined, so that it can still be answered."""

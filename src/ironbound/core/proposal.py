@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .canonical import Digest
 from .envelope import Envelope, envelope_from_value
 from .statement import Kind
 from .trust import Human
+
+#: What one human can have waiting at once: more would hide what the others asked.
+MAX_OPEN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Proposal:
     applied: int = -1
     declined: int = -1
     declined_by: Human = Human("")
+
+    def is_open(self, now_ms: int) -> bool:
+        """It can still be approved: neither applied nor declined, nor expired by then."""
+        return self.applied < 0 and self.declined < 0 and now_ms < self.expires_ms
 
     @property
     def asked(self) -> Envelope:

@@ -50,6 +50,7 @@ REASONS: Final[Mapping[str, str]] = {
     "issuer-key-unconfirmed": "the provider's key is the controller's word alone; the monitor saw another or none",
     "signer-unknown": "the signer is on no roster; only humans in the trust root can ask or approve",
     "one-is-enough": "what one operator can do is not proposed; send it",
+    "too-many-proposals": "too many requests of this operator wait already; decline some, or let them expire",
     "proposal-unknown": "no such request was proposed; `ironbound requests` shows those that were",
     "signer-removed": "the signer's key was taken off the roster; only humans in the trust root can ask or approve",
     "act-not-on-roster": "the signer is on the roster, but not for this act",

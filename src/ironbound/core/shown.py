@@ -5,11 +5,13 @@ approval page sets the same rows in type, and the text's SHA-256 is part of the 
 
 Rule 1: a pure function of what is signed: no clock, no locale, no log.
 Rule 2: every signed field is shown; a field that has no words yet is shown as its canonical JSON.
-Rule 3: printable ASCII only; everything else is escaped, so that nothing can hide or reorder it.
+Rule 3: printable ASCII only; everything else is escaped, so that nothing can hide or reorder it. So is each space
+        behind a space: a value can't be laid out as rows of its own where a terminal breaks its line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +34,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "trust-root": "found a deployment: these humans rule it, these keys speak in it",
 }
 _WIDTH: Final = 14
+_SPACES: Final = re.compile(" {2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class Row:
 
 
 def plain(value: Any) -> str:
-    """Canonical JSON with everything outside printable ASCII escaped."""
-    return "".join(char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8"))
+    """Canonical JSON in which everything outside printable ASCII, and a space behind a space, is escaped."""
+    text = "".join(char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in canonical(value).decode("utf-8"))
+    return _SPACES.sub(lambda found: " " + "\\u0020" * (len(found[0]) - 1), text)
 
 
 def clock(at_ms: int) -> str:

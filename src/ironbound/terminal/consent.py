@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ironbound.core.authority import Refused
-from ironbound.core.canonical import Digest, sha256_hex
+from ironbound.core.canonical import Digest, FormatError, sha256_hex
 from ironbound.core.envelope import Envelope
 from ironbound.core.oidc import Identity, IssuerKeys
 from ironbound.core.reasons import REASONS
 from ironbound.core.request import verify_consent
+from ironbound.core.roster import body_digest, differences
 from ironbound.core.shown import Row, as_text, shown_rows
-from ironbound.core.statement import ACTS, parse_statement
+from ironbound.core.statement import ACTS, SHAPES, Statement, parse_statement
 from ironbound.core.trust import TrustRoot
 from ironbound.core.words import words_of
 from ironbound.wire.log import now_ms
@@ -42,7 +43,7 @@ def request_screen(trust: TrustRoot, payload: bytes, human: str) -> Screen:
     """Before the first signature: the one who asks."""
     statement = parse_statement(payload)
     around = _around(f"{human}, who asks", "nobody yet", _quorum(trust, ACTS[statement.kind], 0), sha256_hex(payload))
-    return Screen(human, shown_rows(statement.kind, statement.predicate), around)
+    return Screen(human, shown_rows(statement.kind, statement.predicate), (*_changes(trust, statement), *around))
 
 
 def approval_screen(
@@ -71,7 +72,8 @@ def approval_screen(
     around = _around(
         f"{human}, who approves", signed_by, _quorum(trust, consent.act, len(consent.humans)), consent.digest
     )
-    return Screen(human, shown_rows(kind, consent.statement.predicate), around)
+    changes = _changes(trust, consent.statement)
+    return Screen(human, shown_rows(kind, consent.statement.predicate), (*changes, *around))
 
 
 def decline_screen(trust: TrustRoot, request: Envelope, human: str) -> Screen:
@@ -81,7 +83,7 @@ def decline_screen(trust: TrustRoot, request: Envelope, human: str) -> Screen:
     rows = (Row(title.label, f"decline, for good, to {title.value}"), *rest)
     initiator = trust.humans.get(request.signatures[0].keyid, "somebody who is not on the roster here")
     around = _around(f"{human}, who declines", str(initiator), "one human is enough to decline", request.digest)
-    return Screen(human, rows, around)
+    return Screen(human, rows, (*_changes(trust, statement), *around))
 
 
 def trust_root_screen(payload: bytes, human: str, signed_by: Sequence[str], quorum: int) -> Screen:
@@ -90,6 +92,21 @@ def trust_root_screen(payload: bytes, human: str, signed_by: Sequence[str], quor
     needed = f"{quorum} {_humans(quorum)} sign a trust root at least"
     around = _around(f"{human}, who founds it", ", ".join(signed_by) or "nobody yet", needed, sha256_hex(payload))
     return Screen(human, shown_rows(statement.kind, statement.predicate), around)
+
+
+def _changes(trust: TrustRoot, statement: Statement) -> tuple[Row, ...]:
+    """Before → after, of a request that changes the trust root, against the one in force."""
+    if statement.kind != "trust-root-change":
+        return ()
+    asked = statement.predicate["body"]
+    if asked["previous_sha256"] != body_digest(trust.body):
+        return (Row("changes", "another trust root than the one in force here"),)
+    try:
+        SHAPES["trust-root"](asked["root"], "root")
+        found = list(differences(trust.body, asked["root"]))
+    except FormatError as error:
+        return (Row("changes", f"to what is no trust root: {error}"),)
+    return tuple(Row("changes", f"{what}: {one} → {other}") for what, one, other in found)
 
 
 def _devices(trust: TrustRoot, envelope: Envelope) -> Envelope:

@@ -1,6 +1,9 @@
 """How the command line speaks: errors with cause and hint on stderr, results on stdout, colour on a terminal only.
 
 Decides no matter of substance. An error is lower case, without a full stop, prefixed with the program's name.
+
+Rule 1: a terminal obeys nothing that others wrote: what is not our own colour and would move, hide or turn what is
+read (control characters, escape sequences, bidirectional marks) is shown escaped.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TextIO
@@ -20,6 +24,8 @@ BROKEN: Final = 3
 UNPROVEN: Final = 4
 
 _CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
+_COLOURS: Final = rf"\x1b\[(?:0|(?:{'|'.join(_CODES.values())})(?:;(?:{'|'.join(_CODES.values())}))*)m"
+_OBEYED: Final = re.compile(_COLOURS + r"|[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 class Stop(Exception):
@@ -43,21 +49,33 @@ def paint(text: str, *styles: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"
 
 
+def shown(text: str, stream: TextIO, keep: str = "") -> str:
+    """The text as a terminal shows it and nothing else happens; `keep` and, on a terminal, our colours stay."""
+
+    def escaped(found: re.Match[str]) -> str:
+        if found[0] in keep or (len(found[0]) > 1 and stream.isatty()):
+            return found[0]
+        return "".join(f"\\u{ord(char):04x}" if not " " <= char <= "~" else char for char in found[0])
+
+    return _OBEYED.sub(escaped, text)
+
+
 def say(text: str = "") -> None:
-    """A line on stdout, at once."""
-    print(text, flush=True)
+    """Lines on stdout, at once."""
+    print(shown(text, sys.stdout, "\n"), flush=True)
 
 
 def note(text: str) -> None:
     """A line about progress, on stderr."""
-    print(paint(f"ironbound: {text}", "dim", stream=sys.stderr), file=sys.stderr, flush=True)
+    print(paint(f"ironbound: {shown(text, sys.stderr)}", "dim", stream=sys.stderr), file=sys.stderr, flush=True)
 
 
 def complain(error: Stop) -> int:
     """Print an error with its hint; returns its exit code."""
-    print(f"ironbound: {paint('error', 'red', stream=sys.stderr)}: {error.cause}", file=sys.stderr)
+    head = paint("error", "red", stream=sys.stderr)
+    print(f"ironbound: {head}: {shown(error.cause, sys.stderr)}", file=sys.stderr)
     if error.hint:
-        print(f"ironbound: hint: {error.hint}", file=sys.stderr)
+        print(f"ironbound: hint: {shown(error.hint, sys.stderr)}", file=sys.stderr)
     sys.stderr.flush()
     return error.code
 
@@ -69,10 +87,11 @@ def emit(value: Any) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout, columns as wide as their content."""
-    widths = [max(len(str(row[at])) for row in [head, *rows]) for at in range(len(head))]
+    rows = [[shown(str(cell), sys.stdout) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     say(paint("  ".join(name.ljust(width) for name, width in zip(head, widths, strict=True)).rstrip(), "bold"))
     for row in rows:
-        say("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def passphrases(descriptor: int | None, names: Sequence[str], *, new: bool = False) -> list[bytes]:

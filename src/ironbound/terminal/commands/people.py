@@ -205,7 +205,6 @@ def _propose(arguments: argparse.Namespace) -> int:
         raise Stop(str(error)) from error
     except Refused as refusal:
         raise Stop(f"{refusal.reason}: {REASONS[refusal.reason]}", _hint(refusal)) from refusal
-    show_change(trust.body, body)
     payload = operators.build(replay, "trust-root-change", body=asked, ticket=arguments.ticket)
     both = replace(
         trust, keys={**people.keys, **trust.keys}, humans={**people.humans, **people.sealed, **in_force(trust)}

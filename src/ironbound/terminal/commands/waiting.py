@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +12,26 @@ from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.envelope import Envelope, envelope_from_value
 from ironbound.core.oidc import IssuerKeys
 from ironbound.core.roster import body_digest, changed, read_change
-from ironbound.core.statement import SHAPES, parse_statement
+from ironbound.core.statement import (
+    ACTS,
+    SHAPES,
+    Shape,
+    Statement,
+    agent,
+    choice,
+    count,
+    digest,
+    document,
+    each,
+    identifier,
+    index,
+    maybe,
+    moment,
+    name,
+    parse_statement,
+    printable,
+    record,
+)
 from ironbound.core.trust import TrustRoot, read_roster
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import PLACED, Command, deployment_of, option
@@ -26,23 +44,66 @@ from .people import in_force, show_change
 from .signing import KEYED, REACHED, reached, show_request, show_rows, signing_keys
 
 _OVER: Final = frozenset({"applied", "declined", "expired", "refused"})
+#: What a controller says of a proposal: read strictly, since it is shown beside what is signed.
+_LISTED: Final = {
+    "request_sha256": digest,
+    "id": identifier,
+    "index": index,
+    "kind": choice(*ACTS),
+    "agent": maybe(agent),
+    "state": choice("waiting", "complete", *sorted(_OVER)),
+    "reason": maybe(printable),
+    "initiator": name,
+    "approvers": each(name, 64),
+    "needed": count,
+    "expires_ms": moment,
+    "applied": maybe(index),
+    "declined": maybe(index),
+    "declined_by": maybe(name),
+}
+_LIST: Final = record(proposals=each(record(**_LISTED), 256))
+_WHOLE: Final = record(**_LISTED, request=document, approvals=each(document, 64))
+
+
+def _said(shape: Shape, value: dict[str, Any]) -> dict[str, Any]:
+    """A controller's answer, if it is of that shape."""
+    try:
+        shape(value, "answer")
+    except FormatError as error:
+        raise Stop(f"the controller's answer is malformed: {error}") from error
+    return value
+
+
+def _proposals(channel: operators.Channel) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = _said(_LIST, operators.ask(channel, "GET", "/proposals"))["proposals"]
+    return listed
 
 
 def _asked(channel: operators.Channel, beginning: str) -> dict[str, Any]:
-    """The one proposed request whose id or digest begins so, in full; Stop if there is not exactly one."""
-    listed = operators.ask(channel, "GET", "/proposals")["proposals"]
+    """The one proposed request whose id or digest begins so, in full; Stop if there is not exactly one.
+
+    Both are looked up in the request's own bytes: a controller can't hand out another one under the name.
+    """
+    listed = _proposals(channel)
     found = [one for one in listed if one["id"].startswith(beginning) or one["request_sha256"].startswith(beginning)]
     if len(found) != 1 or len(beginning) < 4:
         raise Stop(f"{len(found)} proposed requests begin with {beginning!r}", "`ironbound requests` shows them")
-    digest = found[0]["request_sha256"]
-    value = operators.ask(channel, "GET", f"/proposals/{digest}")
-    if envelope_from_value(value["request"]).digest != digest:
-        raise Stop("the controller handed out other bytes than it named", "don't sign; look at the controller")
+    value = _said(_WHOLE, operators.ask(channel, "GET", f"/proposals/{found[0]['request_sha256']}"))
+    try:
+        request = envelope_from_value(value["request"])
+        statement = parse_statement(request.payload)
+        for one in value["approvals"]:
+            envelope_from_value(one)
+    except FormatError as error:
+        raise Stop(f"the controller handed out what is no request: {error}") from error
+    own = {"kind": statement.kind, "id": statement.predicate.get("id"), "request_sha256": request.digest}
+    if any(found[0][field] != said for field, said in own.items()):
+        raise Stop("the controller handed out another request than it named", "don't sign; look at the controller")
     return value
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    listed = operators.ask(reached(arguments), "GET", "/proposals")["proposals"]
+    listed = _proposals(reached(arguments))
     shown = listed if arguments.all else [one for one in listed if one["state"] not in _OVER]
     if arguments.json:
         emit(shown)
@@ -82,18 +143,27 @@ def _in_force(
 
     Else the trust root is as the controller says, and there are no such keys.
 
-    What a controller says of it is for showing; whose signatures count, each service decides by the log.
+    What a controller says of it is for showing; whose signatures count, each service decides by the log. A key that
+    this folder knows keeps its owner, whatever the controller says.
     """
     if arguments.to is None:
         replay = operators.replayed(deployment)
         return operators.current(deployment, replay), replay.books.issuers
     body = operators.ask(channel, "GET", "/trust-root")
+    first = deployment.trust
     try:
         SHAPES["trust-root"](body, "trust-root")
-        trust = changed(deployment.trust, body, read_roster(body))
+        trust = changed(first, body, read_roster(body))
     except FormatError as error:
         raise Stop(f"the controller's trust root is not sound: {error}") from error
-    if body["version"] != deployment.trust.version:
+    known, people = in_force(first), in_force(trust)
+    swapped = [keyid for keyid, human in people.items() if keyid in first.voices or known.get(keyid, human) != human]
+    if swapped or (body["version"] <= first.version and body != first.body):
+        raise Stop(
+            "the controller says another roster than this folder's, and calls it no change",
+            "don't sign; look at the controller",
+        )
+    if body["version"] > first.version:
         note(f"the roster is version {body['version']}, as the controller says; this folder holds version 1")
     return replace(deployment, trust=replace(trust, humans=in_force(trust))), None
 
@@ -110,15 +180,18 @@ def _show(arguments: argparse.Namespace) -> int:
         emit(value)
         return OK
     deployment, _ = _in_force(arguments, channel, deployment_of(arguments))
-    _before_and_after(deployment.trust, value)
-    show_request(envelope_from_value(value["request"]))
+    request = envelope_from_value(value["request"])
+    statement = parse_statement(request.payload)
+    if statement.kind == "trust-root-change":
+        _roster(deployment.trust, statement)
+        show_change(deployment.trust.body, statement.predicate["body"]["root"])
+    show_request(request)
     say(f"{_state(value)}: asked by {value['initiator']}, approved by {', '.join(value['approvers']) or 'nobody yet'}")
     return OK
 
 
-def _before_and_after(trust: TrustRoot, value: Mapping[str, Any]) -> TrustRoot:
-    """Shows what a change of the trust root changes, and returns whose keys may sign: the old or the new roster's."""
-    statement = parse_statement(envelope_from_value(value["request"]).payload)
+def _roster(trust: TrustRoot, statement: Statement) -> TrustRoot:
+    """Whose keys may sign; of a change of the trust root, the old or the new roster's. Stop if it can't be approved."""
     if statement.kind != "trust-root-change":
         return trust
     asked = statement.predicate["body"]
@@ -126,7 +199,6 @@ def _before_and_after(trust: TrustRoot, value: Mapping[str, Any]) -> TrustRoot:
         raise Stop(
             "trust-root-previous: the change replaces another trust root than the one in force", "propose it anew"
         )
-    show_change(trust.body, asked["root"])
     try:
         people = read_change(trust, asked)
     except Refused as refusal:
@@ -152,15 +224,13 @@ def _open(
 def _decline(arguments: argparse.Namespace) -> int:
     channel, deployment, value, _ = _open(arguments, "declines")
     request = envelope_from_value(value["request"])
-    with suppress(Stop):  # what can't be approved as it is can be declined
-        _before_and_after(deployment.trust, value)
     (signer,) = signing_keys(arguments, deployment)
 
     def tell(screen: Screen) -> None:
         show_rows((*screen.signed, *screen.around))
 
     body = canonical({"decline": operators.decline(deployment, request, signer, tell).as_value()})
-    done = operators.ask(channel, "POST", f"/proposals/{request.digest}/declines", body)
+    done = _said(record(**_LISTED), operators.ask(channel, "POST", f"/proposals/{request.digest}/declines", body))
     if arguments.json:
         emit(done)
     else:
@@ -170,8 +240,8 @@ def _decline(arguments: argparse.Namespace) -> int:
 
 def _approve(arguments: argparse.Namespace) -> int:
     channel, deployment, value, issuers = _open(arguments, "approves")
-    whose = _before_and_after(deployment.trust, value)
     request = envelope_from_value(value["request"])
+    whose = _roster(deployment.trust, parse_statement(request.payload))
     show_request(request)
     given = [envelope_from_value(one) for one in value["approvals"]]
     for one in given:
@@ -183,7 +253,7 @@ def _approve(arguments: argparse.Namespace) -> int:
     )
     approval = approvals[-1]
     body = canonical({"approval": approval.as_value()})
-    done = operators.ask(channel, "POST", f"/proposals/{request.digest}/approvals", body)
+    done = _said(record(**_LISTED), operators.ask(channel, "POST", f"/proposals/{request.digest}/approvals", body))
     if arguments.json:
         emit(done)
     elif done["state"] == "applied":
