@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -195,6 +196,20 @@ def test_what_is_read_stands_out_enough(browser: Browser, passkey: Passkey, sche
     browser.media("prefers-color-scheme", "light")
     with pytest.raises(Stop, match="declined"):
         waiting.result()
+
+
+def test_the_page_of_a_decline_says_what_each_button_does(browser: Browser, passkey: Passkey) -> None:
+    """Not to sign a decline leaves the request open: no button may look as if it declined."""
+    screen = dataclasses.replace(SCREEN, declines=True)
+    waiting = signing(passkey, PAYLOAD, screen=screen)
+    browser.open(waiting.url)
+    assert [browser.text(one) for one in ("#sign", "#decline")] == ["Decline with passkey", "Don't sign"]
+    browser.click("#decline")
+    with pytest.raises(Stop, match="ada signed no decline; the request is as it was"):
+        waiting.result()
+    waiting = signing(passkey, PAYLOAD, screen=screen)
+    assert "Done" in browser.sign(waiting.url)
+    assert waiting.result()
 
 
 def test_declining_signs_nothing(browser: Browser, passkey: Passkey) -> None:
@@ -453,6 +468,7 @@ def test_a_change_of_the_trust_root_shows_before_and_after_to_whoever_signs_it()
         decline_screen(trust, request, "bob"),
     ):
         changes = [row.value for row in screen.around if row.label == "changes"]
+        assert screen.declines == (screen.signed[0].value.startswith("decline"))
         assert changes[-1] == "version: 1 → 2" and f"{gone}ed25519 → -" in changes and f"{come}- → ed25519" in changes
         assert f"changes        {gone}ed25519 → -\n" in screen.text
     for broken, says in (

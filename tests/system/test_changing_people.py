@@ -14,6 +14,7 @@ from puppet import WAIT, puppet
 from stand import COMMAND, Stand
 
 from ironbound.core.keys import PrivateKey
+from ironbound.core.roster import REVIEW_DUE_MS
 from ironbound.evidence.export import export
 from ironbound.terminal.operators import Refusal
 from ironbound.verifier.verify import verify_bundle
@@ -122,8 +123,12 @@ def test_the_glass_is_broken_and_reviewed(place: Stand, tmp_path: Path) -> None:
     made = json.loads(ran(place, *grant, "--for", "30m", names=sealed).stdout)
     assert made["humans"] == ["eli", "fay"]
     assert [one.code for one in claim(place, "C1", tmp_path).reasons] == ["break-glass-review-due"]
+    until = place.entries("admitted", made["index"])[0].predicate["at_ms"] + REVIEW_DUE_MS
+    assert json.loads(ran(place, "status", "--json").stdout)["reviews_due"] == {made["id"]: until}
+    assert f"reviews due   {made['id']} until 2" in ran(place, "status").stdout
     ran(place, "roster", "review", made["id"], "--finding", "misused", "--text", "a drill", names=("ada", "cy"))
     assert claim(place, "C1", tmp_path).status == "holds"
+    assert json.loads(ran(place, "status", "--json").stdout)["reviews_due"] == {}
     listed = json.loads(ran(place, "grants", "--json").stdout)
     assert [one["state"] for one in listed if one["grant"] == made["id"]] == ["revoked"]
 

@@ -27,11 +27,15 @@ from .voice import Stop
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """`signed`: the rows of the signed text; `around`: what is true of this signature and is not in the text."""
+    """`signed`: the rows of the signed text; `around`: what is true of this signature and is not in the text.
+
+    `declines`: what is signed is a decline, so that not to sign it leaves the request as it is.
+    """
 
     human: str
     signed: tuple[Row, ...]
     around: tuple[Row, ...]
+    declines: bool = False
 
     @property
     def text(self) -> str:
@@ -83,7 +87,7 @@ def decline_screen(trust: TrustRoot, request: Envelope, human: str) -> Screen:
     rows = (Row(title.label, f"decline, for good, to {title.value}"), *rest)
     initiator = trust.humans.get(request.signatures[0].keyid, "somebody who is not on the roster here")
     around = _around(f"{human}, who declines", str(initiator), "one human is enough to decline", request.digest)
-    return Screen(human, rows, (*_changes(trust, statement), *around))
+    return Screen(human, rows, (*_changes(trust, statement), *around), declines=True)
 
 
 def trust_root_screen(payload: bytes, human: str, signed_by: Sequence[str], quorum: int) -> Screen:

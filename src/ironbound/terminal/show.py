@@ -11,6 +11,7 @@ from ironbound.core.canonical import FormatError
 from ironbound.core.envelope import envelope_from_value, parse_envelope
 from ironbound.core.replay import Entry, Grant, Replay
 from ironbound.core.request import Signatory
+from ironbound.core.roster import REVIEW_DUE_MS
 from ironbound.core.statement import parse_statement
 
 from .voice import emit, say, table
@@ -84,8 +85,20 @@ def grants(replay: Replay) -> list[dict[str, Any]]:
     ]
 
 
-def status(replay: Replay) -> dict[str, Any]:
-    """The deployment in a few numbers."""
+def reviews_due(replay: Replay, said: Mapping[int, int]) -> dict[str, int]:
+    """Each grant by sealed keys that no review which counts was about: until when one is due.
+
+    `said`: when each admission was said, by its index.
+    """
+    return {
+        grant: said[glass.index] + REVIEW_DUE_MS
+        for grant, glass in replay.books.broken_glass.items()
+        if not any(replay.stands(index) for index in glass.reviews)
+    }
+
+
+def status(replay: Replay, said: Mapping[int, int]) -> dict[str, Any]:
+    """The deployment in a few numbers. `said`: when each admission was said, by its index."""
     launches = agents(replay)
     return {
         "deployment": replay.trust.deployment,
@@ -97,6 +110,7 @@ def status(replay: Replay) -> dict[str, Any]:
         "launches": len(launches),
         "grants_live": sum(1 for one in grants(replay) if one["state"] == "live"),
         "quotas": {name or "all together": rate for name, rate in replay.books.quotas.items() if rate is not None},
+        "reviews_due": reviews_due(replay, said),
         "modules": len(replay.books.modules),
         "profiles": [one.name for one in replay.books.profiles.values()],
         "open_intents": len(replay.books.open_intents),
@@ -179,12 +193,13 @@ def print_grants(replay: Replay, as_json: bool) -> None:
     )
 
 
-def print_status(replay: Replay, as_json: bool) -> None:
+def print_status(replay: Replay, said: Mapping[int, int], as_json: bool) -> None:
     """`ironbound status`."""
-    value = status(replay)
+    value = status(replay, said)
     if as_json:
         emit(value)
         return
+    value["reviews_due"] = [f"{grant} until {clock(until)}" for grant, until in value["reviews_due"].items()]
     for key, shown in value.items():
         text = ", ".join(str(one) for one in shown) if isinstance(shown, list) else str(shown)
         say(f"{key.replace('_', ' '):14}{text or '-'}")

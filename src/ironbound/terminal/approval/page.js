@@ -98,7 +98,7 @@ sign.addEventListener("click", async () => {
 });
 
 decline.addEventListener("click", async () => {
-  done("Declined. Nothing was signed; you can close this page.", "good");
+  done("Nothing was signed; you can close this page.", "good");
   try {
     await answer({ declined: true });
   } catch {

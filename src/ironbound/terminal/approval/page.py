@@ -40,7 +40,10 @@ POLICY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one page says: to `who`, with these sections of rows, and what the browser is asked for (`options`)."""
+    """What one page says: to `who`, with these sections of rows, and what the browser is asked for (`options`).
+
+    `quiet` is the button that signs nothing, `unsigned` what the terminal says then.
+    """
 
     who: str
     eyebrow: str
@@ -48,6 +51,8 @@ class Content:
     lead: str
     ask: str
     button: str
+    quiet: str
+    unsigned: str
     sections: tuple[tuple[str, tuple[Row, ...]], ...]
     options: Mapping[str, Any]
 
@@ -65,6 +70,7 @@ def render(content: Content, secret: str) -> str:
         lead=escape(content.lead),
         ask=escape(content.ask),
         button=escape(content.button),
+        quiet=escape(content.quiet),
         sections="\n".join(_section(name, rows) for name, rows in content.sections),
     )
 

@@ -222,7 +222,7 @@ class PageServer:
             if type(said) is not dict:
                 raise FormatError("answer-malformed", "expected an object")
             if said.keys() == {"declined"} and said["declined"] is True:
-                screen.answered.set_exception(Stop(f"{screen.content.who} declined; nothing was signed"))
+                screen.answered.set_exception(Stop(screen.content.unsigned))
                 return JSONResponse({"declined": True})
             value = screen.judge(said)
         except (FormatError, SignatureInvalid) as error:

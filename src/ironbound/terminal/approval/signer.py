@@ -68,7 +68,11 @@ class PageSigner:
             heading=heading[:1].upper() + heading[1:],
             lead=f"{self.name}, this is all that you sign, to the letter. Your terminal shows the same text and words.",
             ask=f"Your terminal says: {words}",
-            button="Sign with passkey",
+            button="Decline with passkey" if screen.declines else "Sign with passkey",
+            quiet="Don't sign" if screen.declines else "Decline",
+            unsigned=f"{self.name} signed no decline; the request is as it was"
+            if screen.declines
+            else f"{self.name} declined; nothing was signed",
             sections=(("What is signed", screen.signed), ("You and the others", screen.around)),
             options={
                 "challengeFor": "get",
@@ -128,6 +132,8 @@ def enrol(
         lead="It will sign what you approve. It stays in your authenticator; only its public key is enrolled.",
         ask="Your device asks for your PIN, fingerprint or face.",
         button="Make passkey",
+        quiet="Decline",
+        unsigned=f"{name} declined; nothing was signed",
         sections=(),
         options={
             "challengeFor": "create",

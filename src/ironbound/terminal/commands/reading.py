@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from ironbound.core.replay import Replay
+from ironbound.core.replay import Entry, Replay
 from ironbound.terminal import operators, show
 from ironbound.terminal.arguments import PLACED, Command, count, deployment_of, option
 from ironbound.terminal.voice import OK
@@ -19,6 +19,17 @@ def _shower(printer: Callable[[Replay, bool], None]) -> Callable[[argparse.Names
         return OK
 
     return run
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    said: dict[int, int] = {}
+
+    def take(entry: Entry) -> None:
+        if entry.kind == "admitted" and entry.void is None:
+            said[entry.index] = entry.predicate["at_ms"]
+
+    show.print_status(operators.replayed(deployment_of(arguments), take), said, arguments.json)
+    return OK
 
 
 def _log(arguments: argparse.Namespace) -> int:
@@ -35,10 +46,10 @@ def _log(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Final = (
+    Command("status", _status, "The deployment in a few numbers.", "ironbound status -d prod", PLACED),
     *(
         Command(name, _shower(printer), about, f"ironbound {name} -d prod", PLACED)
         for name, about, printer in (
-            ("status", "The deployment in a few numbers.", show.print_status),
             ("agents", "Every launch and its state.", show.print_agents),
             ("grants", "Every grant and what is left of it.", show.print_grants),
         )
