@@ -380,6 +380,45 @@ def test_naming_another_agent_s_grant_neither_works_nor_burns_its_budget() -> No
     assert world.call("mine", client="theirs", client_args={"path": "a"}) == "client-grant-not-live"
 
 
+def test_a_client_that_could_not_pay_or_needs_approval_is_not_acted_for() -> None:
+    """The confused deputy: what a client's own call would be refused for, a call for it is refused for."""
+    world = World()
+    limits = {"rate": {"calls": 2, "window_ms": 2000}, "budget": {"unit": "tokens", "total": 3, "call": 2}}
+    world.grant("mine", approvals=1)
+    world.grant("theirs", agent="ben", **limits, approvals=2)
+    world.approve("one", "mine", consents=1)
+    for_them = {"client": "theirs", "client_args": {"path": "a"}, "approval": "one"}
+    assert world.call("mine", **for_them) == "client-needs-approval"
+    assert world.call("mine", approval="one") is None, "for nobody it is enough"
+    world.grant("more", approvals=2)
+    for name in ("two", "three", "four"):
+        world.approve(name, "more")
+    assert world.call("more", **for_them | {"approval": "two"}) is None, "as many humans approved this very call"
+    world.approve("five", "theirs")
+    assert world.call("theirs", approval="five") is None
+    assert world.call("more", **for_them | {"approval": "three"}) == "client-spent", "its budget"
+    world.kernel.apply("settle", {"now": world.now, "intent": world.index - 1, "spent": 0})
+    assert world.call("more", **for_them | {"approval": "three"}) is None
+    world.quota("ben", 1, 1000)
+    world.approve("six", "theirs")
+    assert world.call("theirs", approval="six") is None
+    world.kernel.apply("settle", {"now": world.now, "intent": world.index, "spent": 0})
+    assert world.call("more", **for_them | {"approval": "four"}) == "client-spent", "its rate and its quota"
+
+
+def test_a_client_that_was_stopped_or_ended_is_not_acted_for() -> None:
+    for rule in ("stop", "exit"):
+        world = World()
+        world.grant("mine")
+        world.grant("theirs", agent="ben")
+        for_them = {"client": "theirs", "client_args": {"path": "a"}}
+        assert world.call("mine", **for_them) is None
+        about = {"index": 1 << 30, "now": world.now, "consents": 1, "agent": "ben", "launch": AGENTS.index("ben")}
+        world.kernel.apply(rule, about)
+        assert world.call("mine", **for_them) == "client-not-running"
+        assert world.call("mine") is None
+
+
 _steps = st.lists(
     st.tuples(
         st.sampled_from(("hand on", "call", "call", "settle", "revoke", "drop")),

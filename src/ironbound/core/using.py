@@ -5,7 +5,7 @@ Rule 2: a grant lives and can pay only as long as every grant that it was narrow
         and every call is charged to all of them: calls, rate and budget. So handing on multiplies nothing.
 Rule 3: `delegate` hands on a narrower part of what the humans made delegable, and hinders no human's request.
 Rule 4: a call that needs approval uses up one that was signed for this very agent, grant, tool and arguments.
-Rule 5: who names a client's grant must be covered by it too, and spends nothing of it.
+Rule 5: who names a client's grant does what the client could do now by itself, and spends nothing of it.
 Rule 6: every call is charged to its agent's quota and to the quota of all agents together, whatever grants there are.
 """
 
@@ -55,6 +55,11 @@ def _holding(L: Any, s: Any, m: Message, now: Any) -> Guard:
     yield "grant-of-another-agent", L.same(get(L, s, "grant_agent", grant), m["agent"])
     whole = L.forall(line, lambda one: L.same(get(L, s, "grant_state", one), LIVE))
     yield "grant-revoked", L.conj(L.same(get(L, s, "grant_state", grant), LIVE), whole)
+    yield from _fitting(L, s, grant, launch)
+    yield "grant-expired", L.forall(line, lambda one: L.less(now, get(L, s, "grant_expires", one)))
+
+
+def _fitting(L: Any, s: Any, grant: Any, launch: Any) -> Guard:
     yield (
         "grant-for-another-module",
         L.same(get(L, s, "grant_module", grant), get(L, s, "launch_module", launch)),
@@ -63,7 +68,6 @@ def _holding(L: Any, s: Any, m: Message, now: Any) -> Guard:
         "grant-for-another-profile",
         L.same(get(L, s, "grant_config", grant), get(L, s, "launch_config", launch)),
     )
-    yield "grant-expired", L.forall(line, lambda one: L.less(now, get(L, s, "grant_expires", one)))
 
 
 def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
@@ -74,6 +78,15 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     yield "tool-differs", L.same(get(L, s, "grant_tool", grant), m["tool"])
     yield "action-differs", L.same(get(L, s, "grant_action", grant), m["action"])
     yield "calls-exhausted", L.forall(line, lambda one: L.less(0, get(L, s, "grant_left", one)))
+    yield from _affording(L, s, m, now)
+    yield "arguments-not-covered", L.covers(get(L, s, "grant_where", grant), m["args"])
+    yield from _approved(L, s, m, now)
+    yield from _for_client(L, s, m, now)
+
+
+def _affording(L: Any, s: Any, m: Message, now: Any) -> Guard:
+    """Rate, quota and budget let a call through. m: grant, agent."""
+    grant, line = m["grant"], line_of(L, s, m["grant"])
     yield (
         "rate-exceeded",
         L.forall(
@@ -84,9 +97,6 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     yield "quota-exceeded", L.conj(_within_quota(L, s, m["agent"], now), _within_quota(L, s, "", now))
     cost = get(L, s, "grant_cost", grant)
     yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, get(L, s, "grant_budget", one)))
-    yield "arguments-not-covered", L.covers(get(L, s, "grant_where", grant), m["args"])
-    yield from _approved(L, s, m, now)
-    yield from _for_client(L, s, m)
 
 
 def _within_quota(L: Any, s: Any, agent: Any, now: Any) -> Any:
@@ -115,10 +125,14 @@ def _approved(L: Any, s: Any, m: Message, now: Any) -> Guard:
     )
 
 
-def _for_client(L: Any, s: Any, m: Message) -> Guard:
-    """Who acts for a client may do only what the client could do as well. m: client ("" for none), client_args."""
+def _for_client(L: Any, s: Any, m: Message, now: Any) -> Guard:
+    """Who acts for a client may do only what the client could do as well. m: client ("" for none), client_args.
+
+    Where the client's grant asks for humans' approval, that of this call, by as many humans, stands for it."""
     client = m["client"]
     nobody = L.same(client, "")
+    owner = get(L, s, "grant_agent", client)
+    its = {"grant": client, "agent": owner, "launch": get(L, s, "agent_launch", owner)}
     yield "client-grant-not-live", L.disj(nobody, lives(L, s, m, client))
     yield (
         "client-not-covered",
@@ -131,6 +145,11 @@ def _for_client(L: Any, s: Any, m: Message) -> Guard:
             ),
         ),
     )
+    runs = (*_acting(L, s, its), *_fitting(L, s, client, its["launch"]))
+    yield "client-not-running", L.disj(nobody, L.conj(*(holds for _, holds in runs)))
+    yield "client-spent", L.disj(nobody, L.conj(*(holds for _, holds in _affording(L, s, its, now))))
+    asked = get(L, s, "grant_approvals", client)
+    yield "client-needs-approval", L.disj(nobody, L.at_most(asked, get(L, s, "grant_approvals", m["grant"])))
 
 
 def _write_invoke(L: Any, s: Any, m: Message) -> Iterable[Write]:

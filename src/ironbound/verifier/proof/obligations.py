@@ -195,7 +195,9 @@ def _power(kernel: Any, rule: str) -> Script:
     after = marked.after(logic, list(row.writes(logic, s, m)))
     call = _Message(logic, "call", MESSAGE)
     invoke = kernel.RULES["invoke"].guard
-    before = logic.conj(*(holds for _, holds in invoke(logic, s, call)))
+    alone = _Message(logic, "call", MESSAGE)
+    alone["client"] = ""
+    before = logic.conj(*(holds for _, holds in invoke(logic, s, alone)))
     then = logic.conj(*(holds for _, holds in invoke(logic, after, call)))
     then = logic.conj(then, logic.at_most(spec.get(after, "time"), call["now"]))
     gained = spec.gained(rule, s, m, call)

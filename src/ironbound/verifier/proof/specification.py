@@ -273,6 +273,8 @@ class Specification:
             logic.agree(m["args"], m["client_args"]),
             logic.forall(over, lambda one: logic.neg(self.get(s, "taken", one))),
             logic.forall(over, lambda one: logic.less(late, self.get(s, "grant_expires", one))),
+            self.able(s, client, late),
+            logic.at_most(self.get(s, "grant_approvals", client), needed),
         ))  # fmt: skip
         yield "to this agent", logic.same(agent, m["agent"])
         yield "for this tool", logic.same(tool, m["tool"])
@@ -306,6 +308,24 @@ class Specification:
             logic.neg(self.get(s, "over", launch)),
             logic.neg(self.get(s, "hostile", launch)),
             logic.neg(self.halted(s, {"launch": launch, "agent": agent})),
+        )
+
+    def able(self, s: Any, grant: Any, late: Any) -> Any:
+        """Whose grant it is runs, with its code and cage, and could pay for a call under it now."""
+        logic, above = self.logic, self.get(s, "above", grant)
+        owner, cost = self.get(s, "owner", grant), self.get(s, "grant_cost", grant)
+        code = self.get(s, "grant_module", grant), self.get(s, "grant_config", grant)
+        return logic.conj(
+            self.runs(s, self.get(s, "agent_launch", owner), owner, *code),
+            logic.forall(above, lambda one: logic.less(0, self.get(s, "grant_left", one))),
+            logic.forall(above, lambda one: logic.at_most(cost, self.get(s, "grant_budget", one))),
+            logic.forall(
+                above,
+                lambda one: logic.at_most(
+                    self.get(s, "busy", one), logic.plus(late, self.get(s, "grant_slack", one))
+                ),
+            ),
+            logic.at_most(self.get(s, "next", owner), logic.plus(late, self.get(s, "lead", owner))),
         )
 
     def halted(self, s: Any, m: Message) -> Any:
@@ -416,9 +436,11 @@ class Specification:
         return rule == "order-stop" or self.logic.at_most(1, m["consents"])
 
     def gained(self, rule: str, s: Any, m: Message, call: Message) -> Any:
-        """The powers that a message may add: those under the grant, or of the launch, that it is about."""
+        """The powers that a message may add: those under the grant, or of the launch, that it is about.
+
+        A power is a call for nobody: to name a client only restricts."""
         if rule in GRANTS:
-            return self.logic.disj(self.logic.same(call["grant"], m["id"]), self.logic.same(call["client"], m["id"]))
+            return self.logic.same(call["grant"], m["id"])
         if rule == "start":
             return self.logic.same(call["launch"], m["launch"])
         if rule == "set-quota":
@@ -428,8 +450,7 @@ class Specification:
         if rule == "delegate":  # nothing that the sender's grant would not let through
             covered = self.logic.covers(self.get(s, "grant_where", m["grant"]), call["args"])
             mine = self.logic.conj(self.logic.same(call["agent"], m["to"]), covered)
-            part = self.logic.conj(self.logic.same(call["grant"], m["id"]), mine)
-            return self.logic.disj(part, self.logic.same(call["client"], m["id"]))
+            return self.logic.conj(self.logic.same(call["grant"], m["id"]), mine)
         return rule == "settle"  # what was charged and not spent comes back; conservation bounds it
 
     def steps(self, rule: str, s: Any, after: Any, m: Message, v: Message) -> Iterable[tuple[str, Any]]:
