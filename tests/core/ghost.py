@@ -165,9 +165,9 @@ class Ghost:
 class History:
     """A lab and its ghost, moving on together."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, lab: Lab | None = None) -> None:
         self.random = random.Random(seed)
-        self.lab = Lab(now=1_800_000_000_000)
+        self.lab = lab or Lab(now=1_800_000_000_000)
         self.lab.announce()
         self.ghost = Ghost()
         self.modules = [sha256_hex(wasm(str(number))) for number in range(3)]
@@ -516,9 +516,9 @@ def sign(payload: bytes, signer: Any) -> Any:
     return sign_envelope(payload, [signer]).signatures[0]
 
 
-def played(seed: int, steps: int) -> History:
+def played(seed: int, steps: int, lab: Lab | None = None) -> History:
     """A history of that many random steps."""
-    history = History(seed)
+    history = History(seed, lab)
     for _ in range(steps):
         history.step()
     return history

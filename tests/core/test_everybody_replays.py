@@ -1,6 +1,7 @@
 """Whoever folds a log reaches the same state, by the digest of its bytes: services that follow it, and the verifier.
 
-Here by the code that each of them runs; `system/test_snapshots.py` compares the states of the real processes.
+Here by the fold that each of them runs, over many histories; `system/test_snapshots.py` lets the real processes live
+with one, and compares their states.
 """
 
 from __future__ import annotations

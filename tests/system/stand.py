@@ -148,13 +148,14 @@ class Stand:
         people: tuple[str, ...] = PEOPLE,
         quorum: int = QUORUM,
         own: Mapping[str, Any] | None = None,
+        name: str = "",
         **options: Any,
     ) -> None:
         self.root = root
         self.phrases = {name: f"phrase of {name}" for name in people}
         self.deployment = initialise(
             root,
-            f"test-{os.urandom(4).hex()}",
+            name or f"test-{os.urandom(4).hex()}",
             [*((name, text.encode()) for name, text in self.phrases.items()), *(own or {}).items()],
             quorum,
             environment="test",

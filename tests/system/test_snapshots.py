@@ -1,10 +1,16 @@
-"""Real services say, keep and start from snapshots of their state, and a forged one changes nothing but the start."""
+"""Real services say, keep and start from snapshots of their state, and a forged one changes nothing but the start.
+
+Their log begins with a random history, which they find when they start: controller, gateway, node and monitor, each with
+all that it does with entries besides folding them, a stranger and the verifier reach one state.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +18,23 @@ import pytest
 from stand import Stand, until
 
 from ironbound.core.canonical import sha256_hex
+from ironbound.core.checkpoint import Checkpoint, sign_checkpoint
 from ironbound.core.keys import PrivateKey
+from ironbound.core.merkle import Tree, leaf_hash
+from ironbound.core.note import Signer
 from ironbound.core.replay import Entry, Replay
 from ironbound.core.snapshot import SNAPSHOT_EVERY
 from ironbound.core.statement import Subject
+from ironbound.ledger.store import Head, Store
 from ironbound.terminal import operators
+from ironbound.verifier.verify import verify_bundle
 from ironbound.wire.deployment import Deployment
 from ironbound.wire.log import Log
+from verifier.lab import ROLES, Lab
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "core"))
+
+import ghost
 
 KEEPERS = ("controller", "gateway", "node")
 AT_ONCE = 256
@@ -59,6 +75,35 @@ def grow(stand: Stand, entries: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def lived(stand: Stand, seed: int, steps: int) -> ghost.History:
+    """A random history under the deployment's own keys, put into its log as whoever owns the ledger could."""
+    lab = Lab(now=time.time_ns() // 1_000_000 - 6 * 3_600_000, environment="test")
+    lab.humans = {"ada": stand.keys["ada"], "bob": stand.keys["bo"]}
+    lab.services = {role: stand.deployment.key(role) for role in ROLES}
+    lab.entries, lab.said, lab.replay = [], [], Replay()
+    lab.append(stand.deployment.trust.envelope.encode())
+    history = ghost.played(seed, steps, lab)
+    write(stand, lab.entries)
+    return history
+
+
+def write(stand: Stand, entries: Iterable[bytes]) -> None:
+    """The whole log, in the database of a ledger that does not run; nobody looks at what its entries say."""
+    tree, rows = Tree(), []
+    for index, entry in enumerate(entries):
+        tree.append(leaf_hash(entry))
+        rows.append((index.to_bytes(8, "big"), entry))
+    origin = stand.deployment.trust.origin
+    note = sign_checkpoint(Checkpoint(origin, tree.size, tree.root()), Signer(origin, stand.deployment.key("ledger")))
+    store = Store.open(str(stand.root / "ledger" / "ledger.db"))
+    try:
+        with store.transaction() as transaction:
+            transaction.insert(1, rows[1:])
+            transaction.advance(store.head(), Head(tree.size, tree.root(), note))
+    finally:
+        store.close()
+
+
 def named(stand: Stand, role: str) -> str:
     path = stand.root / "artifacts" / role / "snapshot"
     return path.read_text().strip() if path.exists() else ""
@@ -82,8 +127,12 @@ def again(stand: Stand, meanwhile: Callable[[], None] = lambda: None) -> dict[st
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_services_have_one_state_and_start_from_it_unless_it_is_forged(fresh: Callable[..., Stand]) -> None:
-    stand = fresh()
+def test_services_have_one_state_and_start_from_it_unless_it_is_forged(
+    fresh: Callable[..., Stand], tmp_path: Path
+) -> None:
+    stand = fresh(name="lab")
+    happened = lived(stand, 5, 200).happened
+    assert len(happened) > 20, "little happened"
     stand.start()
     stand.config = stand.approve_profile()
     rate = {"calls": 5, "window_ms": 60_000}
@@ -100,6 +149,12 @@ def test_services_have_one_state_and_start_from_it_unless_it_is_forged(fresh: Ca
         until(f"the {role} keeps its snapshot", lambda role=role: named(stand, role) == digest)  # type: ignore[misc]
     mark = stand.log.with_state(lambda replay: replay.mark)
     assert mark is not None and mark.digest == digest, "a stranger who folds every entry has another state"
+
+    bundle = tmp_path / "bundle"
+    assert stand.command("evidence", "export", "-o", str(bundle)).returncode == 0
+    with bundle.open("rb") as file:
+        claim = next(one for one in verify_bundle(file, stand.deployment.trust.pin).claims if one.id == "C1")
+    assert claim.counts["snapshots said"] == 2, "the verifier has another state"
 
     begun = again(stand)
     for role in KEEPERS:

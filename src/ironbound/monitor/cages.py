@@ -34,6 +34,16 @@ def own_bounding() -> str:
         return next(line.split()[1] for line in file if line.startswith("CapBnd:"))
 
 
+def zygote_of(host: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The node's zygote, by pid and start, as the node says it; None where it says none, so that all is stray."""
+    try:
+        measured = host["runtimes"]["wasmtime"]
+        named = measured["zygote_pid"], measured["zygote_start"]
+    except (KeyError, TypeError):
+        return None
+    return named if all(type(one) is int and one > 0 for one in named) else None
+
+
 class Cages:
     """The sandboxes of one deployment. `host` is what the node said of its runtimes when it started."""
 

@@ -85,6 +85,15 @@ class _Service:
     saying: bool = False
 
 
+def _workers(host: Mapping[str, Any]) -> tuple[str, ...]:
+    """The digests of what the node says that its workers run of; where it says none, something that no manifest has."""
+    try:
+        measured = host["runtimes"]["wasmtime"]
+        return str(measured["exe"]), *map(str, measured["mappings"])
+    except (KeyError, TypeError):
+        return ("not said",)
+
+
 class Hosts:
     """The services of one deployment. `entered` takes the log's entries; `run` looks until cancelled."""
 
@@ -108,8 +117,7 @@ class Hosts:
             said = entry.predicate
             workers: tuple[str, ...] = ()
             if said["role"] == "node":
-                measured = said["host"]["runtimes"]["wasmtime"]
-                workers = (measured["exe"], *measured["mappings"])
+                workers = _workers(said["host"])
             self._services[said["role"]] = _Service(said["pid"], said["pid_start"], self._running, workers)
             self._due.set()
 

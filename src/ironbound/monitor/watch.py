@@ -32,7 +32,7 @@ from ironbound.core.statement import Subject
 from ironbound.wire.deployment import Deployment, DeploymentError
 from ironbound.wire.log import Log, LogUnavailable
 
-from .cages import Cages
+from .cages import Cages, zygote_of
 from .drifts import MAX_DIFFERENCES, Drifts
 from .events import COREDUMP, EXEC, EXIT, FORK, GID, PTRACE, UID, Event, ProcessEvents
 from .heartbeat import Pulse, sample_leaf
@@ -106,9 +106,7 @@ class Watch:
         said = entry.predicate
         if entry.kind == "service-started" and said["role"] == "node":
             self._cages.host = said["host"]
-            measured = said["host"]["runtimes"]["wasmtime"]
-            zygote = (measured["zygote_pid"], measured["zygote_start"])
-            self._reconciler.zygote = self._drifts.stopper.zygote = zygote
+            self._reconciler.zygote = self._drifts.stopper.zygote = zygote_of(said["host"])
         elif entry.kind == "started":
             self._coming.pop(said["launch"], None)
             self._started(entry.index, said)
