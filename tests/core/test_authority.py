@@ -508,7 +508,7 @@ def test_a_tool_s_name_is_free_again_only_when_its_grant_can_do_nothing_more(end
     made.apply("grant", anew)
     assert made.read("tool_grant", ("worker", "t")) == "r"
     assert made.check("invoke", LEGITIMATE["invoke"]) is not None, "the old grant came back"
-    assert made.check("invoke", LEGITIMATE["invoke"] | {"grant": "r"}) is None
+    assert made.check("invoke", LEGITIMATE["invoke"] | {"grant": "r", "client": ""}) is None
     assert "g" not in made._state["tool_grant"].values()
 
 

@@ -128,8 +128,8 @@ MUTANTS: Mutants = {
         'yield "grant-of-another-agent", L.disj(True)',
     ),
     "a rate has a token too many": (
-        "using", 'L.plus(now, get(L, s, "grant_slack", one))',
-        'L.plus(L.plus(now, get(L, s, "grant_slack", one)), get(L, s, "grant_every", one))',
+        "using", 'L.plus(now, get(L, s, "grant_slack", grant))',
+        'L.plus(L.plus(now, get(L, s, "grant_slack", grant)), get(L, s, "grant_every", grant))',
     ),
     "a rate fills up beyond its bucket": (
         "using", "L.when(L.less(before, now), now, before)", "before",
@@ -159,7 +159,7 @@ MUTANTS: Mutants = {
         "using", '"grant_cost", "grant_approvals"):', '"grant_cost"):',
     ),
     "a client is not asked for": (
-        "using", "L.disj(nobody, lives(L, s, m, client))", "L.disj(True, nobody)",
+        "using", "lambda: lives(L, s, m, client)", "lambda: True",
     ),
     "a client's grant is spent": (
         "using", 'Across(line_of(L, s, m["grant"])), latest(L, s, m)\n    cost',
@@ -318,6 +318,15 @@ MUTANTS: Mutants = {
     ),
     "an approval is revived by an old date": (
         "admission", 'return max(now_ms, int(self._authority.read("clock", "")))', "return now_ms",
+    ),
+    "what was dated ahead is acted on": (
+        "replay", '"clock-ahead" if self._latest(now_ms) > now_ms + AHEAD_MS else None', "None",
+    ),
+    "a client that stopped is acted for": (
+        "using", "L.conj(*(holds for _, holds in wanted))", "wanted[0][1]",
+    ),
+    "a client needs no approval": (
+        "using", 'L.at_most(get(L, s, "grant_approvals", client), get(L, s, "grant_approvals", m["grant"]))', "True",
     ),
     "a host that differs starts agents": (
         "replay", 'return "host-differs" if any(one.differences for one in self.books.hosts.values()) else None',

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
+from ironbound.core.replay import AHEAD_MS, CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
 from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
-from verifier.lab import ROLES, Honest, Lab, digest_of, honest, key, wasm
+from verifier.lab import DAY, ROLES, Honest, Lab, digest_of, honest, key, wasm
 
 SCENE = honest()
 ENTRIES = tuple(SCENE.lab.entries)
@@ -216,6 +216,34 @@ def test_a_challenge_whose_checkpoint_lacks_too_many_entries_is_stale() -> None:
     lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
     assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
     lab.challenge(scene.canary, scene.cage, "p")
+
+
+def test_what_humans_signed_for_later_is_not_done_because_a_voice_dates_its_word_ahead() -> None:
+    scene = honest()
+    lab, later = scene.lab, scene.lab.now + 600_000
+    body = {
+        "tool": "later", "action": "scratch.write", "where": {}, "calls": 1, "expires_ms": later + DAY,
+        "credential": None, **NO_LIMITS,
+    }  # fmt: skip
+    about = {"agent": "clerk", "module_sha256": scene.module, "config_sha256": scene.cage, "body": body}
+    request = lab.request("grant", not_before_ms=later, expires_ms=later + 60_000, **about)
+    approvals = [lab.approval(request, "bob", expires_ms=later + 60_000)]
+    assert lab.admit(request, approvals).void == "request-too-early"
+    entry = lab.admit(request, approvals, at_ms=later)
+    lab.expect(entry)
+    assert entry.consent is not None
+    call = {
+        "agent": "clerk", "launch": scene.launch, "grant": entry.consent.statement.predicate["id"], "tool": "later",
+        "action": "scratch.write", "args": {}, "client": None, "approval": None,
+    }  # fmt: skip
+    part = {
+        "agent": "clerk", "launch": scene.launch, "grant": call["grant"], "to": "clerk", "child": scene.launch,
+        "tool": "part", "where": {}, "calls": 1, "expires_ms": later + DAY, "budget": 0, "delegable": 0,
+    }  # fmt: skip
+    for now in (lab.now, later - AHEAD_MS - 1):
+        assert lab.replay.call_refused(call, now) == lab.replay.delegation_refused(part, now) == "clock-ahead"
+    assert lab.replay.call_refused(call, later - AHEAD_MS) is None
+    assert lab.replay.delegation_refused(part, later - AHEAD_MS) == "grant-not-delegable"
 
 
 def test_a_canary_holds_nothing_whatever_the_gateway_says() -> None:

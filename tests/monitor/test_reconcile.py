@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import specimen as specimens
 from specimen import specimen
 
+from ironbound.monitor.cages import zygote_of
 from ironbound.monitor.container import CGROUPS
+from ironbound.monitor.hosts import workers_of
 from ironbound.monitor.observe import start_time
 from ironbound.monitor.reconcile import Family, Reconciler
 
@@ -56,6 +58,16 @@ def test_what_descends_from_the_zygote_without_an_entry_is_a_stray() -> None:
         start = start_time(pid)
         assert pid in found(one)
         assert pid not in found(one, Family(pid, start, 7, False, False))
+
+
+def test_a_node_that_says_nonsense_of_its_host_has_no_zygote_and_workers_that_no_manifest_has() -> None:
+    for said in ({}, *({"runtimes": one} for one in (None, [], {"wasmtime": 7}, {"wasmtime": {}}))):
+        assert (zygote_of(said), workers_of(said)) == (None, ("not said",))
+    for pid in ("7", True, 0, -1, None, {}):
+        assert zygote_of({"runtimes": {"wasmtime": {"zygote_pid": pid, "zygote_start": 5}}}) is None
+    measured = {"zygote_pid": 7, "zygote_start": 5, "exe": "e", "mappings": ["a", "b"]}
+    whole = {"runtimes": {"wasmtime": measured}}
+    assert (zygote_of(whole), workers_of(whole)) == ((7, 5), ("e", "a", "b"))
 
 
 def test_a_number_that_was_reused_is_not_accounted_for() -> None:

@@ -1,7 +1,7 @@
 """Real services say, keep and start from snapshots of their state, and a forged one changes nothing but the start.
 
-Their log begins with a random history, which they find when they start: controller, gateway, node and monitor, each with
-all that it does with entries besides folding them, a stranger and the verifier reach one state.
+Their log begins with a random history, which they find when they start: controller, gateway, node and monitor, each
+with all that it does with entries besides folding them, a stranger and the verifier reach one state.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from puppet import WAIT, puppet
 from stand import Stand, until
 
 from ironbound.core.canonical import sha256_hex
@@ -23,13 +24,14 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.merkle import Tree, leaf_hash
 from ironbound.core.note import Signer
 from ironbound.core.replay import Entry, Replay
+from ironbound.core.request import encode_request
 from ironbound.core.snapshot import SNAPSHOT_EVERY
-from ironbound.core.statement import Subject
+from ironbound.core.statement import Subject, parse_statement
 from ironbound.ledger.store import Head, Store
 from ironbound.terminal import operators
 from ironbound.verifier.verify import verify_bundle
-from ironbound.wire.deployment import Deployment
-from ironbound.wire.log import Log
+from ironbound.wire import log as wire
+from ironbound.wire.log import Log, now_ms
 from verifier.lab import ROLES, Lab
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "core"))
@@ -40,26 +42,16 @@ KEEPERS = ("controller", "gateway", "node")
 AT_ONCE = 256
 
 
-def speak(deployment: Deployment, pem: bytes, entries: int) -> None:
-    """Say so many denials, as the gateway's user with the gateway's key."""
+def in_place_of(stand: Stand, role: str, work: Callable[[Log], Awaitable[None]], ahead_ms: int = 0) -> None:
+    """Do something with a service's key, in a process of its user, since the ledger looks at who sends."""
+    pem, uid = (stand.root / "keys" / f"{role}.pem").read_bytes(), stand.deployment.uid(role)
 
-    async def say(log: Log, number: int) -> None:
-        fields = {"agent": "a", "launch": 0, "tool": "t", "reason": "no-such-grant", "text": "", "args_sha256": None}
-        await log.append("action-denied", (Subject("x", sha256_hex(b"x")),), {**fields, "wants": None}, timeout_s=60)
-
-    async def work() -> None:
-        log = Log(deployment, PrivateKey.from_pem(pem, None))
+    async def speak() -> None:
+        log = Log(stand.deployment, PrivateKey.from_pem(pem, None))
         await log.start()
-        for first in range(0, entries, AT_ONCE):
-            await asyncio.gather(*(say(log, one) for one in range(first, min(entries, first + AT_ONCE))))
+        await work(log)
         await log.close()
 
-    asyncio.run(work())
-
-
-def grow(stand: Stand, entries: int) -> None:
-    """In a process of the gateway's user, since the ledger looks at who sends."""
-    pem, uid = (stand.root / "keys" / "gateway.pem").read_bytes(), stand.deployment.uid("gateway")
     child = os.fork()
     if child == 0:
         status = 1
@@ -68,11 +60,26 @@ def grow(stand: Stand, entries: int) -> None:
                 os.setgroups([])
                 os.setgid(uid)
                 os.setuid(uid)
-            speak(stand.deployment, pem, entries)
+            wire.now_ms = lambda: time.time_ns() // 1_000_000 + ahead_ms
+            asyncio.run(speak())
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def grow(stand: Stand, entries: int) -> None:
+    """Say so many denials in the gateway's place."""
+
+    async def say(log: Log, number: int) -> None:
+        fields = {"agent": "a", "launch": 0, "tool": "t", "reason": "no-such-grant", "text": "", "args_sha256": None}
+        await log.append("action-denied", (Subject("x", sha256_hex(b"x")),), {**fields, "wants": None}, timeout_s=60)
+
+    async def work(log: Log) -> None:
+        for first in range(0, entries, AT_ONCE):
+            await asyncio.gather(*(say(log, one) for one in range(first, min(entries, first + AT_ONCE))))
+
+    in_place_of(stand, "gateway", work)
 
 
 def lived(stand: Stand, seed: int, steps: int) -> ghost.History:
@@ -171,6 +178,30 @@ def test_services_have_one_state_and_start_from_it_unless_it_is_forged(
     assert begun["node"] == (0, None, "snapshot-damaged")
     with pytest.raises(operators.Refusal, match="request-replayed"):
         operators.submit(stand.deployment, asked)
+
+
+@pytest.mark.slow
+def test_a_controller_that_dates_its_word_ahead_starts_nothing_before_its_time(fresh: Callable[..., Stand]) -> None:
+    stand = fresh()
+    stand.start()
+    stand.config = stand.approve_profile()
+    module = stand.approve_module(puppet(WAIT))
+    about = {"agent": "ant", "module": module, "config": stand.config}
+    said = dict(parse_statement(stand.build("launch-request", **about)).predicate)
+    later = {"not_before_ms": now_ms() + 600_000, "expires_ms": now_ms() + 1_200_000}
+    asked = stand.sign(encode_request("launch-request", said | later))
+    with pytest.raises(operators.Refusal, match="request-too-early"):
+        operators.submit(stand.deployment, asked)
+
+    async def admit(log: Log) -> None:
+        fields = {"request": asked.request.as_value(), "approvals": [one.as_value() for one in asked.approvals]}
+        entry = await log.append("admitted", (Subject("request", asked.request.digest),), fields)
+        assert entry.void is None, "the log alone can't know"
+
+    in_place_of(stand, "controller", admit, ahead_ms=601_000)
+    refused = stand.await_entry("launch-refused", agent="ant")
+    assert (refused.void, refused.predicate["reason"]) == (None, "clock-ahead")
+    assert not stand.entries("started", agent="ant")
 
 
 def until_both(stand: Stand) -> list[Entry]:

@@ -35,6 +35,11 @@ class Plain:
         return any(terms)
 
     @staticmethod
+    def unless(term: bool, holds: Callable[[], bool]) -> bool:
+        """`disj` of the term and what `holds` says, which is only asked where the term is not true."""
+        return term or holds()
+
+    @staticmethod
     def neg(term: bool) -> bool:
         """True if the term is not."""
         return not term

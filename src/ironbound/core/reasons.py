@@ -90,6 +90,7 @@ REASONS: Final[Mapping[str, str]] = {
     "request-too-early": "the request is not valid yet",
     "request-expired": "the request has expired; ask anew",
     "request-life-too-long": "a request can be valid for a day at most",
+    "clock-ahead": "the log's clock is far ahead of this host's: a voice dated its word ahead, or a clock is wrong",
     "head-unknown": "the log head in the request is none that this log ever had",
     "head-stale": "the agent changed after the signer looked; look again and sign anew",
     "module-not-approved": "the module's digest is not approved for agents; approve it first",

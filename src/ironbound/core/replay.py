@@ -37,6 +37,8 @@ CHALLENGE_LIFE_MS: Final = 60_000
 #: A challenge's checkpoint may lack this many entries, the oldest of which was said this long before the challenge.
 CHECKPOINT_LAG: Final = 4096
 CHECKPOINT_LAG_MS: Final = 60_000
+#: How far the log's clock may be ahead of the clock of who would act.
+AHEAD_MS: Final = 60_000
 
 
 class Replay(Admission):
@@ -72,14 +74,19 @@ class Replay(Admission):
             self._take()
         return entry
 
+    def ahead(self, now_ms: int) -> str | None:
+        """Why nobody whose own clock says this acts now: some voice dated its word ahead, so that what humans signed
+        for later would count already. None if so it is not."""
+        return "clock-ahead" if self._latest(now_ms) > now_ms + AHEAD_MS else None
+
     def call_refused(self, said: Mapping[str, Any], now_ms: int) -> str | None:
-        """Why an intent of these fields would be void now, or None. Changes nothing."""
-        return self._authority.check("invoke", _call(said, -1, now_ms))
+        """Why an intent of these fields would be void or too early now, or None. Changes nothing."""
+        return self.ahead(now_ms) or self._authority.check("invoke", _call(said, -1, now_ms))
 
     def delegation_refused(self, said: Mapping[str, Any], now_ms: int) -> str | None:
-        """Why a delegation of these fields would be void now, or None. Changes nothing."""
+        """Why a delegation of these fields would be void or too early now, or None. Changes nothing."""
         try:
-            return self._authority.check("delegate", self._delegation(said, "", -1, now_ms))
+            return self.ahead(now_ms) or self._authority.check("delegate", self._delegation(said, "", -1, now_ms))
         except Refused as refusal:
             return refusal.reason
 

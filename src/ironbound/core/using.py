@@ -78,25 +78,18 @@ def _guard_invoke(L: Any, s: Any, m: Message) -> Guard:
     yield "tool-differs", L.same(get(L, s, "grant_tool", grant), m["tool"])
     yield "action-differs", L.same(get(L, s, "grant_action", grant), m["action"])
     yield "calls-exhausted", L.forall(line, lambda one: L.less(0, get(L, s, "grant_left", one)))
-    yield from _affording(L, s, m, now)
+    yield "rate-exceeded", L.forall(line, lambda one: _rested(L, s, one, now))
+    yield "quota-exceeded", L.conj(_within_quota(L, s, m["agent"], now), _within_quota(L, s, "", now))
+    cost = get(L, s, "grant_cost", grant)
+    yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, get(L, s, "grant_budget", one)))
     yield "arguments-not-covered", L.covers(get(L, s, "grant_where", grant), m["args"])
     yield from _approved(L, s, m, now)
     yield from _for_client(L, s, m, now)
 
 
-def _affording(L: Any, s: Any, m: Message, now: Any) -> Guard:
-    """Rate, quota and budget let a call through. m: grant, agent."""
-    grant, line = m["grant"], line_of(L, s, m["grant"])
-    yield (
-        "rate-exceeded",
-        L.forall(
-            line,
-            lambda one: L.at_most(get(L, s, "grant_full", one), L.plus(now, get(L, s, "grant_slack", one))),
-        ),
-    )
-    yield "quota-exceeded", L.conj(_within_quota(L, s, m["agent"], now), _within_quota(L, s, "", now))
-    cost = get(L, s, "grant_cost", grant)
-    yield "budget-exhausted", L.forall(line, lambda one: L.at_most(cost, get(L, s, "grant_budget", one)))
+def _rested(L: Any, s: Any, grant: Any, now: Any) -> Any:
+    """The grant's own rate lets a call through."""
+    return L.at_most(get(L, s, "grant_full", grant), L.plus(now, get(L, s, "grant_slack", grant)))
 
 
 def _within_quota(L: Any, s: Any, agent: Any, now: Any) -> Any:
@@ -131,25 +124,47 @@ def _for_client(L: Any, s: Any, m: Message, now: Any) -> Guard:
     Where the client's grant asks for humans' approval, that of this call, by as many humans, stands for it."""
     client = m["client"]
     nobody = L.same(client, "")
-    owner = get(L, s, "grant_agent", client)
-    its = {"grant": client, "agent": owner, "launch": get(L, s, "agent_launch", owner)}
-    yield "client-grant-not-live", L.disj(nobody, lives(L, s, m, client))
+    yield "client-grant-not-live", L.unless(nobody, lambda: lives(L, s, m, client))
     yield (
         "client-not-covered",
-        L.disj(
+        L.unless(
             nobody,
-            L.conj(
+            lambda: L.conj(
                 L.same(get(L, s, "grant_action", client), m["action"]),
                 L.covers(get(L, s, "grant_where", client), m["client_args"]),
                 L.agree(m["args"], m["client_args"]),
             ),
         ),
     )
-    runs = (*_acting(L, s, its), *_fitting(L, s, client, its["launch"]))
-    yield "client-not-running", L.disj(nobody, L.conj(*(holds for _, holds in runs)))
-    yield "client-spent", L.disj(nobody, L.conj(*(holds for _, holds in _affording(L, s, its, now))))
-    asked = get(L, s, "grant_approvals", client)
-    yield "client-needs-approval", L.disj(nobody, L.at_most(asked, get(L, s, "grant_approvals", m["grant"])))
+    yield "client-not-running", L.unless(nobody, lambda: _runs(L, s, client))
+    yield "client-spent", L.unless(nobody, lambda: _affords(L, s, client, now))
+    yield (
+        "client-needs-approval",
+        L.unless(
+            nobody,
+            lambda: L.at_most(get(L, s, "grant_approvals", client), get(L, s, "grant_approvals", m["grant"])),
+        ),
+    )
+
+
+def _runs(L: Any, s: Any, grant: Any) -> Any:
+    """Whose grant it is runs, with the code and the cage that it is for."""
+    owner = get(L, s, "grant_agent", grant)
+    launch = get(L, s, "agent_launch", owner)
+    wanted = (*_acting(L, s, {"agent": owner, "launch": launch}), *_fitting(L, s, grant, launch))
+    return L.conj(*(holds for _, holds in wanted))
+
+
+def _affords(L: Any, s: Any, grant: Any, now: Any) -> Any:
+    """Whose grant it is has rate, budget and quota left for a call under it."""
+    cost = get(L, s, "grant_cost", grant)
+    return L.conj(
+        L.forall(
+            line_of(L, s, grant),
+            lambda one: L.conj(_rested(L, s, one, now), L.at_most(cost, get(L, s, "grant_budget", one))),
+        ),
+        _within_quota(L, s, get(L, s, "grant_agent", grant), now),
+    )
 
 
 def _write_invoke(L: Any, s: Any, m: Message) -> Iterable[Write]:

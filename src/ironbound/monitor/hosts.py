@@ -24,6 +24,7 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ class _Service:
     saying: bool = False
 
 
-def _workers(host: Mapping[str, Any]) -> tuple[str, ...]:
+def workers_of(host: Mapping[str, Any]) -> tuple[str, ...]:
     """The digests of what the node says that its workers run of; where it says none, something that no manifest has."""
     try:
         measured = host["runtimes"]["wasmtime"]
@@ -117,7 +118,7 @@ class Hosts:
             said = entry.predicate
             workers: tuple[str, ...] = ()
             if said["role"] == "node":
-                workers = _workers(said["host"])
+                workers = workers_of(said["host"])
             self._services[said["role"]] = _Service(said["pid"], said["pid_start"], self._running, workers)
             self._due.set()
 

@@ -145,6 +145,9 @@ class Launches:
             raise HoldFailed("admission", "launch-stopped", "stopped before it started")
         if now_ms() >= launch.expires_ms:  # (1)
             raise HoldFailed("admission", "request-expired", "the request expired before the launch")
+        ahead = self._log.replay.ahead(now_ms())
+        if ahead is not None:
+            raise HoldFailed("admission", ahead, REASONS[ahead])
         await self._require_host()
         try:  # (2)
             config = self._deployment.artifact(launch.config)

@@ -28,6 +28,8 @@ from .vocabulary import GIVEN, MARKS, MESSAGE, SORTS, TAKING, VALUES
 BEGINNING: Final = "beginning"
 POWER: Final = "-gives"
 VACUITY: Final = "-can-happen"
+#: What is shown of a call for a client, so that who acts for nobody stands for all.
+ALONE: Final = "it would be for nobody as well"
 #: What the solvers have to answer.
 UNSAT, SAT = "unsat", "sat"
 
@@ -178,6 +180,10 @@ def _rule(kernel: Any, rule: str) -> Script:
         show(f"let through only if: {name}", guard, formula)
     for name, formula in spec.steps(rule, s, after, m, v):
         show(f"changed only so: {name}", guard, formula)
+    if rule == "invoke":
+        alone = _Message(logic, "m", MESSAGE)
+        alone["client"] = ""
+        show(f"let through only if: {ALONE}", guard, logic.conj(*(holds for _, holds in row.guard(logic, s, alone))))
     if rule in TAKING:
         show("never refused", spec.heard(rule, s, m), guard)
     given = [draft.text(one) for one in assumed] + draft.hypotheses(s)
@@ -194,10 +200,9 @@ def _power(kernel: Any, rule: str) -> Script:
     marked = s.after(logic, list(spec.marks(rule, s, m, True)))
     after = marked.after(logic, list(row.writes(logic, s, m)))
     call = _Message(logic, "call", MESSAGE)
+    call["client"] = ""  # of a call for a client it is shown that it would be let through for nobody
     invoke = kernel.RULES["invoke"].guard
-    alone = _Message(logic, "call", MESSAGE)
-    alone["client"] = ""
-    before = logic.conj(*(holds for _, holds in invoke(logic, s, alone)))
+    before = logic.conj(*(holds for _, holds in invoke(logic, s, call)))
     then = logic.conj(*(holds for _, holds in invoke(logic, after, call)))
     then = logic.conj(then, logic.at_most(spec.get(after, "time"), call["now"]))
     gained = spec.gained(rule, s, m, call)

@@ -317,12 +317,12 @@ class Specification:
         code = self.get(s, "grant_module", grant), self.get(s, "grant_config", grant)
         return logic.conj(
             self.runs(s, self.get(s, "agent_launch", owner), owner, *code),
-            logic.forall(above, lambda one: logic.less(0, self.get(s, "grant_left", one))),
-            logic.forall(above, lambda one: logic.at_most(cost, self.get(s, "grant_budget", one))),
             logic.forall(
                 above,
-                lambda one: logic.at_most(
-                    self.get(s, "busy", one), logic.plus(late, self.get(s, "grant_slack", one))
+                lambda one: logic.conj(
+                    logic.less(0, self.get(s, "grant_left", one)),
+                    logic.at_most(cost, self.get(s, "grant_budget", one)),
+                    logic.at_most(self.get(s, "busy", one), logic.plus(late, self.get(s, "grant_slack", one))),
                 ),
             ),
             logic.at_most(self.get(s, "next", owner), logic.plus(late, self.get(s, "lead", owner))),

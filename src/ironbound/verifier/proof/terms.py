@@ -141,6 +141,9 @@ class Symbolic:
     def disj(self, *terms: Any) -> Any:
         return self._join("or", False, terms)
 
+    def unless(self, term: Any, holds: Callable[[], Any]) -> Any:
+        return True if self.lift(term, TRUTH).text == "true" else self.disj(term, holds())
+
     def neg(self, term: Any) -> Any:
         lifted = self.lift(term, TRUTH)
         return {"true": False, "false": True}.get(lifted.text, Term(TRUTH, f"(not {lifted.text})"))
