@@ -20,6 +20,8 @@ from typing import Any, Final
 from .source import copied
 
 BUILT: Final = "built.json"
+#: What an installer writes about itself and its way into a `.dist-info` (PyPA "Recording installed projects").
+RECORDS: Final = frozenset(("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"))
 
 
 class Stop(Exception):
@@ -54,7 +56,11 @@ def wheel_of(folder: Path) -> Path:
 
 
 def install(work: Path) -> None:
-    """Puts the wheel into this environment, in place of one that was there (PyPA binary distribution format)."""
+    """Puts the wheel into this environment, in place of one that was there (PyPA binary distribution format).
+
+    What installers recorded goes: RECORD has the digests of commands that name this environment's path, so that with it
+    the same release would be other files in each place.
+    """
     site = Path(sysconfig.get_path("purelib"))
     for old in (site / "ironbound", *site.glob("ironbound-*.dist-info")):
         shutil.rmtree(old, ignore_errors=True)
@@ -66,3 +72,6 @@ def install(work: Path) -> None:
             file = Path(wheel.extract(one, site))
             if not one.is_dir():
                 file.chmod(0o755 if one.external_attr >> 16 & 0o100 else 0o644)
+    for record in site.glob("*.dist-info/*"):
+        if record.name in RECORDS:
+            record.unlink()

@@ -9,20 +9,24 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import ironbound
 from ironbound.core.canonical import Digest, FormatError, canonical, sha256_hex
-from ironbound.core.keys import PrivateKey
+from ironbound.core.keys import PrivateKey, PublicKey
 from ironbound.core.release import PREDICATES, read_signed, sign_release
 from ironbound.core.scheme import key_entry
 from ironbound.supply.scan import ACTIVE, REFUSES, judge, scan
 from ironbound.supply.scan_list import parse_list, shipped_list
+from ironbound.supply.scan_trial import START_S, tried
+from ironbound.terminal.main import main as command
 from ironbound.verifier.release import read_release, release_digest, shipped
 from ironbound.wire.measure import ENVIRONMENT
 
@@ -47,7 +51,7 @@ _PYTEST: Final = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
 
 def sign(work: Path, out: Path, tools: Path, key_file: Path, words: list[str]) -> None:
     """Writes the release's folder. `words`: pytest's arguments, `usual`, `quick`, or `none`."""
-    key = _key(key_file)
+    key = read_key(key_file)
     wheel = wheel_of(work / "dist")
     built = json.loads((work / BUILT).read_text("utf-8"))  # noqa: TID251 - the build's own, of this run
     package = Path(ironbound.__file__).parent
@@ -85,15 +89,39 @@ def make_key(file: Path) -> None:
         into.write(PrivateKey.generate(os.urandom(32)).to_pem(None))
 
 
-def _key(file: Path) -> PrivateKey:
+def check_key(file: Path) -> None:
+    """Stop if what is in the file can't be a release key; one with a passphrase is seen to be one only with it."""
+    if not _is_encrypted(_key_bytes(file)):
+        read_key(file)
+
+
+def read_key(file: Path) -> PrivateKey:
+    """The release key in a file, for which its passphrase is asked on the terminal; Stop if it is none."""
+    pem = _key_bytes(file)
+    try:
+        return PrivateKey.from_pem(pem, _passphrase(file) if _is_encrypted(pem) else None)
+    except FormatError as error:
+        raise Stop(f"no release key in {file}: {error}") from error
+
+
+def _key_bytes(file: Path) -> bytes:
     try:
         if file.stat().st_mode & 0o077:
             raise Stop(f"{file} is open to others, so it is nobody's key: chmod 600 {file}")
-        pem = file.read_bytes()
-        secret = getpass.getpass(f"Passphrase of {file}: ").encode() if b"ENCRYPTED" in pem else None
-        return PrivateKey.from_pem(pem, secret)
-    except (OSError, FormatError) as error:
+        return file.read_bytes()
+    except OSError as error:
         raise Stop(f"no release key in {file}: {error}") from error
+
+
+def _is_encrypted(pem: bytes) -> bool:
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem
+
+
+def _passphrase(file: Path) -> bytes:
+    try:
+        return getpass.getpass(f"Passphrase of {file}: ").encode()
+    except EOFError:
+        raise Stop(f"{file} has a passphrase, and none was given: start this where there is a terminal") from None
 
 
 def _lock(work: Path, name: str) -> str:
@@ -154,13 +182,15 @@ def named(test: str) -> str:
 
 def _surface(wheel: Path, agent_surface: Digest) -> dict[str, Any]:
     listed = shipped_list()
-    report = judge(wheel.name, scan(wheel), parse_list(listed))
+    report = judge(wheel.name, scan(wheel), parse_list(listed), lambda names: tried(_command, "ironbound", names))
     unread = sorted({f"{one.file}: {one.why}" for one in report.scanned.unread})
     unlisted = [f"{one.kind} {one.name} in {one.place}" for one in report.unlisted or ()]
     active = [f"{one.name} in {one.places[0].place}" for one in report.switches if one.why is None]
     if unread or unlisted or report.verdict == ACTIVE:
         raise Stop("the surface is open: " + "; ".join((unread + unlisted + active)[:10]))
-    counts = Counter("explained" if one.why is not None else one.verdict for one in report.switches)
+    counts = Counter(
+        "explained" if one.why is not None and one.verdict == ACTIVE else one.verdict for one in report.switches
+    )
     return {
         "list_sha256": sha256_hex(listed),
         "agent_surface_sha256": agent_surface,
@@ -172,6 +202,31 @@ def _surface(wheel: Path, agent_surface: Digest) -> dict[str, Any]:
         "unread": len(unread),
         "switches": {"active": counts[ACTIVE], "refused": counts[REFUSES], "explained": counts["explained"]},
     }
+
+
+def _command(words: Sequence[str]) -> tuple[int, str]:
+    """The installed command line with these words, in a process forked from this one, which is isolated as it is."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reads)
+        for stream in (1, 2):
+            os.dup2(writes, stream)
+        signal.alarm(START_S)
+        code = 1
+        try:
+            sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", closefd=False) for stream in (1, 2))
+            code = command(words)
+        except SystemExit as error:
+            code = int(error.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writes)
+    with open(reads, encoding="utf-8", errors="replace") as said:
+        text = said.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
 
 
 def _install(package: Digest) -> dict[str, Any]:
@@ -197,8 +252,12 @@ def _write(dist: Path, out: Path, predicates: dict[str, dict[str, Any]], key: Pr
             read_signed(made[f"{kind}.dsse.json"], key.public)
         except FormatError as error:
             raise Stop(f"what was found can't be signed: {error}") from error
-    made["release.pub"] = canonical(key_entry(key.public)) + b"\n"
-    made["release.pem"] = key.public.pem()
+    put(made, out, key.public)
+
+
+def put(made: dict[str, bytes], out: Path, key: PublicKey) -> None:
+    """Writes a release's files and its key's public half into a folder, in place of another release's."""
+    made = made | {"release.pub": canonical(key_entry(key)) + b"\n", "release.pem": key.pem()}
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("ironbound-*.whl"), *out.glob("ironbound-*.tar.gz")):
         if old.name not in made:

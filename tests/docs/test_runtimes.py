@@ -16,7 +16,7 @@ from ironbound.core import enclosure
 from ironbound.core.cage import INSIDE, expected_cage
 from ironbound.core.canary import applies
 from ironbound.core.canonical import Digest, canonical, parse_canonical, sha256_hex
-from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, Wall, code, matches, walls
+from ironbound.core.enforcement import ABOUT, ALWAYS, REFUSALS, Wall, code, kernel, matches, served, walls
 from ironbound.core.microvm import MIN_MEMORY
 from ironbound.core.native import Manifest
 from ironbound.core.posture import NAMESPACES
@@ -32,6 +32,7 @@ from ironbound.core.profile import (
     keys_of,
     merge,
 )
+from ironbound.evidence.oscal import controls as oscal
 from ironbound.node.microvm import firecracker, qemu
 from ironbound.node.native.container import Container
 from ironbound.node.sandbox import probe
@@ -250,6 +251,46 @@ def test_no_row_is_without_evidence(runtime: str, wall: Any) -> None:
 def test_each_row_names_the_files_that_enforce_it(runtime: str, wall: Any) -> None:
     files = code(runtime, wall.name)
     assert files and [file for file in files if not (ROOT / "src" / "ironbound" / file).is_file()] == []
+
+
+#: How the code that uses a feature of the kernel speaks of it.
+FEATURES = {
+    "capabilities(7)": "capabilit|capset", "cgroups(7)": "cgroup", "close_range(2)": "close_range|fds|descriptor",
+    "execve(2)": "environ|variable", "landlock(7)": "landlock", "memfd_create(2)": "memfd|seal",
+    "mount_namespaces(7)": "mount|ro-bind|namespace", "namespaces(7)": "namespace|unshare",
+    "network_namespaces(7)": "newnet|namespace|unshare", "pid_namespaces(7)": "namespace|unshare",
+    "pidfd_open(2)": "pidfd", "pivot_root(2)": "root", "prctl(2)": "no_new_privs", "prlimit(2)": "rlimit",
+    "sched_setaffinity(2)": "affinity|taskset", "seccomp(2)": "seccomp", "setgroups(2)": "groups|gid|uid",
+    "setresuid(2)": "uid", "setrlimit(2)": "rlimit", "tmpfs(5)": "tmpfs", "unix(7)": "gateway|channel",
+}  # fmt: skip
+
+
+def unused(features: str, files: Sequence[str]) -> list[str]:
+    """What is said of the kernel that no page of its manual is about, or the code doesn't speak of."""
+    held = "\n".join((ROOT / "src" / "ironbound" / file).read_text("utf-8") for file in files).lower()
+    named = re.findall(r"[a-z_]+\(\d\)", features)
+    return [one for one in named if one not in FEATURES or not re.search(FEATURES[one], held)]
+
+
+@pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))
+def test_each_row_names_the_kernel_s_feature_behind_it_which_its_code_uses(runtime: str, wall: Any) -> None:
+    said = kernel(runtime, wall.name)
+    assert said and unused(said, code(runtime, wall.name)) == []
+    assert re.search(r"\(\d\)", said) or "none" in said or "the machine's" in said or "gVisor" in said, said
+    assert unused(said + ", io_uring(7)", code(runtime, wall.name)) == ["io_uring(7)"]
+
+
+def test_a_feature_that_the_code_does_not_use_is_found() -> None:
+    assert unused("landlock(7)", ("gateway/mcp.py",)) == ["landlock(7)"]
+    assert unused("cgroups(7)", ("node/sandbox/memfd.py",)) == ["cgroups(7)"]
+    with pytest.raises(KeyError):
+        kernel("runc", "runtime.max_fuel")
+
+
+@pytest.mark.parametrize(("runtime", "wall"), EVERY, ids=lambda one: getattr(one, "name", one))
+def test_each_row_serves_a_control_and_where_no_canary_says_it_one_of_the_matrix(runtime: str, wall: Any) -> None:
+    controls = {control for one in biting(wall, runtime) for control in one.controls} | {*served(wall)}
+    assert controls and {*served(wall)} <= {one.name for one in oscal.controls().values()}, controls
 
 
 def test_a_name_that_ends_in_a_star_means_a_whole_word() -> None:

@@ -21,10 +21,12 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from ironbound.core.canonical import FormatError, parse_json, sha256_hex
+from ironbound.core.canonical import FormatError, canonical, parse_json, sha256_hex
 from ironbound.core.keys import PublicKey, SignatureInvalid
-from ironbound.core.release import PREDICATES, Signed, read_signed
+from ironbound.core.release import MAX_SIGNED, PREDICATES, Signed, read_signed
+from ironbound.terminal.releases import read_release_folder, release_key
 from ironbound.verifier.release import shipped
+from ironbound.wire.measure import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKER = ROOT / "packaging" / "release"
@@ -366,3 +368,104 @@ def test_openssl_checks_each_statement_by_the_documents_own_commands(release: Pa
     data = file.read_bytes()
     file.write_bytes(data[:40] + (b"B" if data[40:41] == b"A" else b"A") + data[41:])
     assert checked().returncode != 0
+
+
+# For another host
+
+
+@pytest.fixture(scope="module")
+def elsewhere_measured(python: Path) -> dict[str, Any]:
+    """What another host prints: another interpreter and C library than where the release was made."""
+    words = [str(python), "-I", "-B", "-m", "ironbound.supply.manifest"]
+    done = subprocess.run(words, capture_output=True, check=True, timeout=60, env=dict(ENVIRONMENT))
+    found: dict[str, Any] = parse_json(done.stdout, limit=MAX_SIGNED)
+    (libc,) = (path for path in found["files"] if path.startswith("lib/") and "/libc.so" in path)
+    other = {"python": sha256_hex(b"python"), libc: sha256_hex(b"libc"), "lib/usr/lib/libodd.so": sha256_hex(b"odd")}
+    return found | {"files": found["files"] | other}
+
+
+def for_host(measured: bytes, release: Path, out: Path, key: Path) -> subprocess.CompletedProcess[str]:
+    file = out.parent / "measured.json"
+    file.write_bytes(measured)
+    return make("host", file, release, out, key)
+
+
+@pytest.mark.slow
+def test_what_another_host_measured_is_signed_here_beside_the_release_s_other_statements(
+    elsewhere_measured: dict[str, Any], release: Path, key: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "host"
+    done = for_host(canonical(elsewhere_measured) + b"\n", release, out, key)
+    assert done.returncode == 0, done.stderr
+    for line in ("added in lib: lib/usr/lib/libodd.so", "changed in python: python", "changed in lib: lib/"):
+        assert line in done.stderr
+    statements = read_release_folder(out, release_key(out))
+    assert read_signed(statements["install"], public(release)).predicate == elsewhere_measured
+    assert {kind for kind, data in statements.items() if (release / f"{kind}.dsse.json").read_bytes() != data} == {
+        "install"
+    }
+    assert sums(out).keys() == sums(release).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("site/ironbound/core/rule.py", b"x", "site/ironbound/core/rule.py differs"),
+        ("site/ironbound/core/rule.py", None, "site/ironbound/core/rule.py differs"),
+        ("site/ironbound/core/later.py", b"x", "is not in the wheel"),
+        ("site/ironbound/later.pyc", b"x", "is not in the wheel"),
+        ("site/ironbound/core/__pycache__/later.cpython-313.pyc", b"x", "is not in the wheel"),
+        ("site/added.pth", b"x", "runs at every start"),
+        ("site/sitecustomize.py", b"x", "runs at every start"),
+        ("site/usercustomize/__init__.py", b"x", "runs at every start"),
+        ("site/sitecustomize.abi3.so", b"x", "runs at every start"),
+        ("stdlib/../x.py", b"x", "no path of an installed file"),
+    ],
+)
+def test_what_is_not_this_release_is_not_signed_for_another_host(
+    elsewhere_measured: dict[str, Any], release: Path, key: Path, tmp_path: Path, path: str, content: bytes | None,
+    said: str,
+) -> None:  # fmt: skip
+    files = dict(elsewhere_measured["files"])
+    files.pop(path, None)
+    if content is not None:
+        files[path] = sha256_hex(content)
+    done = for_host(canonical(elsewhere_measured | {"files": files}), release, tmp_path / "host", key)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert not (tmp_path / "host").exists()
+
+
+@pytest.mark.slow
+def test_for_another_host_nothing_is_signed_with_another_key_or_of_another_wheel_or_over_the_release(
+    elsewhere_measured: dict[str, Any], release: Path, key: Path, tmp_path: Path
+) -> None:
+    measured = canonical(elsewhere_measured)
+    other = tmp_path / "other.pem"
+    assert make("key", other).returncode == 0
+    done = for_host(measured, release, tmp_path / "host", other)
+    assert done.returncode == 1 and "is not signed by this key" in done.stderr
+    before = sums(release)
+    assert make("host", tmp_path / "measured.json", release, release, key).returncode == 1
+    assert sums(release) == before
+    place = tmp_path / "dist"
+    shutil.copytree(release, place)
+    (wheel,) = place.glob("*.whl")
+    wheel.write_bytes(wheel.read_bytes() + b"\0")
+    done = for_host(measured, place, tmp_path / "host", key)
+    assert done.returncode == 1 and "is not the statement" in done.stderr
+    done = for_host(canonical(elsewhere_measured | {"version": "9"}), release, tmp_path / "host", key)
+    assert done.returncode == 1 and "version is '9'" in done.stderr
+    sys.path.insert(0, str(ROOT / "packaging"))
+    try:
+        from release.host import _not_of
+    finally:
+        sys.path.pop(0)
+    compiled = "site/ironbound/core/__pycache__/rule.cpython-311.pyc"
+    built, found = ({**elsewhere_measured, "files": {**elsewhere_measured["files"], compiled: one}} for one in "ab")
+    assert list(_not_of(next(release.glob("*.whl")), found, elsewhere_measured)) == []  # another Python's
+    said = list(_not_of(next(release.glob("*.whl")), found, built))
+    assert said == [f"{compiled} is not compiled as the release compiles"]
+    done = for_host(b"no JSON", release, tmp_path / "host", key)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "no measurement in" in done.stderr
+    assert not (tmp_path / "host").exists()

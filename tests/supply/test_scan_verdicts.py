@@ -132,11 +132,17 @@ def program(tmp_path: Path, *lines: str) -> Path:
 
 def test_an_option_is_refused_only_if_the_program_and_all_its_commands_refuse_it(tmp_path: Path) -> None:
     tried = ("--debug", "--watch", "--interceptor")
-    assert try_options(program(tmp_path), tried) == dict.fromkeys(tried, True)
+
+    def refused(place: Path) -> dict[str, bool]:
+        answers = try_options(place, tried)
+        assert all(said is None or said.endswith(f"unrecognized arguments: {name}") for name, said in answers.items())
+        return {name: said is not None for name, said in answers.items()}
+
+    assert refused(program(tmp_path)) == dict.fromkeys(tried, True)
     open_one = program(tmp_path, 'serve.add_argument("--debug", action="store_true")')
-    assert try_options(open_one, tried) == {"--debug": False, "--watch": True, "--interceptor": True}
+    assert refused(open_one) == {"--debug": False, "--watch": True, "--interceptor": True}
     valued = program(tmp_path, 'serve.add_argument("--watch")', 'parser.add_argument("--interceptor", type=int)')
-    assert try_options(valued, tried) == {"--debug": True, "--watch": False, "--interceptor": False}
+    assert refused(valued) == {"--debug": True, "--watch": False, "--interceptor": False}
     assert not (tmp_path / "acted").exists(), "no trial may come to act"
 
 
@@ -155,6 +161,8 @@ def test_a_tried_refusal_is_told_from_an_active_switch(tmp_path: Path) -> None:
     said = json.loads(run(place, "--try", place, "--json").stdout)
     verdicts = {one["name"]: one["verdict"] for one in said["switches"]}
     assert verdicts == {"--debug": ACTIVE, "--watch": REFUSES, "--interceptor": REFUSES}
+    refusals = {one["name"]: one["refusal"] for one in said["switches"]}
+    assert refusals["--debug"] is None and refusals["--watch"] == "acme: error: unrecognized arguments: --watch"
     untried = json.loads(run(place, "--json").stdout)
     assert {one["verdict"] for one in untried["switches"]} == {ACTIVE}
 

@@ -109,6 +109,10 @@ def test_on_demand_they_run_on_profiles_in_use_or_on_all_or_on_one(fresh: Callab
     bites = {one["name"]: one["last"] for row in explained.values() for one in row["canaries"]}
     assert {name for name, last in bites.items() if last is not None} == set(QUICK)
     assert all(bites[name]["verdict"] == "REFUSED" for name in QUICK)
+    told = stand.command("explain", str(STRICT)).stdout
+    for row in explained.values():
+        entries = [one["last"]["entry"] for one in row["canaries"] if one["last"] is not None]
+        assert not entries or f"in entry {max(entries)}" in " ".join(told.split()), told
     done = stand.command("canary", "run", "--profile", "none")
     assert done.returncode == 1 and "no approved profile none" in done.stderr
 

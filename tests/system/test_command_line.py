@@ -181,9 +181,10 @@ def test_a_profile_is_explained_line_by_line_with_the_layer_that_set_each(stand:
     assert (rows["runtime.max_memory"]["value"], rows["runtime.max_memory"]["layer"]) == (48, "site.toml")
     assert rows["runtime.max_fuel"]["layer"] == "strict.toml"
     assert "only mode" in rows["runtime.strict_security"]["means"]
-    assert all(one["enforcer"] and one["code"] for one in rows.values())
+    assert all(one["enforcer"] and one["code"] and one["kernel"] and one["controls"] for one in rows.values())
     alone = stand.command("explain", str(STRICT), where=False)
     assert alone.returncode == 0 and "-d DIR" in alone.stderr and "runtime.max_memory = " in alone.stdout
+    assert "kernel       seccomp(2)" in alone.stdout and "controls     CM-6, SC-39" in alone.stdout
     site.write_text("[agent.runtime]\nstrict_security = false\n")
     refused = stand.command("explain", str(STRICT), str(site))
     assert refused.returncode == 1 and "there is no other mode" in refused.stderr

@@ -64,13 +64,18 @@ class Released:
     def _release(self, place: Path) -> Path:
         words = [self.python, "-I", "-B", "-m", "ironbound.supply.manifest"]
         done = subprocess.run(words, capture_output=True, check=True, timeout=60, env=dict(ENVIRONMENT))
-        key = PrivateKey.generate(os.urandom(32))
+        self.key = PrivateKey.generate(os.urandom(32))
+        self.manifest = json.loads(done.stdout)
+        return self.sign(place, self.manifest)
+
+    def sign(self, place: Path, manifest: dict[str, Any]) -> Path:
+        """A release's folder with this install manifest, by the deployment's release key."""
         place.mkdir()
-        predicates = {**OTHERS, "install": json.loads(done.stdout)}
+        predicates = {**OTHERS, "install": manifest}
         for kind in PREDICATES:
-            signed = sign_release(kind, {"ironbound-0.whl": sha256_hex(b"wheel")}, predicates[kind], key)
+            signed = sign_release(kind, {"ironbound-0.whl": sha256_hex(b"wheel")}, predicates[kind], self.key)
             (place / f"{kind}.dsse.json").write_bytes(signed)
-        (place / "release.pub").write_bytes(canonical(key_entry(key.public)) + b"\n")
+        (place / "release.pub").write_bytes(canonical(key_entry(self.key.public)) + b"\n")
         return place
 
     def start(self, role: str, options: tuple[str, ...] = ("-I", "-B"), **more: str) -> tuple[int, str]:
@@ -189,6 +194,28 @@ def test_a_debugger_at_a_running_service_is_said(released: Released) -> None:
     at = stand.sync()
     stand.kill("gateway")
     until("another process is in its place", lambda: released.said("gateway", at) == [])
+
+
+def test_a_release_that_is_approved_and_not_installed_yet_keeps_no_service_from_starting_again(
+    released: Released, tmp_path: Path
+) -> None:
+    stand = released.stand
+    files = released.manifest["files"] | {"site/ironbound/later.py": sha256_hex(b"later")}
+    later = released.sign(tmp_path / "later", released.manifest | {"files": files})
+    assert stand.command("approve", "release", str(later), names=PEOPLE[:QUORUM]).returncode == 0
+    kept = stand.root / "release" / "earlier"
+    try:
+        for role in ("gateway", "monitor"):
+            at, pid = stand.sync(), stand.pid(role)
+            stand.kill(role)
+            until(f"{role} is as it was", lambda role=role, at=at: released.said(role, at) == [])
+            assert stand.pid(role) != pid
+        aside = kept.rename(tmp_path / "aside")  # the control: it is by the earlier manifest that they start
+        code, said = released.start("gateway")
+        assert (code, "site/ironbound/later.py is missing" in said) == (UNABLE, True), said
+        aside.rename(kept)
+    finally:
+        assert stand.command("approve", "release", str(released.folder), names=PEOPLE[:QUORUM]).returncode == 0
 
 
 RESTLESS = """

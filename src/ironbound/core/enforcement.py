@@ -313,23 +313,25 @@ _GUARD: Final = ("node/native/guard/guard.c", "node/native/guard/walls.h")
 _STORE: Final = ("node/sandbox/engine.py",)
 _LOCKDOWN: Final = ("node/sandbox/lockdown.py", "node/sandbox/worker.py")
 _MACHINE: Final = ("node/microvm/VMM.py",)
+_SCRATCH: Final = ("gateway/providers/scratch.py",)
 _CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime.type": ("core/profile.py", "node/runtime.py"),
     "runtime.strict_security": ("core/profile.py",),
     "channel.max_message": ("gateway/mcp.py",),
     "channel.max_messages_per_second": ("gateway/mcp.py",),
-    "scratch.max_bytes": ("gateway/providers/scratch.py",),
-    "scratch.max_files": ("gateway/providers/scratch.py",),
+    "scratch.max_bytes": _SCRATCH,
+    "scratch.max_files": _SCRATCH,
     "powers of operators": ("gateway/mcp.py", "core/authority.py", "core/giving.py", "core/using.py"),
 }
-"""What enforces a row in every runtime, and below it what does so in a family."""
+"""What enforces a row in every runtime, unless it is said below what does so in a family."""
 
 _CODE_WASM: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime.disallowed_imports": (*_STORE, "core/wasm.py"),
     "runtime.max_module_size": _STORE,
     "runtime.max_wall_clock": (*_STORE, "node/sandbox/launcher.py"),
+    "runtime.max_stack": (*_STORE, "core/limits.py", "node/sandbox/lockdown.py"),
     **dict.fromkeys(
-        (f"runtime.max_{name}" for name in ("memory", "fuel", "stack", "instances", "tables", "table_elements")), _STORE
+        (f"runtime.max_{name}" for name in ("memory", "fuel", "instances", "tables", "table_elements")), _STORE
     ),
     "the configuration consumed": ("node/sandbox/memfd.py", "node/sandbox/worker.py"),
     "the system call filter": ("core/seccomp.py", *_LOCKDOWN),
@@ -342,6 +344,7 @@ _CODE_WASM: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _CODE_NATIVE: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime.max_wall_clock": ("node/native/cell.py",),
+    **dict.fromkeys(("scratch.max_bytes", "scratch.max_files"), (*_SCRATCH, *_CALLED, *_GUARD)),
     "the configuration consumed": ("node/sandbox/memfd.py", *_GUARD),
     "the system call filter": ("core/seccomp.py", *_GUARD),
     "the code that runs": ("wire/images.py", *_GUARD),
@@ -351,13 +354,16 @@ _CODE_NATIVE: Final[Mapping[str, tuple[str, ...]]] = {
          "a user of its own"), (*_CALLED, *_GUARD)
     ),
     "Landlock": _GUARD,
+    "runtime.max_memory": (*_CALLED, *_GUARD),
+    **dict.fromkeys(("runtime.max_cpu", "files of the host"), _CALLED),
     **dict.fromkeys(
-        ("runtime.max_memory", "runtime.max_cpu", "no network", "files of the host", "namespaces",
-         "kernel interfaces and devices", "other processes"), _CALLED
+        ("no network", "namespaces", "kernel interfaces and devices", "other processes"),
+        (*_CALLED, "core/seccomp.py", *_GUARD)
     ),
 }  # fmt: skip
 _CODE_MICROVM: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime.max_wall_clock": ("node/microvm/machine.py",),
+    **dict.fromkeys(("scratch.max_bytes", "scratch.max_files"), (*_SCRATCH, "node/microvm/init/place.h", *_GUARD)),
     "the configuration consumed": ("core/initrd.py", *_GUARD),
     "the system call filter": ("core/seccomp.py", *_GUARD),
     "the code that runs": ("core/initrd.py", *_GUARD),
@@ -366,11 +372,156 @@ _CODE_MICROVM: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(
         ("no new privileges", "no capabilities", "a user of its own", "Landlock", "descriptors"), (*_MACHINE, *_GUARD)
     ),
+    **dict.fromkeys(("runtime.max_memory", "runtime.max_cpu", "files of the host"), _MACHINE),
     **dict.fromkeys(
-        ("runtime.max_memory", "runtime.max_cpu", "no network", "files of the host", "namespaces",
-         "kernel interfaces and devices", "other processes"), _MACHINE
+        ("no network", "namespaces", "kernel interfaces and devices", "other processes"),
+        (*_MACHINE, "core/seccomp.py", *_GUARD)
     ),
 }  # fmt: skip
+
+
+_SECCOMP: Final = "seccomp(2)"
+_LANDLOCK: Final = "landlock(7)"
+_CAPS: Final = "capabilities(7)"
+_NNP: Final = "PR_SET_NO_NEW_PRIVS, prctl(2)"
+_SEALS: Final = "sealed memory files, memfd_create(2)"
+_NAMESPACES: Final = "namespaces(7)"
+_MOUNTS: Final = "mount_namespaces(7), pivot_root(2)"
+_CHANNEL: Final = "nothing behind it: the agent's one way out is a socket, unix(7)"
+_USER_SPACE: Final = "none: it holds in user space"
+_FEATURES: Final[Mapping[str, str]] = {
+    "runtime.type": _USER_SPACE,
+    "runtime.strict_security": _USER_SPACE,
+    "channel.max_message": _CHANNEL,
+    "channel.max_messages_per_second": _CHANNEL,
+    "powers of operators": _CHANNEL,
+}
+"""The kernel's feature behind a row in every runtime, and below it in a family: its page in the manual."""
+
+_FEATURES_WASM: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("runtime.disallowed_imports", "runtime.max_memory", "runtime.max_fuel", "runtime.max_instances",
+         "runtime.max_tables", "runtime.max_table_elements", "runtime.max_module_size", "scratch.max_bytes",
+         "scratch.max_files"), _USER_SPACE
+    ),
+    "runtime.max_wall_clock": "SIGKILL through a pidfd, pidfd_open(2), some seconds behind it",
+    "runtime.max_stack": "RLIMIT_STACK, setrlimit(2), behind it",
+    "the configuration consumed": _SEALS,
+    "no network": f"{_SECCOMP}, {_LANDLOCK}, network_namespaces(7)",
+    "no capabilities": _CAPS,
+    "no new privileges": _NNP,
+    "a user of its own": "setresuid(2), setgroups(2)",
+    "the system call filter": _SECCOMP,
+    "Landlock": _LANDLOCK,
+    "files of the host": f"{_SECCOMP}, {_LANDLOCK}",
+    "namespaces": _NAMESPACES,
+    "kernel interfaces and devices": _SECCOMP,
+    "the code that runs": f"{_SECCOMP}: no page is made executable",
+    "the environment": "execve(2) with no variables",
+    "descriptors": "close_range(2); RLIMIT_NOFILE, setrlimit(2)",
+    "other processes": f"{_SECCOMP}; RLIMIT_NPROC, setrlimit(2)",
+}  # fmt: skip
+_FEATURES_NATIVE: Final[Mapping[str, str]] = {
+    "runtime.max_memory": "memory controller, cgroups(7)",
+    "runtime.max_cpu": "cpu controller, cgroups(7)",
+    "runtime.max_processes": "RLIMIT_NPROC, prlimit(2); pids controller, cgroups(7)",
+    "runtime.max_wall_clock": "SIGKILL through a pidfd, pidfd_open(2)",
+    "runtime.max_open_files": "RLIMIT_NOFILE, prlimit(2)",
+    "scratch.max_bytes": "size= of tmpfs(5); RLIMIT_FSIZE, prlimit(2)",
+    "scratch.max_files": "nr_inodes= of tmpfs(5)",
+    "the configuration consumed": _SEALS,
+    "no network": f"network_namespaces(7), {_SECCOMP}",
+    "no capabilities": _CAPS,
+    "no new privileges": _NNP,
+    "a user of its own": "setresuid(2), setgroups(2)",
+    "the system call filter": _SECCOMP,
+    "Landlock": _LANDLOCK,
+    "files of the host": _MOUNTS,
+    "namespaces": f"{_NAMESPACES}, {_SECCOMP}",
+    "kernel interfaces and devices": f"{_SECCOMP}, mount_namespaces(7)",
+    "the code that runs": f"read-only mounts; {_SECCOMP}: no page is writable and executable",
+    "the environment": "execve(2) with the approved variables",
+    "descriptors": "close_range(2)",
+    "other processes": f"pid_namespaces(7), {_SECCOMP}",
+}
+_FEATURES_OF: Final[Mapping[str, Mapping[str, str]]] = {
+    "bubblewrap": {
+        "runtime.max_memory": "RLIMIT_AS, prlimit(2)",
+        "runtime.max_cpu": "sched_setaffinity(2)",
+        "runtime.max_processes": "RLIMIT_NPROC, prlimit(2)",
+        "scratch.max_bytes": "read-only mounts, mount_namespaces(7)",
+        "scratch.max_files": "read-only mounts, mount_namespaces(7)",
+    },
+    "gvisor": {
+        "runtime.max_processes": "gVisor's: RLIMIT_NPROC, prlimit(2); the host's: pids controller, cgroups(7)",
+        "runtime.max_open_files": "gVisor's: RLIMIT_NOFILE, prlimit(2)",
+        "the code that runs": "gVisor's: read-only mounts; seccomp(2): no page is writable and executable",
+        "the environment": "gVisor's: execve(2) with the approved variables",
+        "descriptors": "gVisor's: close_range(2)",
+        "scratch.max_bytes": "read-only mounts of gVisor's kernel",
+        "scratch.max_files": "read-only mounts of gVisor's kernel",
+        "Landlock": "none: gVisor's kernel has no Landlock",
+    },
+}
+"""Where a runtime's differs from its family's."""
+
+
+def kernel(runtime: str, name: str) -> str:
+    """The feature of a kernel that holds an agent to one row, as Linux's manual names it. KeyError for no such row.
+
+    In gVisor what is set inside, and in a virtual machine all but the machine's own, is that of the kernel in there.
+    """
+    family = RUNTIMES[runtime]
+    found = _FEATURES.get(name) or _FEATURES_OF.get(runtime, {}).get(name)
+    if found is None:
+        found = (_FEATURES_WASM if family not in (NATIVE, MICROVM) else _FEATURES_NATIVE)[name]
+    if name in _FEATURES or family not in (NATIVE, MICROVM):
+        return found
+    if family == MICROVM:
+        return _FEATURES_MICROVM.get(name, f"the guest's: {found}")
+    return f"gVisor's, and behind it the host's: {found}" if runtime == "gvisor" and name in _TWICE else found
+
+
+_TWICE: Final = frozenset(
+    ("no new privileges", "no capabilities", "a user of its own", "the system call filter", "files of the host",
+     "namespaces", "kernel interfaces and devices", "other processes", "no network")
+)  # fmt: skip
+"""What holds gVisor's own process on the host as it holds the agent inside."""
+_FEATURES_MICROVM: Final[Mapping[str, str]] = {
+    "runtime.max_memory": "the machine's memory; memory controller, cgroups(7)",
+    "runtime.max_cpu": "the machine's processors; cpu controller, cgroups(7)",
+    "runtime.max_processes": "the guest's: RLIMIT_NPROC, prlimit(2)",
+    "runtime.max_wall_clock": "SIGKILL through a pidfd, pidfd_open(2)",
+    "the configuration consumed": "the machine's RAM disk, measured",
+    "no network": f"no such device in the machine; network_namespaces(7); the guest's: {_SECCOMP}",
+    "files of the host": f"no disk in the machine; {_MOUNTS}",
+    "namespaces": f"{_NAMESPACES}; the guest's: {_SECCOMP}",
+    "other processes": f"a kernel of its own, by KVM or emulated; the guest's: {_SECCOMP}",
+}
+
+_SERVED: Final[Mapping[str, tuple[str, ...]]] = {
+    "runtime.type": ("CM-6", "SC-39"),
+    "runtime.strict_security": ("CM-6", "SC-39"),
+    "runtime.max_wall_clock": ("CM-7(6)", "SC-24"),
+    "runtime.max_module_size": ("SC-39", "SI-10"),
+    "channel.max_messages_per_second": ("SI-10",),
+    "scratch.max_bytes": ("CM-7(6)",),
+    "scratch.max_files": ("CM-7(6)",),
+    "no capabilities": ("AC-6(8)", "CM-7(6)"),
+    "no new privileges": ("AC-6(8)", "CM-7(6)"),
+    "a user of its own": ("AC-6(8)", "SC-39"),
+    "the system call filter": ("CM-7(6)", "SC-39"),
+    "Landlock": ("CM-7(6)", "SC-39"),
+    "namespaces": ("CM-7(6)", "SC-39"),
+    "the environment": ("CM-7(6)", "SC-39"),
+    "descriptors": ("CM-7(6)", "SC-39"),
+}
+"""What a row serves of NIST SP 800-53 rev 5 where no canary says it."""
+
+
+def served(wall: Wall) -> tuple[str, ...]:
+    """The controls that a row without canaries serves: by posture, probes inside or a word, so with less evidence."""
+    return () if wall.canaries else _SERVED[wall.name]
 
 
 def walls(runtime: str) -> tuple[Wall, ...]:
@@ -383,8 +534,9 @@ def walls(runtime: str) -> tuple[Wall, ...]:
 def code(runtime: str, name: str) -> tuple[str, ...]:
     """The source files, below the package, that hold an agent to one row. KeyError if there is no such row."""
     family = {NATIVE: _CODE_NATIVE, MICROVM: _CODE_MICROVM}.get(RUNTIMES[runtime], _CODE_WASM)
-    files = _CODE[name] if name in _CODE else family[name]
-    return tuple(file.replace("VMM", runtime.removesuffix("-microvm")) for file in files)
+    files = family[name] if name in family else _CODE[name]
+    wall = ("node/microvm/wall.py",) if runtime == "qemu-microvm" and files[:1] == _MACHINE else ()
+    return (*(file.replace("VMM", runtime.removesuffix("-microvm")) for file in files), *wall)
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -34,13 +34,15 @@ FORMAT: Final = "ironbound-scan/v1"
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One name, with everywhere that it stands. `why`: the list's reason, if it explains each of the places."""
+    """One name, with everywhere that it stands. `why`: the list's reason, if it explains each of the places. `refusal`:
+    the words in which the shipped entry point refused it, if it was tried."""
 
     name: str
     rule: str
     verdict: str
     why: str | None
     places: tuple[Found, ...]
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,10 @@ def judge(
     path: str,
     scanned: Scanned,
     listed: SurfaceList | None = None,
-    refused: Callable[[Iterable[str]], Mapping[str, bool]] = lambda names: {},
+    refused: Callable[[Iterable[str]], Mapping[str, str | None]] = lambda names: {},
 ) -> Report:
-    """The report. `refused` says of each option whether the shipped entry point refused it; those it leaves out were
-    not tried."""
+    """The report. `refused` gives of each option the words in which the shipped entry point refused it, None if it took
+    it; those it leaves out were not tried."""
     by_name: dict[tuple[str, str], list[Found]] = {}
     for one in sorted(scanned.found):
         if one.rule:
@@ -119,10 +121,11 @@ def judge(
         reasons = [listed.why(one) if listed else None for one in places]
         explained = tuple(one for one, why in zip(places, reasons, strict=True) if why is not None)
         rest = tuple(one for one, why in zip(places, reasons, strict=True) if why is None)
-        verdict = REFUSES if _is_option(places) and answers.get(name) else ACTIVE
+        refusal = answers.get(name) if _is_option(places) else None
+        verdict = ACTIVE if refusal is None else REFUSES
         for part, why in ((rest, None), (explained, next((one for one in reasons if one is not None), None))):
             if part:
-                switches.append(Switch(name, rule, verdict, why, part))
+                switches.append(Switch(name, rule, verdict, why, part, refusal))
     switches.sort(key=lambda one: (one.why is not None, one.verdict, one.name))
     if listed is None:
         return Report(path, scanned, tuple(switches), None, None, 0)
@@ -146,7 +149,7 @@ def document(report: Report) -> dict[str, Any]:
         "complete": report.complete,
         "closed": None if report.unlisted is None else not report.unlisted,
         "switches": [
-            {"name": one.name, "rule": one.rule, "verdict": one.verdict, "why": one.why,
+            {"name": one.name, "rule": one.rule, "verdict": one.verdict, "why": one.why, "refusal": one.refusal,
              "places": [{"place": at.place, "kind": at.kind} for at in one.places]}
             for one in report.switches
         ],

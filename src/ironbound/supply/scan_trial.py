@@ -35,6 +35,13 @@ _ROW: Final = re.compile(r"^ {2,8}([a-z][\w -]*?)(?: {2,}| [A-Z<\[]|$)", re.MULT
 _CHOICES: Final = re.compile(r"\{([a-z0-9_,-]+)\}")
 
 
+Run = Callable[[Sequence[str]], tuple[int, str]]
+"""Starts the program with these words; its exit code, and what it said on both outputs."""
+Tell = Callable[[str], None]
+#: Characters of a refusal that are kept.
+MAX_SAID: Final = 200
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A command that can be tried: its words with what it demands, and how it refuses two options that nobody has."""
@@ -47,53 +54,59 @@ class TrialError(Exception):
     """The program can't be tried; says why."""
 
 
-def try_options(
-    program: Path, names: Iterable[str], tell: Callable[[str], None] = lambda text: None
-) -> dict[str, bool]:
-    """For each option, whether the program and all its commands refuse it. TrialError if the program proves nothing."""
+def try_options(program: Path, names: Iterable[str], tell: Tell = lambda text: None) -> dict[str, str | None]:
+    """For each option, the words in which the program refuses it, or None. TrialError if the program proves nothing."""
+
+    def run(words: Sequence[str]) -> tuple[int, str]:
+        try:
+            done = subprocess.run(
+                [program, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, errors="replace"
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return 0, ""
+        return done.returncode, done.stdout + done.stderr
+
+    return tried(run, program.name, names, tell, 2)
+
+
+def tried(
+    run: Run, program: str, names: Iterable[str], tell: Tell = lambda text: None, workers: int = 1
+) -> dict[str, str | None]:
+    """The same with a program that `run` starts; so many `workers` start it at a time."""
     one, two = f"--q{secrets.token_hex(8)}", f"--q{secrets.token_hex(8)}"
-    commands: list[tuple[str, ...]] = [(), *_commands(program)]
-    with ThreadPoolExecutor(2) as pool:
-        places = list(pool.map(lambda words: _place(program, words, one, two), commands))
+    commands: list[tuple[str, ...]] = [(), *_commands(run, program)]
+    with ThreadPoolExecutor(workers) as pool:
+        places = list(pool.map(lambda words: _place(run, words, one, two), commands))
         if not any(places):
             raise TrialError(f"{program} doesn't refuse an option that nobody has by its name")
         tell(f"{sum(place is not None for place in places)} of {len(places)} commands refuse what nobody has")
-        answers = {}
+        answers: dict[str, str | None] = {}
         for name in names:
-            tried = [pool.submit(_refuses, program, place, name.partition("=")[0], one, two) for place in places]
-            answers[name] = all(each.result() for each in tried)
+            bare = name.partition("=")[0]
+            said = list(pool.map(lambda place, bare=bare: _refusal(run, place, bare, one, two), places))
+            answers[name] = None if None in said else said[0]
     return answers
 
 
-def _run(program: Path, words: Sequence[str]) -> tuple[int, str]:
-    try:
-        done = subprocess.run(
-            [program, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, errors="replace"
-        )
-    except (subprocess.TimeoutExpired, OSError):
-        return 0, ""
-    return done.returncode, done.stdout + done.stderr
-
-
-def _commands(program: Path) -> list[tuple[str, ...]]:
+def _commands(run: Run, program: str) -> list[tuple[str, ...]]:
     """The commands that the program's help names, each in words."""
-    _, text = _run(program, ["--help"])
+    _, text = run(["--help"])
     found: dict[tuple[str, ...], None] = {}
     for row in _ROW.findall(text):
-        for part in row.removeprefix(f"{program.name} ").split(" | "):
+        for part in row.removeprefix(f"{program} ").split(" | "):
             words = tuple(word for word in part.split() if _WORD.fullmatch(word))
-            if words and words[0] != program.name:
+            if words and words[0] != program:
                 found[words[:2]] = None
     for choices in _CHOICES.findall(text):
         found.update({(word,): None for word in choices.split(",") if _WORD.fullmatch(word)})
     return list(found)[:MAX_COMMANDS]
 
 
-def _place(program: Path, words: tuple[str, ...], one: str, two: str) -> _Place | None:
+def _place(run: Run, words: tuple[str, ...], one: str, two: str) -> _Place | None:
     """The command with as much before the options as it demands; None if it never names what nobody has."""
     padded = words
     for _ in range(MAX_FILLERS + 1):
-        code, text = _run(program, [*padded, one, two])
+        code, text = run([*padded, one, two])
         if code != 0 and one in text:
             return _Place(padded, text)
         if choice := _CHOICE.search(text):
@@ -104,8 +117,12 @@ def _place(program: Path, words: tuple[str, ...], one: str, two: str) -> _Place 
     return None
 
 
-def _refuses(program: Path, place: _Place | None, name: str, one: str, two: str) -> bool:
+def _refusal(run: Run, place: _Place | None, name: str, one: str, two: str) -> str | None:
+    """The line in which a command refuses an option as it refuses one that nobody has; None if it doesn't."""
     if place is None:
-        return False
-    code, text = _run(program, [*place.words, name, two])
-    return code != 0 and text.replace(name, one) == place.answer
+        return None
+    code, text = run([*place.words, name, two])
+    if code == 0 or text.replace(name, one) != place.answer:
+        return None
+    line = next((line for line in text.splitlines() if name in line), "")
+    return line.replace(two, "").strip()[:MAX_SAID] or None

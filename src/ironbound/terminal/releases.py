@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ironbound.core.canonical import FormatError, parse_canonical
+from ironbound.core.canonical import FormatError, parse_canonical, sha256_hex
 from ironbound.core.keys import PublicKey, SignatureInvalid
 from ironbound.core.release import MAX_SIGNED, Signed, read_signed
 from ironbound.core.scheme import public_key
 from ironbound.core.statement import RELEASE
-from ironbound.wire.deployment import Deployment, DeploymentError, read_file
+from ironbound.wire.deployment import EARLIER, Deployment, DeploymentError, read_file
 from ironbound.wire.durable import sync_directory
 
 from .voice import Stop
@@ -24,6 +24,7 @@ from .voice import Stop
 #: The public half of the release key, as a trust root holds it.
 KEY_FILE: Final = "release.pub"
 MAX_KEY: Final = 1024
+INSTALL: Final = "install.dsse.json"
 
 
 def release_key(folder: Path) -> PublicKey:
@@ -69,15 +70,30 @@ def approval_of(deployment: Deployment, statements: Mapping[str, bytes], key: Pu
 
 
 def keep_release(deployment: Deployment, statements: Mapping[str, bytes]) -> None:
-    """Put the statements where the services read them when they start, and where evidence takes them from."""
+    """Put the statements where the services read them when they start, and where evidence takes them from.
+
+    The manifest that lay there stays beside it, by its digest: until the new release is installed, what runs is its.
+    """
     folder = deployment.root / "release"
-    for kind, data in statements.items():
+    installed = folder / INSTALL
+    for data in statements.values():
         deployment.keep_artifact("terminal", data)
-        draft = folder / f".{kind}.{os.getpid()}"
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o644)
-        draft.replace(folder / f"{kind}.dsse.json")
-    sync_directory(str(folder))
+    before = read_file(installed, limit=MAX_SIGNED) if installed.exists() else None
+    if before not in (None, statements.get("install")):
+        earlier = folder / EARLIER
+        earlier.mkdir(exist_ok=True)
+        earlier.chmod(0o755)
+        _write(earlier / f"{sha256_hex(before)}.dsse.json", before)
+    for kind, data in statements.items():
+        _write(folder / f"{kind}.dsse.json", data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.parent / f".{path.name}.{os.getpid()}"
+    with open(draft, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.chmod(0o644)
+    draft.replace(path)
+    sync_directory(str(path.parent))

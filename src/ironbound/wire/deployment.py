@@ -30,6 +30,8 @@ MAX_FILE: Final = 1 << 20
 MAX_ARTIFACT: Final = 64 << 20
 #: The operator channel's certificate, for whoever connects to pin.
 CHANNEL_CERTIFICATE: Final = "operator-channel.crt"
+#: The folder in `release/` with the install manifests of releases before the newest.
+EARLIER: Final = "earlier"
 SETTINGS: Final = frozenset({"version", "read_port", "witness_port", "operator_listen", "tpm"})
 #: Bytes that fit in the address of a Unix socket, its closing zero excluded.
 MAX_SOCKET_PATH: Final = 107
@@ -82,9 +84,15 @@ class Deployment:
             return path
         return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{name}"
 
-    def release_statement(self, kind: str) -> bytes:
-        """What the release key signed of the release that is installed here, of a kind of `core.statement.RELEASE`."""
-        return read_file(self.root / "release" / f"{kind}.dsse.json", limit=MAX_ARTIFACT)
+    def install_manifests(self) -> list[tuple[str, bytes]]:
+        """What the release key signed of installations, with its file: the newest release's, then the earlier ones'.
+
+        Some may be of releases that are not installed yet, or no more.
+        """
+        folder = self.root / "release"
+        earlier = sorted((folder / EARLIER).glob("*.dsse.json"), key=lambda one: -one.stat().st_mtime_ns)
+        files = [folder / "install.dsse.json", *earlier]
+        return [(str(one.relative_to(self.root)), read_file(one, limit=MAX_ARTIFACT)) for one in files]
 
     def channel_certificate(self) -> tuple[str, str]:
         """The operator channel's certificate, which anybody may have, and its key, which only the controller reads."""

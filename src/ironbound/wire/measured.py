@@ -1,10 +1,12 @@
 """A service against the release that is signed for this host: what it says of itself, or why it does not start.
 
 Decides whether this process may serve: where the trust root names a release key, its installation and itself are
-those of the install manifest in the deployment's `release` folder, which that key signed. Whether a quorum approved
+those of an install manifest in the deployment's `release` folder, which that key signed. Whether a quorum approved
 that release, the log's fold decides. Looking is `wire.measure`'s.
 
 Rule 1: a service measures before it reads a key, and any difference ends it.
+Rule 2: a release that is not installed yet takes nothing from the one that is: of the manifests here the newest that
+        the files are counts. Where they are none's, the one that they differ least from says how.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ironbound.core.canonical import Digest, FormatError
-from ironbound.core.keys import SignatureInvalid
+from ironbound.core.keys import PublicKey, SignatureInvalid
 from ironbound.core.reasons import REASONS
 from ironbound.core.release import files_root, read_signed
 
@@ -23,6 +25,7 @@ from .measure import (
     Difference,
     Found,
     Installation,
+    Key,
     file_differences,
     installation,
     libraries_of,
@@ -59,15 +62,34 @@ class Manifest:
 
 
 def signed_manifest(deployment: Deployment) -> Manifest | None:
-    """What this host's installation has to be; None where the trust root names no release key. DeploymentError."""
-    if deployment.trust.release is None:
+    """What this host's installation has to be (Rule 2); None where the trust root names no release key.
+
+    DeploymentError.
+    """
+    key = deployment.trust.release
+    if key is None:
         return None
+    first, *rest = (_manifest(file, data, key) for file, data in deployment.install_manifests())
+    if not rest:
+        return first
+    best, least = first, -1
+    cache: dict[Key, Digest] = {}
+    for one in (first, *rest):
+        count = len(file_differences(one.files, measure_files(one.where, cache)))
+        if least < 0 or count < least:
+            best, least = one, count
+        if not count:
+            break
+    return best
+
+
+def _manifest(file: str, data: bytes, key: PublicKey) -> Manifest:
     try:
-        signed = read_signed(deployment.release_statement("install"), deployment.trust.release)
+        signed = read_signed(data, key)
         if signed.kind != "install":
             raise FormatError("release-kind", f"it is the release's statement of its {signed.kind}")
     except (FormatError, SignatureInvalid) as error:
-        raise DeploymentError(f"release/install.dsse.json: {error}") from error
+        raise DeploymentError(f"{file}: {error}") from error
     files = {path: Digest(sha256) for path, sha256 in signed.predicate["files"].items()}
     return Manifest(signed.sha256, files, installation(libraries_of(files)))
 

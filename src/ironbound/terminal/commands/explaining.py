@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ironbound.canary.probes import biting
-from ironbound.core.enforcement import ABOUT, Wall, code, walls
+from ironbound.core.enforcement import ABOUT, Wall, code, kernel, served, walls
 from ironbound.core.profile import LIMITS, SETTINGS, Effective, Layer, merge
 from ironbound.core.replay import Entry
 from ironbound.terminal import operators, show
@@ -60,11 +60,12 @@ def _row(wall: Wall, runtime: str, effective: Effective, last: Mapping[str, Any]
         "means": means or SETTINGS.get(wall.name, ""),
         "enforcer": wall.enforcer,
         "code": list(code(runtime, wall.name)),
+        "kernel": kernel(runtime, wall.name),
         "seen": list(wall.seen),
         "inside": list(wall.inside),
         "word": wall.otherwise,
         "canaries": [{"name": one.name, "last": last.get(one.name)} for one in probes],
-        "controls": sorted({control for one in probes for control in one.controls}),
+        "controls": sorted({control for one in probes for control in one.controls}) or list(served(wall)),
     }
 
 
@@ -104,6 +105,7 @@ def _print(row: Mapping[str, Any], logged: bool) -> None:
         ("means", row["means"]),
         ("held by", row["enforcer"]),
         ("code", ", ".join(row["code"])),
+        ("kernel", row["kernel"]),
         ("seen in", ", ".join(row["seen"])),
         ("tried inside", ", ".join(row["inside"])),
         ("word of", row["word"]),
@@ -121,13 +123,23 @@ def _bites(canaries: list[dict[str, Any]], logged: bool) -> str:
     names = ", ".join(one["name"] for one in canaries)
     if not logged:
         return names
-    tried = [one["last"] for one in canaries if one["last"] is not None]
-    refused = [one for one in tried if one["verdict"] == "REFUSED"]
-    when = ""
+    tried = [one for one in canaries if one["last"] is not None]
+    refused = sum(one["last"]["verdict"] == "REFUSED" for one in tried)
+    said = f"{refused} of {len(canaries)} refused at their last try"
     if tried:
-        latest = max(tried, key=lambda one: int(one["entry"]))
-        when = f", the last at {show.clock(latest['at_ms'])} UTC in entry {latest['entry']}"
-    return f"{names}: {len(refused)} of {len(canaries)} refused at their last try{when}"
+        ordered = sorted((one["last"] for one in tried), key=lambda one: int(one["entry"]))
+        said += ", " + " to ".join(dict.fromkeys(_entry(one) for one in (ordered[0], ordered[-1])))
+    for one in tried:
+        if one["last"]["verdict"] != "REFUSED":
+            said += f"; {one['name']} {one['last']['verdict']} {_entry(one['last'])}"
+    untried = [one["name"] for one in canaries if one["last"] is None]
+    if tried and untried:
+        said += f"; not tried yet: {', '.join(untried)}"
+    return f"{names}: {said}"
+
+
+def _entry(last: Mapping[str, Any]) -> str:
+    return f"at {show.clock(last['at_ms'])} UTC in entry {last['entry']}"
 
 
 COMMANDS: Final = (

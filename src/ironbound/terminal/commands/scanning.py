@@ -74,7 +74,8 @@ def _lines(head: str, lines: list[str]) -> None:
 def _switch(one: Switch) -> str:
     first = one.places[0]
     more = f" and {len(one.places) - 1} more" if len(one.places) > 1 else ""
-    return f"{one.verdict}  {_plain(one.name)}  ({first.kind}, {one.rule})  {_plain(first.place)}{more}"
+    said = "" if one.refusal is None else f": {_plain(one.refusal)}"
+    return f"{one.verdict}  {_plain(one.name)}  ({first.kind}, {one.rule})  {_plain(first.place)}{more}{said}"
 
 
 def _show(report: Report, seconds: float) -> None:
@@ -97,7 +98,9 @@ def _show(report: Report, seconds: float) -> None:
         _lines("switches", [_switch(one) for one in open_switches])
     if explained:
         places = Counter(one.why or "" for one in explained)
-        _lines(f"explained by the list: {len(explained):,}", [f"{count}: {why}" for why, count in places.items()])
+        tried = sum(one.refusal is not None for one in explained)
+        also = f", {tried:,} of them tried and refused" if tried else ""
+        _lines(f"explained by the list: {len(explained):,}{also}", [f"{count}: {why}" for why, count in places.items()])
     if report.scanned.unread:
         unread = sorted({(one.why, one.file) for one in report.scanned.unread})
         _lines(f"not read: {len(unread):,}", [f"{_plain(file)}: {_plain(why)}" for why, file in unread])
@@ -131,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _write(arguments.write, path, scanned.found)
     listed = _listed(arguments, scanned.found)
 
-    def refused(names: Iterable[str]) -> Mapping[str, bool]:
+    def refused(names: Iterable[str]) -> Mapping[str, str | None]:
         wanted = list(names)
         if arguments.program is None or not wanted:
             return {}
