@@ -146,7 +146,7 @@ def test_an_organisation_signs_with_passkeys_and_its_identity_provider(tmp_path:
     said = done.stdout
     assert "terminal and page both say: " in said and "bo declined; nothing was signed" in said
     assert "without user verification, for a page that asks for none: user-verification-missing" in said
-    assert "ada (hw-uv) and bo (hw-uv)" in said and "cy (sw-pass) and di (sw-pass)" in said
+    assert "ada (hw-uv) and bo (hw-uv)" in said and "cy (sw-pass) and di (hw-up)" in said
     has_provider = not provider.missing()
     assert ("NOT SHOWN: the identity provider" in said) is not has_provider, said
     assert ("login at the identity provider alone: identity-alone" in said) is has_provider
@@ -155,7 +155,7 @@ def test_an_organisation_signs_with_passkeys_and_its_identity_provider(tmp_path:
     assert {claims[one]["status"] for one in ("C1", "C2", "C3", "C4")} == {"holds"}
     # Three grants and a launch, each by two people.
     assert claims["C1"]["counts"].get("signatures idp", 0) == (8 if has_provider else 0)
-    assert claims["C1"]["counts"]["signatures hw-uv"] > 8
+    assert claims["C1"]["counts"]["signatures hw-uv"] > 8 and claims["C1"]["counts"]["signatures hw-up"] > 40
 
 
 @needs_browser

@@ -41,7 +41,6 @@ from .approval.signer import PageSigner, facing
 from .certificate import make_certificate
 from .consent import Screen, trust_root_screen
 from .releases import keep_release, read_release_folder, release_key
-from .ssh import SshSigner
 from .voice import Stop
 
 VOICED: Final = ("controller", "node", "gateway", "monitor")
@@ -125,7 +124,7 @@ def require_new(root: Path) -> None:
 def initialise(
     root: Path,
     name: str,
-    operators: Sequence[tuple[str, bytes | SshSigner | PageSigner | Passkey]],
+    operators: Sequence[tuple[str, bytes | SigningKey | Passkey]],
     quorum: int,
     keys: Path | None = None,
     environment: str = PRODUCTION,

@@ -1,8 +1,8 @@
-"""The demo's operators: three with key files; or an organisation, of whom two have passkeys and two key files.
+"""The demo's operators: three with key files; or an organisation: two passkeys, a key file and a security key.
 
 Decides nothing. The organisation knows its people by a real identity provider too. Each passkey is a virtual
-authenticator of Chromium, in a browser of its own, and nobody sits there: everything else, from the enrolment page to
-each signature's check, is what real operators use.
+authenticator of Chromium, in a browser of its own, the security key is a program too, and nobody sits there: everything
+else, from the enrolment page to each signature's check, is what real operators use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ironbound.core.canonical import base64url, base64url_decode
-from ironbound.core.envelope import PAYLOAD_TYPE, Envelope, Signature, pae, sign_envelope
+from ironbound.core.envelope import PAYLOAD_TYPE, Envelope, Signature, SigningKey, pae, sign_envelope
 from ironbound.core.keys import PrivateKey
 from ironbound.core.oidc import Identity
 from ironbound.core.request import encode_approval
@@ -35,6 +35,7 @@ from ironbound.wire.log import fresh_id
 
 from .browser import Browser, Driver, Refused
 from .provider import IdentityProvider, install
+from .security_key import TouchedKey
 
 QUORUM: Final = 2
 #: Seconds that a page waits for its browser.
@@ -107,19 +108,20 @@ def _opened(root: Path, phrases: Sequence[tuple[str, bytes]]) -> dict[str, Priva
 
 
 def _sign(
-    deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]], keys: Sequence[PrivateKey]
+    deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]], keys: Sequence[SigningKey]
 ) -> list[operators.Submission]:
     return [operators.sign(payload, deployment.trust.deployment, keys, artifacts) for payload, artifacts in payloads]
 
 
 class Organisation:
-    """ada and bo, each with a passkey in a headless browser; cy and di, with key files, for many requests at once.
+    """ada and bo, each with a passkey in a headless browser; cy with a key file, and di with a security key that is
+    touched and verifies nobody, for many requests at once.
 
     Where this machine can have an identity provider, ada and bo have an identity at it as well. Where the demo asks for
     cy about one request, the other of the first two is asked.
     """
 
-    title = "An organisation: ada and bo have passkeys, made on their own pages, cy and di key files; two must agree"
+    title = "An organisation: ada and bo have passkeys, cy a key file, di a security key to touch; two must agree"
     beyond_wasm = False
 
     def __init__(self) -> None:
@@ -136,7 +138,7 @@ class Organisation:
         self._provider: IdentityProvider | None = None
         self._passwords = {name: os.urandom(12).hex() for name in self._browsers}
         self._keys: dict[str, Passkey] = {}
-        self._files: dict[str, PrivateKey] = {}
+        self._others: dict[str, SigningKey] = {}
         self._identities: dict[str, Identity] = {}
         self._shown: dict[str, list[str]] = defaultdict(list)
         self._sitting: tuple[str, Future[list[str]]] | None = None
@@ -160,11 +162,11 @@ class Organisation:
                 self._identities[person] = Identity(provider.issuer, provider.client, person, provider.acr, role)
         signers = [(person, page_signer(person, key, self._at_browser(person), PATIENCE_S))
                    for person, key in self._keys.items()]  # fmt: skip
-        phrases = _phrases("cy", "di")
+        phrases, touched = _phrases("cy"), TouchedKey(name)
         deployment = initialise(
             root,
             name,
-            [*signers, *phrases],
+            [*signers, *phrases, ("di", touched)],
             QUORUM,
             environment="demo",
             identities=self._identities,
@@ -172,15 +174,15 @@ class Organisation:
             tell=self._compared,
         )
         self._done()
-        self._files = _opened(root, phrases)
+        self._others = {**_opened(root, phrases), "di": touched}
         return deployment
 
     def sign(
         self, deployment: Deployment, payloads: Sequence[tuple[bytes, Sequence[bytes]]], names: Sequence[str]
     ) -> list[operators.Submission]:
-        """On their pages, one after the other, and for grants and launches with a login; many at once by key files."""
+        """On their pages, one after the other, and for grants and launches with a login; many at once by cy and di."""
         if len(payloads) > 1:
-            return _sign(deployment, payloads, list(self._files.values()))
+            return _sign(deployment, payloads, list(self._others.values()))
         others = {name: ("ada" if "ada" not in names else "bo") if name == "cy" else name for name in names}
         logs_in = bool(self._identities) and all(parse_statement(one).kind in WITH_LOGIN for one, _ in payloads)
         signers = [self._signer(person, logs_in) for person in dict.fromkeys(others.values())]
