@@ -1,5 +1,7 @@
 """Constraints: closed world, exact types, and an order that means inclusion."""
 
+import ast
+import inspect
 from itertools import product
 
 import pytest
@@ -240,6 +242,21 @@ def test_where_order_knows_missing_and_additional_arguments() -> None:
         "/api/v1/..;/x",
         "/api/v1/.. /x",
         "/api/v1/x\r\ny",
+        "/api/v1/%c0%ae%c0%ae/admin",
+        "/api/v1/%e0%80%ae%e0%80%ae/admin",
+        "/api/v1/x%c0%af..",
+        "/api/v1/%u002e%u002e/admin",
+        "/api/v1/%%32%65/admin",
+        "/api/v1/x%",
+        "/api/v1/..%20/admin",
+        "/api/v1/..%3bx/admin",
+        "/api/v1/.%0d./admin",
+        "/api/v1/\uff0e\uff0e/admin",
+        "/api/v1/%ef%bc%8e%ef%bc%8e/admin",
+        "/api/v1/\u2025/admin",
+        "/api/v1/x\u2215y",
+        "/api/v1/x\uff0fy",
+        "/api/v1/x\ufffd",
         "/api/v1/\u202e",
         "/API/v1",
     ],
@@ -249,10 +266,27 @@ def test_no_spelling_leads_out_of_a_prefix(path: str) -> None:
     assert covers(where, {"path": path}) == "argument-outside-prefix"
 
 
-@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/x", "/api/v1/x/y.z", "/api/v1/..x", "/api/v1/a%20b"])
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1", "/api/v1/x", "/api/v1/x/y.z", "/api/v1/..x", "/api/v1/a%20b", "/api/v1/b\xfccher",
+     "/api/v1/b%C3%BCcher", "/api/v1/\u66f8", "/api/v1/x\U0001fabf"],
+)  # fmt: skip
 def test_ordinary_paths_lie_within_a_prefix(path: str) -> None:
     where = parse_where({"path": {"prefix": {"value": "/api/v1", "separator": "/"}}})
     assert covers(where, {"path": path}) is None
+
+
+def test_no_version_of_python_decides_otherwise_than_another() -> None:
+    """What a later Unicode assigns is printable to a later Python; an agent could part the gateway from its auditor."""
+    where = parse_where({"path": {"prefix": {"value": "/a", "separator": "/"}}})
+    unassigned = [chr(code) for code in (0x0378, 0x1CFB, 0x1FABE, 0x2FE0, 0x3FFFD)]
+    assert not all(one.isprintable() for one in unassigned), "the control: Python's table would decide"
+    for one in unassigned:
+        assert covers(where, {"path": f"/a/{one}"}) is None
+        assert parse_where({"x": {"equals": one}}).as_value() == {"x": {"equals": one}}
+    source = ast.parse(inspect.getsource(constraint))
+    called = {node.func.attr for node in ast.walk(source) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
+    assert not called & {"isprintable", "isalpha", "isalnum", "isspace", "lower", "upper", "casefold"}
 
 
 def test_any_goes_into_the_log_by_digest_and_the_rest_verbatim() -> None:

@@ -10,9 +10,11 @@ Rule 1: closed world. An argument that `where` doesn't name is refused; a named 
         its constraint is `any`.
 Rule 2: scalars are equal only if their types are: 1, true and "1" are three values.
 Rule 3: a prefix ends at a separator. What could be read as a way out of it (dot segments, empty segments,
-        encoded dots, slashes or percent signs, backslashes) never matches, whatever stands before it.
+        encoded dots, slashes or percent signs, bytes that are no UTF-8, backslashes, what passes for a dot or a slash)
+        never matches, whatever stands before it.
 Rule 4: a ⊑ b exactly if every call that a covers, b covers.
-Rule 5: what the constraint is `any` for goes into the log by digest; the rest verbatim.
+Rule 5: no table of Python's decides that changes with its version: all who fold the log must decide alike.
+Rule 6: what the constraint is `any` for goes into the log by digest; the rest verbatim.
 """
 
 import re
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from ironbound.core.canonical import MAX_INTEGER, FormatError, Value, canonical, hex_bytes, sha256_hex
+from ironbound.core.legible import LOOKALIKE, danger_of
 
 MAX_ARGUMENTS: Final = 32
 MAX_ALTERNATIVES: Final = 256
@@ -30,7 +33,9 @@ MAX_MATCH: Final = 4_096
 
 _ARGUMENT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SEPARATORS: Final = "/.:,-_|#"
-_ENCODED = re.compile(r"%(?:2e|2f|5c|25|00)", re.IGNORECASE)
+# Encoded dots, slashes and percent signs, and what is no encoding of one byte.
+_BYTE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ENCODED = re.compile(r"%(?:2e|2f|5c|25|00|(?![0-9a-f]{2}))", re.IGNORECASE)
 
 Scalar: TypeAlias = "str | int | bool"
 
@@ -139,7 +144,7 @@ def _integer(name: str, value: Value) -> int:
 
 def _text(name: str, value: Value) -> str:
     # Humans sign what they are shown: nothing invisible, reordering or half a character.
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MAX_TEXT or danger_of(value) not in (None, LOOKALIKE):
         raise FormatError("where-invalid", f"{name}: expected at most {MAX_TEXT} printable characters")
     return value
 
@@ -275,14 +280,19 @@ def _under(prefix: Prefix, value: Value) -> bool:
 
 def _clean(segment: str) -> bool:
     """True if no reader, however lax, takes the segment for a way elsewhere."""
-    if not segment or "\\" in segment or ("%" in segment and _ENCODED.search(segment)):
-        return False
-    if not segment.isprintable():
+    if "%" in segment:
+        if _ENCODED.search(segment):
+            return False
+        try:
+            segment = _BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), segment.encode()).decode()
+        except UnicodeError:  # lax readers take an overlong form for a dot or a slash
+            return False
+    if not segment or "\\" in segment or danger_of(segment) is not None:
         return False
     if "." not in segment:
         return True
     # Some servers cut parameters off a segment before they look at it: "..;x" is ".." to them.
-    return all(part.split(";")[0].strip() not in (".", "..") for part in segment.split("/"))
+    return all(part.split(";")[0].strip(" ") not in (".", "..") for part in segment.split("/"))
 
 
 def _not_canonical(value: Value) -> str | None:

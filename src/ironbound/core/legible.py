@@ -23,7 +23,10 @@ LOOKALIKE: Final = "text-look-alike"
 CODES: Final = frozenset({CONTROL, BIDI, INVISIBLE, LOOKALIKE})
 
 _FORBIDDEN: Final = (
-    (CONTROL, re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufff9-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff]")),
+    (
+        CONTROL,
+        re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufff9-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff]"),
+    ),
     (BIDI, re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")),
     (
         INVISIBLE,
@@ -94,6 +97,13 @@ def verify_legible(text: str, where: str) -> str:
         if scripts <= _WHOLE_TWINS and scripts or (scripts != {"latin"} and word and set(word) <= _LATIN_TWINS):
             raise FormatError(LOOKALIKE, f"{where}: {word[:40]!a} passes for a Latin word")
     return text
+
+
+def danger_of(text: str) -> str | None:
+    """The first of CODES for which some character of the text is one; None if none is, whatever words it makes."""
+    if text.isascii() and text.isprintable():
+        return None
+    return next((code for code, pattern in _FORBIDDEN if pattern.search(text)), None)
 
 
 def reason_of_id(text: str) -> str | None:

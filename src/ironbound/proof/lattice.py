@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from .load import Kernel
 
-_SEGMENTS: Final = ("a", "b", "ab", "", ".", "..", "..;x", "%2e%2e", "%2F", "a\\b", "a\n")
+_SEGMENTS: Final = ("a", "b", "ab", "", ".", "..", "..;x", "%2e%2e", "%2F", "a\\b", "a\n", "%c0%ae", "..%20",
+                    "\uff0e\uff0e", "%", "a%20b")
 #: The segments that no reader takes for a way elsewhere.
-_CLEAN: Final = frozenset({"a", "b", "ab", "a.b", "a-b"})
+_CLEAN: Final = frozenset({"a", "b", "ab", "a.b", "a-b", "a%20b"})
 _DIGEST: Final = "ab" * 32
 VALUES: Final[tuple[Any, ...]] = (
     *(f"/{one}" for one in _SEGMENTS),
