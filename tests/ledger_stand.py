@@ -34,7 +34,8 @@ from ironbound.witness.state import Cosigner, WitnessStateLost
 
 DEPLOYMENT = "test-deployment"
 ORIGIN = "ledger.test.example/log"
-LOG_KEY = PrivateKey.generate(b"log key, only for these tests...")
+LOG_SEED = b"log key, only for these tests..."
+LOG_KEY = PrivateKey.generate(LOG_SEED)
 WITNESS_KEY = PrivateKey.generate(b"witness key, only for this test.")
 OPERATOR = PrivateKey.generate(b"operator's key, only for tests..")
 ROLES = ("controller", "node", "gateway", "monitor")
