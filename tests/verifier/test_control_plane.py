@@ -59,6 +59,27 @@ def test_a_control_plane_that_replays_a_grant_is_caught(scene: Honest) -> None:
     assert lab.falling() == {"C1": {"request-not-authorised"}}
 
 
+def test_a_control_plane_that_dates_its_word_ahead_to_begin_sooner_is_caught(scene: Honest) -> None:
+    lab, later = scene.lab, scene.lab.now + 600_000
+    times = {"not_before_ms": later, "expires_ms": later + 60_000}
+    request = lab.request("grant", **asked(scene), **times)
+    approvals = [lab.approval(request, "bob", expires_ms=later + 60_000)]
+    lab.expect(lab.admit(request, approvals, at_ms=later))
+    assert "admitted-early" not in lab.falling().get("C1", set()), "the log alone can't know"
+    scene.act()
+    assert lab.falling()["C1"] == {"admitted-early"}
+
+
+def test_what_was_signed_for_later_and_admitted_then_is_not_taken_for_early(scene: Honest) -> None:
+    lab, later = scene.lab, scene.lab.now + 600_000
+    request = lab.request("grant", **asked(scene), not_before_ms=later, expires_ms=later + 60_000)
+    approvals = [lab.approval(request, "bob", expires_ms=later + 60_000)]
+    lab.now = later
+    lab.expect(lab.admit(request, approvals))
+    scene.act()
+    assert "C1" not in lab.falling()
+
+
 def test_a_control_plane_that_withholds_a_revocation_while_its_agent_acts_is_caught(scene: Honest) -> None:
     lab = scene.lab
     request = lab.request(

@@ -113,6 +113,7 @@ OPEN: Final[Mapping[str, str]] = {
     "quote-missing": "the trust root enrols a TPM, and the node said this without its quote",
     "quote-gap": "the TPM's register was extended by something that this log does not show",
     "self-probe-inconclusive": "a sandbox's own probe ended without a verdict",
+    "admitted-early": "a request was admitted before the time from which it was signed to be valid, by another's clock",
     "request-withheld": "a request that an operator signed is not in the log: it was never sent, or it was withheld",
     "copy-not-signed": "a copy of a request carries no valid signature of an operator",
     "taken-late": "an action took effect long after a human had signed that its power be taken away",

@@ -20,7 +20,7 @@ from ironbound.core.envelope import envelope_from_value
 from ironbound.core.held import read_held
 from ironbound.core.malformed import once_more
 from ironbound.core.own_filters import OwnFilters
-from ironbound.core.replay import Entry, Launch, Replay
+from ironbound.core.replay import AHEAD_MS, Entry, Launch, Replay
 from ironbound.core.request import Consent
 from ironbound.core.statement import ACTS
 from ironbound.core.strength import Strength
@@ -28,6 +28,8 @@ from ironbound.core.trust import TrustRoot
 
 #: How long after a human signed a revocation or a stop, by their own clock, an action that it was to end is no haste.
 TAKEN_MS: Final = 60_000
+#: What is said within half a minute of its own time or never; other words may have waited for the log.
+_AT_ONCE: Final = frozenset({"action-intent", "action-denied", "delegated", "dropped", "started", "launch-refused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,9 @@ class History:
     #: What was done long after a human had signed that it be taken away: the taking, and the last call before it.
     taken_late: list[tuple[int, int]] = field(default_factory=list)
     _called: dict[str, int] = field(default_factory=dict)
+    #: What was admitted before its time: the admission, and the next word of node or gateway, by whose clock it was.
+    hurried: list[tuple[int, int]] = field(default_factory=list)
+    _fresh: list[tuple[int, int]] = field(default_factory=list)
     #: How many of the humans' signatures are how strong.
     strengths: dict[str, int] = field(default_factory=dict)
     modules: dict[str, Approval] = field(default_factory=dict)
@@ -168,6 +173,10 @@ class History:
             launch = self.replay.books.launches.get(entry.predicate.get("launch", -1))
             self.usage.add(entry, launch, self.replay.trust.canary_interval_ms)
             self.said[entry.kind] = self.said.get(entry.kind, 0) + 1
+            if entry.kind in _AT_ONCE:
+                early = [one for one, begins in self._fresh if at_ms + AHEAD_MS < begins]
+                self.hurried += [(one, entry.index) for one in early]
+                self._fresh.clear()
             file = _FILE.get(entry.kind)
             if file is not None:
                 file(self, entry)
@@ -245,6 +254,8 @@ class History:
         if again is not None:
             self.again.append((entry.index, sha256_hex(again)))
         statement = entry.consent.statement
+        if ACTS[statement.kind] is not None:
+            self._fresh.append((entry.index, statement.predicate["not_before_ms"]))
         self.requests.add(entry.consent.digest)
         if statement.kind in ("revocation", "stop"):
             self._taken(entry, statement.kind, statement.predicate)

@@ -62,6 +62,9 @@ def claim_c1(history: History, kept: Sequence[Kept], end_ms: int) -> Claim:
     case.counts["refused"] = history.said.get("refused", 0)
     for said in history.void.get("admitted", ()):
         case.found("request-not-authorised", said.index, f"{said.void}")
+    for index, word in history.hurried:
+        text = f"its signers meant it for later; by entry {word}, of node or gateway, that time had not come"
+        case.found("admitted-early", index, text)
     _check_keys(case, history)
     _check_broken_glass(case, history)
     case.counts["snapshots said"] = history.said.get("snapshot", 0)
