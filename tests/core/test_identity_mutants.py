@@ -66,6 +66,14 @@ MUTANTS: Mutants = {
         "scheme", "            raise SignatureInvalid(",
         "            return Assurance(Strength.PROVIDER)\n            str(",
     ),
+    "an identity's token is not looked at": (
+        "request", "            verify_envelope(Envelope(envelope.payload, (signatures[identity],)), keys)\n",
+        "            pass\n",
+    ),
+    "a stranger's token is looked at": (
+        "request", "verify_envelope(Envelope(envelope.payload, (signatures[device],)), keys)[device]",
+        "verify_envelope(envelope, keys)[device]",
+    ),
     "anybody's key set": ("replay", 'if said["issuer"] not in self.trust.issuers:', "if False:"),
     "the monitor's word is the controller's": (
         "replay", "IssuerKeys()), said=keys)", "IssuerKeys()), said=keys, seen=keys)",

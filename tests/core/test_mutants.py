@@ -196,7 +196,7 @@ MUTANTS: Mutants = {
         ' = {**dict.fromkeys(trust.keys, Human("ada")), **trust.humans, **trust.sealed}\n',
     ),
     "signatures are not checked": (
-        "request", "verify_envelope(envelope, keys)[device]",
+        "request", "verify_envelope(Envelope(envelope.payload, (signatures[device],)), keys)[device]",
         "Signatory(known[device], device, Strength.SOFTWARE, None)",
     ),
     "another deployment's request": (

@@ -334,6 +334,22 @@ def test_a_bad_token_beside_a_good_device_voids_the_whole() -> None:
         assert lab.outcome(ada=lab.with_both("ada", **options), bob=[lab.devices["bob"]]) == reason
 
 
+@pytest.mark.parametrize("name", ["ada", "bob"])
+def test_a_token_is_not_looked_at_beside_a_device_s_signature_that_is_not_good(name: str) -> None:
+    """A stranger who knows the ids could else have controller and monitor ask the provider, again and again."""
+    lab = deployed()
+    new = ProviderKey("new", "ES256")
+    keys = {"ada": [lab.devices["ada"]], "bob": [lab.devices["bob"]]} | {name: lab.with_both(name, key=new)}
+    request, approval = lab.asked(**keys)
+    assert lab.admit(request, [approval]).void == "issuer-key-unknown"
+    asked = request if name == "ada" else approval
+    device = sign_envelope(b"something else", [lab.devices[name]]).signatures[0]
+    token = next(one for one in asked.signatures if one.keyid != device.keyid)
+    forged = Envelope(asked.payload, (device, token))
+    void = lab.admit(forged if name == "ada" else request, [approval if name == "ada" else forged]).void
+    assert void == {"ada": "signature-invalid", "bob": "challenge-differs"}[name]
+
+
 def test_a_token_is_of_no_use_on_another_request_of_the_same_human() -> None:
     lab = deployed()
     one, _ = lab.asked(ada=lab.with_both("ada"), bob=[lab.devices["bob"]])

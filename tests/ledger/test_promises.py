@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ironbound.core.canonical import b64decode
@@ -193,6 +194,20 @@ def test_tiles_are_those_that_the_entries_give_and_the_read_side_serves_them(sta
             urllib.request.urlopen(base + path, timeout=10)
         assert refusal.value.code == 404
         refusal.value.close()
+
+
+def test_a_web_page_whose_name_was_made_to_mean_loopback_reads_nothing(stand: Stand) -> None:
+    """DNS rebinding: read side and witness answer to loopback's own names, at any port, as through a tunnel."""
+    stand.start()
+    stand.append(entry(0))
+    for port, path, status in ((stand.read_port, "/checkpoint", 200), (stand.witness_port, "/add-checkpoint", 405)):
+        url = f"http://127.0.0.1:{port}{path}"
+        with httpx.Client(trust_env=False) as client:
+            for host in ("127.0.0.1", "localhost", "[::1]", "localhost:9999", f"127.0.0.1:{port}"):
+                assert client.get(url, headers={"host": host}).status_code == status, host
+            for host in ("evil.example", f"evil.example:{port}", "localhost.evil.example", "127.0.0.1.evil.example",
+                         "127.0.0.2", "evil.localhost", f"127.0.0.1:{port}@evil.example", ""):  # fmt: skip
+                assert client.get(url, headers={"host": host}).status_code in (400, 421), host
 
 
 def test_killed_at_any_moment_no_acknowledged_entry_is_lost_and_a_retry_gets_the_same_index(stand: Stand) -> None:

@@ -14,6 +14,7 @@ import pytest
 from stand import COMMAND, STRICT, folder, until
 
 from authenticators import PasskeyDevice
+from ironbound.core.canonical import FormatError
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.scheme import verify_scheme
 from ironbound.core.sshsig import SshKey, namespace_of
@@ -150,6 +151,18 @@ def test_a_passkey_is_enrolled_from_what_the_browser_gave(tmp_path: Path) -> Non
         file.write_text(json.dumps(bad), "utf-8")
         with pytest.raises(Stop):
             enrolled(str(file), "lab")
+
+
+@pytest.mark.parametrize(("deployment", "operator"), [("lab", "\u0430da"), ("l\u0430b", "ada")])
+def test_a_name_in_letters_that_pass_for_others_makes_no_deployment(
+    tmp_path: Path, deployment: str, operator: str
+) -> None:
+    root = folder(tmp_path, "d")
+    with pytest.raises(FormatError) as caught:
+        initialise(root, deployment, [(operator, PHRASE), ("cy", PHRASE)], 2)
+    assert caught.value.code == "text-look-alike"
+    assert not any(root.iterdir()), "nor half of one"
+    assert initialise(root, "lab", [("ada", PHRASE), ("cy", PHRASE)], 2).trust.deployment == "lab"
 
 
 @pytest.fixture

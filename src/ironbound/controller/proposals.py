@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
@@ -114,15 +115,30 @@ class Proposals:
         return JSONResponse(shown)
 
     async def _approve(self, request: Request) -> Response:
-        return await self._answered(request, "approval", self._seconded)
+        return await self._answered(request, "approval", self._approved, self._seconded)
 
     async def _decline(self, request: Request) -> Response:
-        return await self._answered(request, "decline", self._declined)
+        replay = self._operators.log.replay
+
+        def look(proposal: Proposal, decline: Envelope) -> None:
+            replay.declines(proposal, decline, now_ms())
+
+        return await self._answered(request, "decline", look, self._declined)
+
+    def _approved(self, proposal: Proposal, approval: Envelope) -> None:
+        """Would the request be admitted with this approval? Refused if not."""
+        replay, now = self._operators.log.replay, now_ms()
+        approvals = [*(one for one, _ in replay.counting(proposal, now)), approval]
+        replay.consider(proposal.asked, approvals, now)
 
     async def _answered(
-        self, request: Request, field: str, entered: Callable[[bytes, Envelope, Envelope], Awaitable[Response]]
+        self,
+        request: Request,
+        field: str,
+        look: Callable[[Proposal, Envelope], None],
+        entered: Callable[[bytes, Envelope, Envelope], Awaitable[Response]],
     ) -> Response:
-        """An operator's answer to a proposal, one at a time."""
+        """An operator's answer to a proposal, one at a time; but for its provider's keys nobody else waits."""
         operators, body = self._operators, b""
         proposal = self._named(request)
         if proposal is None:
@@ -132,6 +148,8 @@ class Proposals:
             answer = _answer(body, field)
         except Malformed as error:
             return await operators.refuse(error.status, body, error.reason, str(error), None)
+        with suppress(Refused, FormatError):  # it is judged when it is its turn
+            await operators.fresh_keys(lambda: look(proposal, answer))
         async with self._applying:
             return await entered(body, proposal.asked, answer)
 
@@ -143,7 +161,7 @@ class Proposals:
         try:
             replay.require_open(proposal)
             check_size(asked, approvals)
-            await operators.consider(asked, approvals)
+            replay.consider(asked, approvals, now_ms())
             complete = True
         except Refused as refusal:
             if refusal.reason not in WAITING:
@@ -168,7 +186,7 @@ class Proposals:
         """Log a decline; from that entry on the request can't be applied."""
         operators, replay = self._operators, self._operators.log.replay
         try:
-            await operators.fresh_keys(lambda: replay.declines(replay.books.proposals[asked.digest], decline, now_ms()))
+            replay.declines(replay.books.proposals[asked.digest], decline, now_ms())
         except Refused as refusal:
             return await operators.refuse(403, body, refusal.reason, "", None)
         except FormatError as error:

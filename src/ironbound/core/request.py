@@ -172,8 +172,11 @@ def _one_human(
         raise Refused("identity-of-another-human")
     if identity is not None and not is_device(enrolled[device]):
         raise Refused("identity-alone")
-    try:
-        proven = verify_envelope(envelope, keys)[device]
+    signatures = {one.keyid: one for one in envelope.signatures}
+    try:  # the device's first: what a stranger says of a provider has nobody ask that provider
+        proven = verify_envelope(Envelope(envelope.payload, (signatures[device],)), keys)[device]
+        if identity is not None:
+            verify_envelope(Envelope(envelope.payload, (signatures[identity],)), keys)
     except SignatureInvalid as error:
         raise Refused(error.code) from error
     return Signatory(known[device], device, proven.strength, proven.counter, identity)

@@ -211,10 +211,10 @@ def initialise(
     )
     root_statement["tpm"] = enrolment
     root_statement["release"] = None if key_of_release is None else key_entry(key_of_release)
-    payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
     try:
+        payload = encode_statement("trust-root", (Subject("roster", _roster_digest(people)),), root_statement)
         envelope = _signed(payload, people, quorum, tell)
-    except BaseException:  # declined, too late, Ctrl-C: half a deployment helps nobody
+    except BaseException:  # malformed, declined, too late, Ctrl-C: half a deployment helps nobody
         made_apart = [keys / f"{one}.key" for one, own in operators if isinstance(own, bytes)] if keys else []
         for path in [*root.iterdir(), *made_apart]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -5,6 +5,8 @@ bounds connections and idle time. What the application serves is its own matter.
 
 Rule 1: beyond loopback there is TLS 1.3 or nothing. On the Unix socket a client is named by its user, which the kernel
         says.
+Rule 2: on loopback the Host is one of loopback's own names, at any port (a tunnel has another): a web page whose name
+        somebody makes mean 127.0.0.1 reads nothing here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 import ssl
 import struct
@@ -20,13 +23,16 @@ from collections.abc import Generator, Sequence
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Connections at once; the next one is answered 503.
 MAX_CONNECTIONS: Final = 128
 #: Seconds that a connection may stay open between two requests.
 KEEP_ALIVE_S: Final = 75
+#: What loopback is called in a Host, with a port or without.
+_OWN: Final = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 #: Bytes of a request's line and headers.
 MAX_HEAD: Final = 16 * 1024
 
@@ -63,6 +69,17 @@ class _Server(uvicorn.Server):
         yield  # the service owns the signals
 
 
+def _at_loopback(app: ASGIApp) -> ASGIApp:
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
+        if all(_OWN.fullmatch(one) for one in hosts):
+            await app(scope, receive, send)
+        else:
+            await PlainTextResponse("this is at loopback only\n", 421)(scope, receive, send)
+
+    return named
+
+
 def _listening(host: str, port: int) -> socket.socket:
     # Named TCP, since asyncio turns Nagle's delay off only then: 40 ms an answer otherwise.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -91,7 +108,7 @@ class LoopbackServer:
     @classmethod
     async def start(cls, app: ASGIApp, port: int) -> LoopbackServer:
         """Listens on 127.0.0.1:port (0: any free port). OSError if the port is taken."""
-        return await cls.serve(app, [_listening("127.0.0.1", port)])
+        return await cls.serve(_at_loopback(app), [_listening("127.0.0.1", port)])
 
     @classmethod
     async def start_localhost(cls, app: ASGIApp, port: int) -> LoopbackServer:
