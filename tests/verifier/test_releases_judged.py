@@ -125,10 +125,18 @@ def test_a_statement_in_another_s_place() -> None:
     assert ours(lab) == {"E1": {"release-not-signed"}, "E3": {"release-not-signed"}}
 
 
-def test_a_statement_that_the_bundle_lacks() -> None:
+@pytest.mark.parametrize(("kind", "claim"), [("provenance", "E1"), ("surface", "E2")])
+def test_a_statement_that_the_bundle_lacks(kind: str, claim: str) -> None:
     scene = released()
-    del scene.lab.artifacts[sha256_hex(scene.lab.signed()["provenance"])]
-    assert ours(scene.lab) == {"E1": {"artifact-missing"}, "E3": {"artifact-missing"}}
+    del scene.lab.artifacts[sha256_hex(scene.lab.signed()[kind])]
+    assert ours(scene.lab) == {claim: {"artifact-missing"}, "E3": {"artifact-missing"}}
+
+
+def test_a_gateway_that_names_no_surface() -> None:
+    scene = released()
+    scene.lab.service("gateway")
+    scene.lab.measure("gateway")
+    assert ours(scene.lab) == {"E2": {"surface-not-announced"}}
 
 
 # What was measured
@@ -297,6 +305,13 @@ def test_a_broken_link_is_found_even_if_the_fold_let_it_pass(name: str, gullible
     assert code in ours(scene.lab)["E3"]
 
 
+def test_a_start_on_services_that_never_said_what_they_run(gullible: None) -> None:
+    lab = Lab(releases=True)
+    module, cage = lab.approve_module(wasm()), lab.approve_profile(config())
+    lab.expect(lab.start(lab.expect(lab.ask_launch("clerk", module, cage))))
+    assert ours(lab)["E3"] == {"service-not-announced", "host-not-measured"}
+
+
 def test_what_a_stolen_key_approved_carries_no_launch_from_then_on(gullible: None, monkeypatch: Any) -> None:
     scene = released()
     lab = scene.lab
@@ -328,9 +343,14 @@ def test_other_bytes_than_approved_and_another_look(monkeypatch: pytest.MonkeyPa
     scene = released()
     lab = scene.lab
     launch = lab.expect(lab.ask_launch("second", scene.module, scene.cage))
-    other = lab.approve_module(wasm("other"))
-    lab.expect(lab.start(launch, module_sha256=other, seen={"pid": 7, "differences": DIFFERENT}))
-    assert ours(lab)["E3"] == {"module-unapproved", "observation-differs", "observed-posture-differs"}
+    others = {
+        "module_sha256": lab.approve_module(wasm("other")),
+        "config_sha256": lab.approve_profile(config(max_fuel=7)),
+    }
+    lab.expect(lab.start(launch, **others, seen={"pid": 7, "differences": DIFFERENT}))
+    assert ours(lab)["E3"] == {
+        "module-unapproved", "consumed-config-differs", "observation-differs", "observed-posture-differs"
+    }  # fmt: skip
 
 
 # With the wheel

@@ -20,10 +20,11 @@ from importlib import resources
 from typing import Any, BinaryIO, Final
 
 from ironbound.core.canary import Controlled
-from ironbound.core.canonical import FormatError, canonical
-from ironbound.core.envelope import parse_envelope
+from ironbound.core.canonical import FormatError, canonical, parse_canonical
+from ironbound.core.envelope import MAX_ENVELOPE, envelope_from_value, parse_envelope
 from ironbound.core.merkle import leaf_hash
-from ironbound.core.statement import parse_statement
+from ironbound.core.release import MAX_SIGNED
+from ironbound.core.statement import VOICES, parse_statement
 from ironbound.core.tile import Tile, decode_entries, parse_tile_path
 from ironbound.core.trust import PRODUCTION, Pin
 from ironbound.evidence.oscal.controls import controls
@@ -43,12 +44,15 @@ MAX_LOG: Final = 6 << 20
 MAX_CHAINS: Final = 100
 """Launches whose chain is in the page."""
 
+#: What a release key signed, among the kinds of entries that the page may lack.
+_STATEMENTS: Final = "statements"
 #: What stands in the page as a hash alone, one group after the other, if the log is too large: first what is many.
 _DROPPED: Final = (
     frozenset({"heartbeat"}),
     frozenset({"action-intent", "action-outcome", "action-denied"}),
-    frozenset({"refused", "delegated", "dropped", "service-started"}),
+    frozenset({"refused", "delegated", "dropped"}),
     frozenset({"started", "observed", "exited", "launch-refused", "canary-challenge", "canary-result"}),
+    frozenset({"service-started", "host-measured", _STATEMENTS, *VOICES["monitor"]}),
 )
 _LAYERS: Final = {
     "A": "The agent's code",
@@ -121,6 +125,8 @@ def packed_log(bundle: Bundle, voids: Mapping[int, str]) -> str:
     tiles = sorted(map(parse_tile_path, (one for one in bundle.members if one.startswith("tile/entries/"))), key=_begin)
     entries = [data for tile in tiles for data in decode_entries(bundle.read(tile.path), tile.width)]
     kinds = [_kind(one) for one in entries]
+    admitted = [data for kind, data in zip(kinds, entries, strict=True) if kind == "admitted"]
+    signed = {digest: _entry(data) for digest, data in _signed(bundle, admitted)}
     log: dict[str, Any] = {
         "checkpoint": bundle.read("checkpoint").decode("utf-8"),
         "policy": bundle.read("witness-policy").decode("utf-8"),
@@ -133,6 +139,8 @@ def packed_log(bundle: Bundle, voids: Mapping[int, str]) -> str:
             {"h": b64encode(leaf_hash(data)).decode()} if kind in dropped else _entry(data)
             for kind, data in zip(kinds, entries, strict=True)
         ]
+        log["release"] = {} if _STATEMENTS in dropped else signed
+        log["dropped"] = sorted(dropped & {*kinds, _STATEMENTS})
         squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = squeezer.compress(canonical(log)) + squeezer.flush()
         if len(packed) <= MAX_LOG:
@@ -151,10 +159,26 @@ def _kind(data: bytes) -> str:
         return ""
 
 
+def _signed(bundle: Bundle, admitted: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """What release keys signed of the releases that humans asked for, by digest, as far as the bundle has it."""
+    for data in admitted:
+        said = parse_statement(parse_envelope(data).payload)
+        try:
+            asked = parse_statement(envelope_from_value(said.predicate["request"]).payload)
+        except FormatError:
+            continue
+        if asked.kind == "release-approval":
+            for digest in asked.predicate["body"]["statements"].values():
+                name = f"artifacts/sha256/{digest}"
+                if name in bundle.members:
+                    yield digest, bundle.read(name)
+
+
 def _entry(data: bytes) -> dict[str, Any]:
     """An entry so that the page can make its exact bytes again: the payload as text compresses, base64 doesn't."""
     try:
-        envelope = parse_envelope(data)
+        small = len(data) <= MAX_ENVELOPE
+        envelope = parse_envelope(data) if small else envelope_from_value(parse_canonical(data, limit=MAX_SIGNED))
         text = envelope.payload.decode("utf-8")
     except (FormatError, UnicodeDecodeError):
         return {"raw": b64encode(data).decode()}

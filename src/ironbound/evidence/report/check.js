@@ -2,8 +2,9 @@
 //
 // It shares no code with the Python verifier, and uses nothing but WebCrypto. It recomputes: the pin, the checkpoint's
 // signatures and the witnesses' quorum (C2SP signed-note, tlog-policy), the Merkle root (RFC 6962), each entry's voice
-// (DSSE), the humans' signatures on each request and their number, what came before what, and which windows the
-// canaries cover. It does not recompute what the kernel decided, surfaces, postures or TPM quotes: of these it says so.
+// (DSSE), the humans' signatures on each request and their number, what came before what, which windows the canaries
+// cover, what the release key signed, and the chain from there to each launch. It does not recompute what the kernel
+// decided, the code's surfaces, postures or TPM quotes: of these it says so.
 //
 // Rule 1: bytes first. Nothing is parsed before its hash or signature was checked, but to find out whose it should be.
 // Rule 2: what this page can't judge it names; it never counts as checked.
@@ -12,6 +13,7 @@
 const Check = (() => {
   const PAYLOAD_TYPE = "application/vnd.in-toto+json";
   const TYPE_PREFIX = "https://ironbound.dev/";
+  const IN_TOTO = "https://in-toto.io/Statement/v1";
   const ANSWER_MS = 120000;
   const utf8 = new TextEncoder();
   const text = (bytes) => new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -205,7 +207,7 @@ const Check = (() => {
   function parseStatement(payload) {
     const value = parseCanonical(text(payload));
     const type = value.predicateType;
-    if (value._type !== "https://in-toto.io/Statement/v1" || typeof type !== "string" || !type.startsWith(TYPE_PREFIX)) {
+    if (value._type !== IN_TOTO || typeof type !== "string" || !type.startsWith(TYPE_PREFIX)) {
       fail("entry-malformed", "not a statement of ours");
     }
     return { kind: type.slice(TYPE_PREFIX.length).replace(/\/v1$/, ""), says: value.predicate, subject: value.subject };
@@ -356,7 +358,7 @@ const Check = (() => {
     const [{ human, id, key, sig }] = devices;
     const valid = await SCHEMES[key.scheme](key, sig, pae(envelope.body), trust.deployment).catch(() => false);
     trust.tokens += signers.length - 1;
-    return valid ? { human, id } : null;
+    return valid ? { human, id, ids: signers.map((one) => one.id) } : null;
   }
 
   // The humans of one version behind these keys, each once; null if one signed twice or is not on its roster for it.
@@ -398,11 +400,11 @@ const Check = (() => {
     if (next !== null) {
       const ids = signers.map((one) => one.id);
       const enough = [roster, next].every((one) => (counted(one, ids)?.length ?? 0) >= one.quorum.reconfigure);
-      return enough ? { ...asked, humans, next } : null;
+      return enough ? { ...asked, humans, signers, next } : null;
     }
     if (humans.length !== signers.length || humans.length < (act === null ? 1 : roster.quorum[act])) return null;
     if (act in trust.body.quorum && !humans.every((one) => roster.acts.get(one).has(act))) return null;
-    return { ...asked, humans };
+    return { ...asked, humans, signers, needed: act === null ? 1 : roster.quorum[act] };
   }
 
   // The monitor's look at the held sandbox, which a start carries: over every word of the node's account, no difference.
@@ -464,7 +466,7 @@ const Check = (() => {
     if (trust.says.witness_policy !== log.policy) fail("policy-differs", "the trust root has another witness policy");
     const named = `${trust.deployment}:${trust.digest}:${policy.log.text}`;
     if (pin !== null && pin.trim() !== named) fail("pin-differs", "the pin names another log");
-    const state = new Judge(trust, log.void);
+    const state = new Judge(trust, log.void, log.release);
     for (let at = 1; at < bytes.length; at++) {
       if (bytes[at] === null) state.unseen += 1;
       else await state.take(at, bytes[at]);
@@ -473,17 +475,17 @@ const Check = (() => {
         await pause();
       }
     }
-    state.end(checkpoint.asOf);
+    await state.end(checkpoint.asOf);
     state.counts.tokens = trust.tokens;
-    return { checkpoint, trust, pin: named, found: state.found, counts: state.counts, unseen: state.unseen, entries: state.entries, void: log.void };
+    return { checkpoint, trust, pin: named, found: state.found, counts: state.counts, unseen: state.unseen, dropped: new Set(log.dropped), entries: state.entries, void: log.void };
   }
 
   // Folds the entries: who said each, who consented, what came before what.
   class Judge {
-    constructor(trust, kernelVoid) {
+    constructor(trust, kernelVoid, statements) {
       this.trust = trust;
       this.kernelVoid = kernelVoid; // what the Python verifier says has no effect, by index: taken from there
-      this.found = { D1: {}, D2: {}, D3: {}, C1: {}, F1: {}, B2: {} };
+      this.found = { D1: {}, D2: {}, D3: {}, C1: {}, F1: {}, B2: {}, E1: {}, E2: {}, E3: {} };
       this.counts = { entries: 1, consents: 0, signatures: trust.signers };
       this.unseen = 0;
       this.entries = [{ index: 0, kind: "trust-root", says: trust.says, role: "operators", humans: [] }];
@@ -492,6 +494,7 @@ const Check = (() => {
       this.starts = new Map(); // index of `started` -> what it says
       this.intents = new Map(); // index -> whether it has an outcome
       this.coverage = new Coverage(trust.says.bounds.canary_interval_ms);
+      this.supply = new Supply(trust, statements, this);
       this.monitorMs = 0;
     }
 
@@ -523,6 +526,7 @@ const Check = (() => {
       statement.void = this.kernelVoid[index] ?? null;
       this.entries.push(statement);
       await this.order(statement);
+      await this.supply.take(statement, this.launches.get(says.launch));
       if (role === "monitor" && statement.void === null) this.monitorMs = Math.max(this.monitorMs, says.at_ms);
       if (statement.void === null) this.coverage.take(statement, this.launches.get(says.launch), this.monitorMs);
     }
@@ -540,10 +544,14 @@ const Check = (() => {
         entry.asked = stands;
         if (stands.next) Object.assign(this.trust, { roster: stands.next, body: stands.says.body.root });
         if (stands.kind === "key-compromised") this.trust.compromised.add(stands.says.body.key);
-        if (stands.kind === "launch-request") this.launches.set(index, { expires: stands.says.expires_ms, agent: stands.says.agent });
+        if (stands.kind === "launch-request") {
+          const { expires_ms: expires, agent, module_sha256: module, config_sha256: config } = stands.says;
+          this.launches.set(index, { expires, agent, module, config, asked: index });
+        }
         this.coverage.approve(stands, says.at_ms);
       } else if (kind === "canary-challenge" && entry.void === null) {
-        this.launches.set(index, { expires: says.at_ms + 60000, nonce: says.nonce, agent: `canary:${says.nonce}` });
+        const { nonce, module_sha256: module, config_sha256: config } = says;
+        this.launches.set(index, { expires: says.at_ms + 60000, nonce, agent: `canary:${nonce}`, module, config });
       } else if (kind === "started" && launch) {
         entry.look = await held(this.trust, says).catch(() => null);
         if (entry.look === null) return this.finding("F1", "start-unseen", index);
@@ -567,7 +575,7 @@ const Check = (() => {
       }
     }
 
-    end(asOf) {
+    async end(asOf) {
       for (const [index, answered] of this.intents) if (!answered) this.finding("D2", "outcome-missing", index);
       for (const [index, launch] of this.launches) {
         if (launch.started === undefined && launch.ended === undefined && launch.expires <= asOf) {
@@ -576,7 +584,230 @@ const Check = (() => {
       }
       for (const index of this.coverage.uncovered(asOf)) this.finding("B2", "canary-window-uncovered", index);
       this.counts.windows = this.coverage.due;
+      await this.supply.end();
+      this.counts.signatures += this.supply.signatures;
     }
+  }
+
+  // What the release key signs of a release, by kind, and what is measured.
+  const RELEASE = {
+    provenance: "https://slsa.dev/provenance/v1",
+    tests: "https://in-toto.io/attestation/test-result/v0.1",
+    surface: `${TYPE_PREFIX}surface-manifest/v1`,
+    install: `${TYPE_PREFIX}install-manifest/v1`,
+  };
+  const SERVICES = ["controller", "node", "gateway", "monitor"];
+  const PACKAGE = "site/ironbound/";
+
+  // SHA-256 over one `sha256  path` line for each file, by path, part by part.
+  async function filesRoot(files) {
+    const parts = (path) => path.replaceAll("/", "\u0001");
+    const paths = Object.keys(files).sort((one, other) => (parts(one) < parts(other) ? -1 : 1));
+    return hex(await digest(utf8.encode(paths.map((path) => `${files[path]}  ${path}\n`).join(""))));
+  }
+  function packageOf(files) {
+    const own = Object.entries(files).filter(([path]) => path.startsWith(PACKAGE) && !path.split("/").includes("__pycache__"));
+    return filesRoot(Object.fromEntries(own.map(([path, sha256]) => [path.slice(PACKAGE.length), sha256])));
+  }
+
+  // E1 to E3 as far as entries and signed statements tell: from the release key to what each sandbox consumed. What the
+  // measuring services found is their word; whether they measured often enough is left to the verifier.
+  class Supply {
+    constructor(trust, statements, judge) {
+      Object.assign(this, { trust, statements, judge, key: trust.says.release, signatures: 0 });
+      this.lives = Object.fromEntries(SERVICES.map((role) => [role, []]));
+      this.looks = Object.fromEntries([...SERVICES, "ledger"].map((role) => [role, []]));
+      this.given = new Map(); // what it is about -> what humans gave, in order
+      this.signed = new Map(); // digest -> what the release key signed under it
+    }
+
+    async take({ kind, says, index, role, asked, ...entry }, launch) {
+      const valid = entry.void === null;
+      if (kind === "service-started") {
+        const manifest = says.measured?.manifest_sha256 ?? "";
+        const build = [says.release_sha256, says.settings_sha256, manifest].join(" ");
+        this.lives[role].push({ says, index, build, release: says.release_sha256, manifest });
+      } else if (kind === "host-measured" && valid) this.looks[says.role].push({ says, index });
+      else if (kind === "admitted" && asked) this.give(index, asked);
+      else if (kind === "started" && valid && this.key) {
+        const unasked = { module: says.module_sha256, config: says.config_sha256, asked: says.launch };
+        const broken = await this.chain(says, launch ?? unasked);
+        for (const code of broken) this.judge.finding("E3", code, index);
+        this.judge.entries.at(-1).chain = broken;
+      }
+    }
+
+    give(index, { kind, says, signers, needed }) {
+      const { release_sha256: release, settings_sha256: settings, statements } = says.body ?? {};
+      const about = {
+        "release-approval": () => [release, settings, statements.install].join(" "),
+        "launch-request": () => index,
+        "module-approval": () => says.module_sha256,
+        "profile-approval": () => says.config_sha256,
+      }[kind]?.();
+      if (about !== undefined) {
+        const gift = { index, signers, needed, release, statements, withdrawn: false };
+        this.given.set(about, [...(this.given.get(about) ?? []), gift]);
+      } else if (kind === "key-compromised") this.withdraw(says.body);
+    }
+
+    // What rests on too few without a key that was flagged, from where it was, carries no launch from now on.
+    withdraw({ key, since }) {
+      for (const gift of [...this.given.values()].flat()) {
+        if (gift.index >= since) gift.signers = gift.signers.filter((one) => !one.ids.includes(key));
+        gift.withdrawn ||= gift.signers.length < gift.needed;
+      }
+    }
+    holds(about) {
+      return (this.given.get(about) ?? []).findLast((one) => !one.withdrawn);
+    }
+
+    // The codes of each broken link of one launch, as it stood when it started.
+    async chain(says, launch) {
+      const broken = [];
+      const life = (role) => this.lives[role].at(-1);
+      const node = life("node");
+      const release = node && this.holds(node.build);
+      if (!node) broken.push("service-not-announced");
+      else if (!release) broken.push("release-unapproved");
+      else broken.push(...Object.values((await this.read(release)).wrong));
+      for (const role of SERVICES) {
+        if (!life(role)) broken.push("service-not-announced");
+        else if (life(role).says.settings_sha256 !== node?.says.settings_sha256) broken.push("settings-differ");
+        if (role !== "node" && life(role) && !this.holds(life(role).build)) broken.push("release-unapproved");
+      }
+      for (const [role, looks] of Object.entries(this.looks)) {
+        const look = looks.at(-1);
+        const own = role === "ledger" ? null : life(role);
+        const same = (one) => look.index > one.index && look.says.pid === one.says.pid && look.says.pid_start === one.says.pid_start;
+        if (!look || (own && !same(own))) broken.push("host-not-measured");
+        else if (look.says.measured.differences.length) {
+          broken.push(isGone(look.says.measured) || isHidden(look.says.measured) ? "host-not-visible" : "host-differs");
+        }
+      }
+      if (!this.holds(launch.module)) broken.push("module-unapproved");
+      if (!this.holds(launch.config)) broken.push("profile-unapproved");
+      if (launch.asked !== undefined && !this.holds(launch.asked)) broken.push("launch-not-asked");
+      if (says.config_sha256 !== launch.config) broken.push("consumed-config-differs");
+      if (says.module_sha256 !== launch.module) broken.push("module-unapproved");
+      return broken;
+    }
+
+    // The four statements of an approval: those that the release key signed, and what is wrong with the others.
+    async read(gift) {
+      if (gift.read) return gift.read;
+      gift.read = { signed: {}, wrong: {} };
+      for (const [kind, type] of Object.entries(RELEASE)) {
+        const sha256 = gift.statements[kind];
+        if (!(sha256 in this.statements)) {
+          gift.read.wrong[kind] = "artifact-missing";
+          continue;
+        }
+        if (!this.signed.has(sha256)) this.signed.set(sha256, this.statement(sha256));
+        const said = await this.signed.get(sha256);
+        if (said?.type === type) gift.read.signed[kind] = said;
+        else gift.read.wrong[kind] = "release-not-signed";
+      }
+      return gift.read;
+    }
+    async statement(sha256) {
+      const bytes = entryBytes(this.statements[sha256]);
+      if (hex(await digest(bytes)) !== sha256) fail("artifact-differs", `${sha256} are other bytes`);
+      try {
+        const { body, signatures } = envelopeOf(parseCanonical(text(bytes)));
+        const raw = base64(this.key.public);
+        const alone = signatures.length === 1 && signatures[0].keyid === (await keyid(raw));
+        if (!alone || !(await ed25519(raw, signatures[0].sig, pae(body)))) return null;
+        this.signatures += 1;
+        const { _type, predicateType: type, predicate: says, subject } = parseCanonical(text(body));
+        const wheels = subject.filter((one) => one.name.endsWith(".whl"));
+        return _type === IN_TOTO && wheels.length === 1 ? { type, says, wheel: wheels[0].digest.sha256 } : null;
+      } catch {
+        return null;
+      }
+    }
+
+    async end() {
+      const found = (claim, code, index) => this.judge.finding(claim, code, index);
+      if (!this.key) return ["E1", "E2", "E3"].forEach((claim) => found(claim, "no-release", 0));
+      const releases = [...this.given.values()].flat().filter((one) => one.release);
+      const named = (manifest) => releases.filter((one) => one.statements.install === manifest);
+      const used = new Map();
+      const judged = new Set();
+      for (const role of SERVICES) {
+        if (!this.lives[role].length) found("E1", "service-not-announced", null);
+        for (const { says, index, release, manifest } of this.lives[role]) {
+          const known = named(manifest).filter((one) => one.release === release);
+          if (says.measured) {
+            used.set(`${release} ${manifest}`, { known, index: used.get(`${release} ${manifest}`)?.index ?? index });
+            await this.measured(says.measured, index, named(manifest));
+          }
+          if (!known.length) found("E2", "release-unknown", index);
+          for (const one of known) await this.surface(one, role === "gateway" ? { says, index } : null, judged);
+        }
+      }
+      const manifests = new Set([...used.keys()].map((one) => one.split(" ")[1]));
+      for (const { says, index } of Object.values(this.looks).flat()) {
+        const { manifest_sha256: manifest } = says.measured;
+        if (isGone(says.measured)) continue;
+        await this.measured(says.measured, index, named(manifest));
+        if (!named(manifest).length && !manifests.has(manifest)) found("E1", "release-unknown", index);
+      }
+      for (const { known, index } of used.values()) {
+        if (!known.length) found("E1", "release-unknown", index);
+        for (const one of known) {
+          const { signed, wrong } = await this.read(one);
+          for (const [kind, code] of Object.entries(wrong)) if (kind !== "surface") found("E1", code, one.index);
+          for (let count = await contradictions(one, signed); count > 0; count--) found("E1", "release-contradicts", one.index);
+          if (signed.tests?.says.result === "FAILED") found("E1", "release-tests-failed", one.index);
+        }
+      }
+    }
+
+    // E1: what was found of an installation is what a manifest with this digest says.
+    async measured(measured, index, releases) {
+      const found = (code) => this.judge.finding("E1", code, index);
+      if (measured.differences.length) return found(isHidden(measured) ? "host-not-visible" : "host-differs");
+      for (const one of releases) {
+        const files = (await this.read(one)).signed.install?.says.files;
+        if (!files) continue;
+        one.root ??= await filesRoot(files);
+        if (measured.files !== Object.keys(files).length || measured.root !== one.root) found("measurement-differs");
+      }
+    }
+
+    // E2: what the surface statement of a release says, once, and what a gateway that ran it named.
+    async surface(release, gateway, judged) {
+      const { signed, wrong } = await this.read(release);
+      const found = (code, index = release.index) => this.judge.finding("E2", code, index);
+      if (!judged.has(release)) {
+        judged.add(release);
+        if (wrong.surface) found(wrong.surface);
+        else {
+          const { verdict, switches, unlisted, unread } = signed.surface.says;
+          for (let count = await contradictions(release, signed); count > 0; count--) found("release-contradicts");
+          if (verdict === "PRESENT-ACTIVE" || switches.active || unlisted) found("surface-open");
+          if (unread) found("surface-not-scanned");
+        }
+      }
+      if (gateway === null) return;
+      const surface = gateway.says.surface_sha256;
+      if (surface === null) found("surface-not-announced", gateway.index);
+      else if (signed.surface && surface !== signed.surface.says.agent_surface_sha256) found("agent-surface-differs", gateway.index);
+    }
+  }
+
+  const isGone = ({ differences }) => differences.length > 0 && differences.every((one) => one.path === "process/start");
+  const isHidden = ({ differences }) => differences.every((one) => String(one.got).startsWith("not seen"));
+
+  // In how many ways the statements of a release are not about one and the same.
+  async function contradictions({ release }, { install, tests, ...more }) {
+    const wheels = new Set([install, tests, ...Object.values(more)].filter((one) => one).map((one) => one.wheel));
+    let count = wheels.size > 1 ? 1 : 0;
+    if (install && install.says.package_sha256 !== release) count += 1;
+    if (install && (await packageOf(install.says.files)) !== release) count += 1;
+    if (tests && (tests.says.package_sha256 ?? release) !== release) count += 1;
+    return count;
   }
 
   // Which windows of the time in which a configuration was in use have a refusal of each canary.
@@ -662,21 +893,44 @@ const Check = (() => {
     D3: ["voice-unknown", "signature-invalid", "voice-not-entitled", "other-deployment", "said-twice"],
     F1: ["start-unseen", "observation-differs", "observation-void"],
     B2: ["canary-window-uncovered"],
+    E1: [
+      "no-release", "service-not-announced", "release-unknown", "release-not-signed", "artifact-missing",
+      "release-contradicts", "release-tests-failed", "host-differs", "host-not-visible", "measurement-differs",
+    ],
+    E2: [
+      "no-release", "release-unknown", "release-not-signed", "artifact-missing", "release-contradicts", "surface-open",
+      "surface-not-scanned", "surface-not-announced", "agent-surface-differs",
+    ],
+    E3: [
+      "no-release", "service-not-announced", "release-unapproved", "release-not-signed", "artifact-missing",
+      "settings-differ", "host-not-measured", "host-not-visible", "host-differs", "module-unapproved",
+      "profile-unapproved", "launch-not-asked", "consumed-config-differs",
+    ],
+  };
+  // What a claim can't be judged without; a large log has some of it as hashes only.
+  const NEEDS = {
+    D2: ["action-intent", "started", "exited", "canary-challenge"], F1: ["started", "observed"],
+    B2: ["service-started", "started", "exited", "canary-challenge", "canary-result"],
+    E1: ["service-started", "host-measured", "statements"], E2: ["service-started", "statements"],
+    E3: ["service-started", "host-measured", "started", "statements"],
   };
 
   // For each claim in scope: what this page found, what Python found of that kind, and whether they are the same.
-  function compare(found, claims) {
+  function compare({ found, dropped, unseen }, claims) {
     const rows = [];
     for (const [claim, codes] of Object.entries(SCOPE)) {
       const python = claims.find((one) => one.id === claim);
       const theirs = codes.filter((code) => python.reasons.some((reason) => reason.code === code));
       const ours = codes.filter((code) => found[claim][code]?.length);
-      const differ = [...new Set([...theirs, ...ours])].filter((code) => {
+      const lacks = (NEEDS[claim] ?? []).filter((kind) => dropped.has(kind));
+      const differ = lacks.length ? [] : [...new Set([...theirs, ...ours])].filter((code) => {
         const said = python.reasons.find((reason) => reason.code === code)?.total ?? 0;
-        const own = new Set(found[claim][code] ?? []).size;
-        return claim === "B2" ? !said !== !own : said !== own;
+        const all = found[claim][code] ?? [];
+        const own = claim.startsWith("E") ? all.length : new Set(all).size;
+        if (claim === "B2") return !said !== !own;
+        return claim === "D3" && unseen ? own > said : own !== said;
       });
-      rows.push({ claim, ours, theirs, agrees: differ.length === 0, differ });
+      rows.push({ claim, ours, theirs, agrees: differ.length === 0, differ, lacks });
     }
     return rows;
   }

@@ -32,7 +32,7 @@
   // What the page found about itself
 
   function tell(result) {
-    const rows = Check.compare(result.found, said.report.claims);
+    const rows = Check.compare(result, said.report.claims);
     const differ = rows.filter((one) => !one.agrees);
     const missing = said.report.log.size !== result.checkpoint.size || said.report.pin !== result.pin;
     const agrees = !differ.length && !missing;
@@ -40,9 +40,9 @@
     document.documentElement.dataset.self = agrees ? "agrees" : "disagrees";
     const { entries, signatures, consents, windows } = result.counts;
     put("self-says", make("strong", {}, agrees ? "It agrees with the verifier." : "It disagrees with the verifier."), ` Recomputed here: the root over ${result.checkpoint.size} entries, cosigned by ${result.checkpoint.cosigned.join(", ")}; ${entries} entries in full, ${signatures} signatures, ${consents} requests with their humans, ${windows} windows of canaries.`);
-    const about = { C1: "humans' signatures on every request", D2: "what came before what", D3: "who said each entry", F1: "launches and observations", B2: "windows of canaries that have one refusal at least" };
-    const list = rows.map((one) => [one.claim, about[one.claim], one.ours.join(", ") || "nothing against it", one.theirs.join(", ") || "nothing against it", one.agrees ? "agrees" : `disagrees: ${one.differ.join(", ")}`]);
-    const notes = make("ul", {}, make("li", {}, "Taken from the verifier, not recomputed here: the kernel's decisions, what a key that was flagged later takes with it, reviews of sealed keys' grants, the code's surfaces, postures, the canaries' verdicts from their transcripts, quotes, the operator channel's refusals, and whether what ran is the signed release."));
+    const about = { C1: "humans' signatures on every request", D2: "what came before what", D3: "who said each entry", F1: "launches and observations", B2: "windows of canaries that have one refusal at least", E1: "releases, their statements and what was measured", E2: "the signed surface and what gateways named", E3: "the chain of each launch" };
+    const list = rows.map((one) => [one.claim, about[one.claim], one.ours.join(", ") || "nothing against it", one.theirs.join(", ") || "nothing against it", one.lacks.length ? `not checked here: ${one.lacks.join(", ")} as hashes only` : one.agrees ? "agrees" : `disagrees: ${one.differ.join(", ")}`]);
+    const notes = make("ul", {}, make("li", {}, "Taken from the verifier, not recomputed here: the kernel's decisions, what a key that was flagged later takes with it, reviews of sealed keys' grants, the code's surfaces, postures, the canaries' verdicts from their transcripts, quotes, the operator channel's refusals, and whether each service was measured often enough."));
     if (result.unseen) notes.append(make("li", {}, `${result.unseen} entries stand in this page as hashes only, to keep it small: their place is checked, not their signatures.`));
     if (result.counts.tokens) notes.append(make("li", {}, `${result.counts.tokens} tokens of identity providers were not judged here; the keys beside them were.`));
     if (missing) notes.append(make("li", {}, "The verifier's words in this page are about another log than the entries in it."));
@@ -81,9 +81,9 @@
       const one = asked(kind).findLast((asking) => asking.index < before && asking.asked.says[kind === "module-approval" ? "module_sha256" : "config_sha256"] === digest);
       return one ? `${short(digest)}, entry ${one.index} by ${one.humans.join(", ")}` : short(digest);
     };
-    put("launches-here", table("Launches", ["Entry", "Agent", "Asked by", "Code, approved in", "Configuration, approved in", "Runtime", "Started", "Seen by the monitor", "Ended"], agents.map(({ one, start, end }) => {
+    put("launches-here", table("Launches", ["Entry", "Agent", "Asked by", "Code, approved in", "Configuration, approved in", "Runtime", "Started", "Seen by the monitor", "Chain", "Ended"], agents.map(({ one, start, end }) => {
       const what = one.asked.says;
-      return [one.index, what.agent, one.humans.join(", "), approved("module-approval", what.module_sha256, one.index), approved("profile-approval", what.config_sha256, one.index), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
+      return [one.index, what.agent, one.humans.join(", "), approved("module-approval", what.module_sha256, one.index), approved("profile-approval", what.config_sha256, one.index), start?.says.runtime ?? "-", start ? `entry ${start.index}` : "-", start?.look ? "held, no difference" : "-", start?.chain ? start.chain.join(", ") || "whole" : "-", end ? `entry ${end.index}: ${end.says.reason}` : "runs"];
     })));
     const runtimes = new Map();
     for (const one of results) {
