@@ -37,6 +37,7 @@ class Ghost:
     ids: set[str] = field(default_factory=set)
     changed: dict[str, int] = field(default_factory=dict)
     allowed: Counter[str] = field(default_factory=Counter)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
     time: int = 0
 
     def line(self, grant: str) -> list[str]:
@@ -62,6 +63,8 @@ class Ghost:
             self.lives(name, now) and (one["agent"], one["tool"]) == (part["to"], part["tool"])
             for name, one in self.grants.items()
         )
+        named = self.names.get((part["to"], part["tool"]))
+        clash = clash or (named is not None and self.grants[named]["parent"] is None)
         handed = [one for name, one in self.grants.items() if one["parent"] and name not in self.revoked]
         return (
             runs["state"] == child["state"] == "started"
@@ -149,6 +152,7 @@ class Ghost:
             self.admit(index, asked["agent"], asked["module_sha256"], asked["config_sha256"], asked["expires_ms"])
         else:
             self.changed[asked["agent"]] = index + 1
+            self.names[asked["agent"], body["tool"]] = asked["id"]
             self.grants[asked["id"]] = {
                 "agent": asked["agent"], "module": asked["module_sha256"], "config": asked["config_sha256"],
                 "tool": body["tool"], "path": body["where"]["path"]["equals"], "left": body["calls"],
@@ -456,6 +460,7 @@ class History:
         if self.expect("hand on", entry, may):
             self.ghost.time = max(self.ghost.time, at)
             told = self.ghost.launches[child]
+            self.ghost.names[to, part["tool"]] = delegated_id(entry.predicate["id"])
             self.ghost.grants[delegated_id(entry.predicate["id"])] = {
                 "agent": to, "module": told["module"], "config": told["config"], "tool": part["tool"], "path": path,
                 "left": part["calls"], "calls": part["calls"], "until": part["until"], "parent": grant,

@@ -308,7 +308,9 @@ MUTATIONS: dict[str, list[tuple[str, dict[str, Any], list[Setting]]]] = {
         ("delegated-too-much", {"budget": -1}, []),
         ("delegated-too-much", {"delegable": 2}, []),
         ("delegated-too-much", {"delegable": -1}, []),
-        ("tool-name-taken", {}, [("tool_grant", ("helper", "u"), "client")]),
+        ("tool-name-taken", {}, [("tool_grant", ("helper", "u"), "root")]),
+        ("tool-name-taken", {}, [("tool_grant", ("helper", "u"), "client"), ("grant_parent", "client", "root")]),
+        ("tool-name-taken", {}, [("tool_grant", ("helper", "u"), "old"), ("grant_state", "old", REVOKED)]),
         ("too-many-grants", {}, [("agent_delegated", "helper", MAX_DELEGATED_PER_AGENT)]),
     ],
     "drop": [

@@ -345,6 +345,24 @@ def test_an_agent_can_not_stand_in_the_way_of_humans() -> None:
         world.hand_on("root", "again", "ben", tool="report")
 
 
+def test_a_name_that_humans_gave_is_no_agent_s_to_give_again() -> None:
+    """Else what an agent calls as its own tool, used up or revoked, would be what another agent makes of it."""
+    world = World()
+    world.grant(calls=1000)
+    world.grant("report", agent="ben", calls=1)
+    assert world.call("report") is None
+    with pytest.raises(Refused, match="tool-name-taken"):
+        world.hand_on("root", "part", "ben", tool="report")
+    world.revoke("report")
+    with pytest.raises(Refused, match="tool-name-taken"):
+        world.hand_on("root", "part", "ben", tool="report")
+    world.hand_on("root", "part", "ben", tool="of ann")
+    world.drop("part", "ben")
+    world.hand_on("root", "part again", "ben", tool="of ann")
+    world.grant("report again", agent="ben", tool="report")
+    assert world.kernel.read("tool_grant", ("ben", "report")) == "report again"
+
+
 def test_dropping_is_final_and_only_for_one_s_own() -> None:
     world = World()
     world.grant()

@@ -158,6 +158,9 @@ MUTANTS: Mutants = {
     "a part needs no approval": (
         "using", '"grant_cost", "grant_approvals"):', '"grant_cost"):',
     ),
+    "a name that humans gave is given again": (
+        "using", "L.neg(L.disj(humans, lives(L, s, m, named)))", "L.neg(lives(L, s, m, named))",
+    ),
     "a client is not asked for": (
         "using", "lambda: lives(L, s, m, client)", "lambda: True",
     ),

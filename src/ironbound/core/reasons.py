@@ -114,7 +114,7 @@ REASONS: Final[Mapping[str, str]] = {
     "grant-id-used": "a grant of that id exists or was revoked",
     "grant-without-calls": "a grant needs at least one call",
     "grant-expired": "the grant has expired",
-    "tool-name-taken": "a live grant of that agent has this tool name",
+    "tool-name-taken": "a live grant of that agent has this tool name, or humans gave it one before",
     "too-many-grants": "the agent holds as many grants as an agent can",
     "no-such-grant": "no live grant has this name",
     "grant-of-another-agent": "the grant is another agent's",

@@ -3,7 +3,8 @@
 Rule 1: `invoke` lets a call through only under a live grant for that agent, that code and that cage.
 Rule 2: a grant lives and can pay only as long as every grant that it was narrowed from (its *line*, itself included),
         and every call is charged to all of them: calls, rate and budget. So handing on multiplies nothing.
-Rule 3: `delegate` hands on a narrower part of what the humans made delegable, and hinders no human's request.
+Rule 3: `delegate` hands on a narrower part of what the humans made delegable, and hinders no human's request. It comes
+        under no name that a human's grant to the receiver has or had: a call means what it meant.
 Rule 4: a call that needs approval uses up one that was signed for this very agent, grant, tool and arguments.
 Rule 5: who names a client's grant does what the client could do now by itself, and spends nothing of it.
 Rule 6: every call is charged to its agent's quota and to the quota of all agents together, whatever grants there are.
@@ -263,7 +264,11 @@ def _guard_delegate(L: Any, s: Any, m: Message) -> Guard:
             L.less(m["delegable"], get(L, s, "grant_delegable", grant)),
         ),
     )
-    yield "tool-name-taken", L.neg(lives(L, s, m, grant_named(L, s, m, m["to"])))
+    named = grant_named(L, s, m, m["to"])  # what humans once gave under a name is no other agent's to replace
+    humans = L.conj(
+        L.neg(L.same(get(L, s, "grant_state", named), ABSENT)), L.same(get(L, s, "grant_parent", named), "")
+    )
+    yield "tool-name-taken", L.neg(L.disj(humans, lives(L, s, m, named)))
     yield "too-many-grants", L.less(get(L, s, "agent_delegated", m["to"]), MAX_DELEGATED_PER_AGENT)
 
 
