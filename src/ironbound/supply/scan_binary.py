@@ -27,6 +27,8 @@ WASM: Final = b"\x00asm"
 #: Bytes that are searched at a time, and by which the pieces overlap, so that no name is cut.
 PIECE: Final = 16 << 20
 OVERLAP: Final = 256
+_WIDE: Final = (re.compile(rb"\0(?:[ -~]\0){6,}"), re.compile(rb"\0\0\0(?:[ -~]\0\0\0){6,}"))
+"""A text in UTF-16 or UTF-32, from behind its first letter: what begins with a zero byte is found fast."""
 _FLAG: Final = re.compile(rb"--[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _BEFORE: Final = frozenset(b"\x00\n\t ,['\"(=|")
 _AFTER: Final = frozenset(b"\x00\n\t =,]'\")|")
@@ -48,10 +50,14 @@ def pieces(data: memoryview | bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def scan_bytes(data: memoryview | bytes, sink: Sink) -> None:
-    """Adds every name in the bytes that meets a rule, by offset."""
+    """Adds every name in the bytes that meets a rule, by offset; also where a letter takes two bytes or four."""
     for start, piece in pieces(data):
         for at, name, rule in in_bytes(piece):
             sink.add("option" if name.startswith("--") else "text", name, f"{start + at:#x}", rule)
+        for hit in (hit for wide in _WIDE for hit in wide.finditer(piece)):
+            begin = max(0, hit.start() - 1)
+            for _, name, rule in in_bytes(piece[begin : hit.end()].replace(b"\0", b"")):
+                sink.add("option" if name.startswith("--") else "text", name, f"{start + begin:#x}", rule)
 
 
 def scan_options(data: memoryview | bytes, sink: Sink) -> None:

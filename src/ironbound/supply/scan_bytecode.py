@@ -14,12 +14,14 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from ironbound.core.canonical import FormatError
 
 from .scan_found import Sink
-from .scan_words import strong, switch
+from .scan_made import disguised
+from .scan_words import setting, strong, switch
 
 HEADER: Final = 16
 #: The magic numbers of CPython's versions: each stands for those from it on.
@@ -203,6 +205,7 @@ def scan_bytecode(data: bytes, sink: Sink) -> None:
             sink.add("environment", "*", place)
         for called in sorted(names & _CALLS):
             sink.add("dynamic", f"{called} in {one.name}", place)
+        _beside(one, place, sink)
         first = one.consts[0] if one.consts else None
         for value in one.consts:
             for text in _texts(value):
@@ -214,9 +217,23 @@ def scan_bytecode(data: bytes, sink: Sink) -> None:
                 sink.add("parameter", name, place, rule)
 
 
+def _beside(code: Code, place: str, sink: Sink) -> None:
+    """Two constants that follow each other: put together they can be a name, or the second the first one's value."""
+    texts = [one for value in code.consts for one in _texts(value)]
+    for one, other in pairwise(texts):
+        if not (len(one) <= 100 and len(other) <= 100 and _PLAIN.fullmatch(one + other)):
+            continue
+        if (rule := strong(one + other)) and not strong(one) and not strong(other) and "=" not in one + other:
+            sink.add("text", one + other, place, rule)
+        if rule := setting(one, other):
+            sink.add("key", f"{one}={other!r}", place, rule)
+
+
 def _text(text: str, names: set[str], place: str, sink: Sink) -> None:
     if not _PLAIN.fullmatch(text):
         return
+    for name, rule in disguised(text):
+        sink.add("text", name, place, rule)
     if names & _ENVIRONMENT and _VARIABLE.fullmatch(text):
         sink.add("environment", text, place, switch("environment", text))
     elif _FLAG.fullmatch(text) and (text.startswith("--") or names & _DECLARES):

@@ -15,21 +15,18 @@ import os
 import signal
 import stat
 import struct
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from ironbound.core.canonical import FormatError
 
-from . import scan_text
+from . import scan_archives, scan_text
+from .scan_archives import MAX_FILE
 from .scan_binary import ELF, WASM, scan_bytes, scan_elf, scan_options, scan_wasm
 from .scan_bytecode import HEADER, header, scan_bytecode
 from .scan_found import Binary, Found, Sink, Unread
@@ -37,8 +34,6 @@ from .scan_list import FORMAT, is_list
 from .scan_python import scan_source
 from .scan_words import in_bytes
 
-#: Bytes of a file or member that is read whole.
-MAX_FILE: Final = 512 << 20
 #: Bytes of all members of one archive together, archives within archives, and members.
 MAX_ARCHIVE: Final = 2 << 30
 MAX_NESTING: Final = 3
@@ -182,19 +177,23 @@ def _read(data: bytes, sink: Sink, beside: Beside, depth: int, done: Scanned) ->
         sink.add("hook", "runs at every start of the interpreter", "", "interpreter")
     if name == "ld.so.preload" and data.strip():
         sink.add("hook", "loaded into every program", 1, "interpreter")
-    if data.startswith(ELF):
-        scan_elf(data, sink)
-        return "ELF"
     if data.startswith(WASM):
         scan_wasm(data, sink)
         return "Wasm"
     if suffix == "pyc":
         return _bytecode(data, sink, beside)
-    if data.startswith(b"PK\x03\x04") or (suffix in ("whl", "zip", "pyz", "egg", "jar") and data.startswith(b"PK")):
-        return _members(_zip_members(data, sink), sink, depth, done)
-    if suffix in ("tar", "tgz", "gz", "bz2", "xz") and (opened := _tar(data)) is not None:
-        return _members(_tar_members(opened, sink), sink, depth, done)
+    opened = scan_archives.members(data, name, sink)
+    if opened is not None and not data.startswith((ELF, b"#!")):
+        return _members(opened, sink, depth, done)
+    if opened is not None:  # a program with an archive behind it
+        _members(opened, sink, depth, done)
+    if data.startswith(ELF):
+        scan_elf(data, sink)
+        return "ELF"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        data = data.decode("utf-16", "replace").encode()
     if not scan_text.is_text(data):
+        scan_archives.refuse(data, sink)
         scan_bytes(data, sink)
         if data.startswith((b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")):
             scan_options(data, sink)
@@ -235,6 +234,10 @@ def _text(data: bytes, sink: Sink, name: str, suffix: str) -> str:
         return "configuration"
     if suffix in scan_text.PROSE:
         return "prose"
+    if not suffix and not data.startswith(b"#!"):
+        part = Sink(sink.file, sink.where)
+        scan_text.scan_config(data, part)
+        sink.found |= {one for one in part.found if one.rule}
     scan_text.scan_code(data, sink, suffix)
     return "other source" if suffix in scan_text.CODE or data.startswith(b"#!") else "other text"
 
@@ -301,43 +304,6 @@ def _beside_member(kept: dict[str, bytes], name: str) -> Beside:
         return None if data is None else (data, None)
 
     return beside
-
-
-def _zip_members(data: bytes, sink: Sink) -> Iterator[tuple[str, bytes]]:
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            for one in sorted(archive.infolist(), key=lambda one: one.filename.endswith(".pyc")):
-                if one.is_dir():
-                    continue
-                if one.file_size > MAX_FILE or one.flag_bits & 1:
-                    sink.skip(f"{one.filename}: encrypted, or larger than {MAX_FILE} bytes")
-                    continue
-                with archive.open(one) as member:
-                    yield one.filename, member.read(MAX_FILE)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error,
-            ValueError, OSError) as error:  # fmt: skip
-        sink.skip(f"a zip archive that can't be read: {error}")
-
-
-def _tar(data: bytes) -> tarfile.TarFile | None:
-    try:
-        return tarfile.open(fileobj=BytesIO(data))
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError):
-        return None
-
-
-def _tar_members(archive: tarfile.TarFile, sink: Sink) -> Iterator[tuple[str, bytes]]:
-    try:
-        with archive:
-            for one in archive:
-                if not one.isreg():
-                    continue
-                if one.size > MAX_FILE:
-                    sink.skip(f"{one.name}: larger than {MAX_FILE} bytes")
-                elif (member := archive.extractfile(one)) is not None:
-                    yield one.name.removeprefix("./"), member.read(MAX_FILE)
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        sink.skip(f"a tar archive that can't be read to its end: {error}")
 
 
 # The processes

@@ -16,9 +16,12 @@ import warnings
 from typing import Any, Final
 
 from .scan_found import Sink
+from .scan_made import MADE, disguised, made
 from .scan_words import setting, strong, switch
 
 _DECLARES: Final = frozenset(("add_argument", "add_option", "option", "Option", "add_flag", "flag", "Argument"))
+_DEFINES: Final = re.compile(r"DEFINE_[a-z_]+")
+"""Of absl: the option's name is the first argument, without dashes."""
 _ROUTES: Final = frozenset(
     "get post put delete patch head options route websocket websocket_route add_route add_url_rule add_api_route "
     "Route WebSocketRoute Mount mount add_get add_post add_put add_delete add_patch re_path path api_route".split()
@@ -90,12 +93,18 @@ class _Reader:
         self.configs: set[str] = set()
         self.outside: set[str] = set()
         self.scope = ""
+        self.texts: dict[str, str] = {}  # the module's names for one text each
+
+    def text(self, node: ast.AST | None) -> str | None:
+        """The text of a constant, or of what is made of constants alone."""
+        found = text_of(node)
+        return made(node, self.texts) if found is None and isinstance(node, (*MADE, ast.Name)) else found
 
     def add(self, kind: str, name: str, node: ast.AST, rule: str = "") -> None:
         self.sink.add(kind, name, getattr(node, "lineno", 0), rule or switch(kind, name))
 
     def named(self, node: ast.AST, kind: str, constant: ast.AST) -> None:
-        if (text := text_of(constant)) is not None:
+        if (text := self.text(constant)) is not None:
             self.quiet.add(id(constant))
             self.add(kind, text, node)
 
@@ -109,7 +118,22 @@ class _Reader:
 
     def module(self, tree: ast.Module) -> None:
         self.imports(tree)
+        self.constants(tree)
         self.body(tree.body, "")
+
+    def constants(self, tree: ast.Module) -> None:
+        """The module's names that are given one text, once."""
+        twice = set()
+        for node in tree.body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)):
+                for one in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    if isinstance(one, ast.Name):
+                        if one.id in self.texts:
+                            twice.add(one.id)
+                        if (text := text_of(node.value)) is not None and len(text) <= 100:
+                            self.texts[one.id] = text
+        for name in twice:
+            del self.texts[name]
 
     def imports(self, tree: ast.Module) -> None:
         stack: list[Any] = [tree]
@@ -139,6 +163,8 @@ class _Reader:
                 self.decorated(node)
                 if isinstance(node, ast.ClassDef):
                     stack.extend(node.bases)
+                    if any(_last(one).endswith("Settings") for one in node.bases):
+                        self.fields(node)
                 else:
                     self.parameters(node.args)
                     stack.extend(one for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None)
@@ -171,6 +197,12 @@ class _Reader:
                 elif last in _VERBS:
                     self.named(one, "verb", one.args[0])
 
+    def fields(self, node: ast.ClassDef) -> None:
+        """Of pydantic's settings: a field is read from the variable of its name."""
+        for one in node.body:
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+                self.add("environment", one.target.id.upper(), one)
+
     def parameters(self, arguments: ast.arguments) -> None:
         placed = [*arguments.posonlyargs, *arguments.args]
         defaults: list[ast.expr | None] = [None] * (len(placed) - len(arguments.defaults)) + list(arguments.defaults)
@@ -192,8 +224,10 @@ class _Reader:
         first = node.args[0] if node.args else None
         if last in _DECLARES:
             for argument in node.args:
-                if (text_of(argument) or "").startswith("-"):
+                if (self.text(argument) or "").startswith("-"):
                     self.named(node, "option", argument)
+        elif _DEFINES.fullmatch(last) and (option := self.text(first)) is not None:
+            self.add("option", f"--{option.replace('_', '-')}", node)
         if name in _GETENV or _is_env(name.rpartition(".")[0]):
             self.environment(node, first)
         elif last in _ROUTES and (text_of(first) or "").startswith("/"):
@@ -202,6 +236,8 @@ class _Reader:
             if first is not None and self.is_config(node.func.value):
                 self.named(node, "key", first)
         self.dynamic(node, name, last)
+        if last in _MAKES:
+            self.put_together(node)
         for keyword in node.keywords:
             if keyword.arg in ("envvar", "env", "auto_envvar_prefix") and text_of(keyword.value) is not None:
                 self.named(node, "environment", keyword.value)
@@ -209,7 +245,7 @@ class _Reader:
                 self.parameter(keyword.arg, keyword.value, keyword.value)
 
     def environment(self, node: ast.AST, which: ast.AST | None) -> None:
-        if text_of(which) is not None:
+        if self.text(which) is not None:
             self.named(node, "environment", which)  # type: ignore[arg-type]
         else:
             self.add("environment", "*", node)
@@ -258,6 +294,8 @@ class _Reader:
     def attribute(self, node: ast.Attribute) -> None:
         if id(node) in self.quiet:
             return
+        if rule := strong(node.attr):
+            self.add("parameter", node.attr, node, rule)
         name = self.full(node)
         if name == "sys.argv":
             self.add("argv", "sys.argv", node)
@@ -270,6 +308,9 @@ class _Reader:
             self.add(*(("argv", full) if full == "sys.argv" else ("environment", "*")), node)
 
     def subscript(self, node: ast.Subscript) -> None:
+        if isinstance(node.slice, ast.Slice):
+            self.put_together(node)
+            return
         if self.full(node.value) in _ENV:
             self.environment(node, node.slice)
         elif text_of(node.slice) is not None and self.is_config(node.value):
@@ -285,10 +326,10 @@ class _Reader:
         dispatched = any(self.is_dispatched(one) for one in sides)
         for one in sides:
             for constant in one.elts if isinstance(one, (ast.Tuple, ast.List, ast.Set)) else [one]:
-                text = text_of(constant)
-                if text and _FLAG.fullmatch(text):
+                found = self.text(constant)
+                if found and _FLAG.fullmatch(found):
                     self.named(node, "option", constant)
-                elif text and dispatched:
+                elif found and dispatched and text_of(constant):
                     self.named(node, "verb", constant)
         left = _last(sides[0]) or _key(sides[0])
         if len(sides) == 2 and (value := text_of(sides[1])) and (rule := setting(left, value)):
@@ -336,10 +377,17 @@ class _Reader:
                 if key is not None and (text := text_of(key)) and re.fullmatch(r"[A-Za-z][\w.-]*", text):
                     self.named(key, "key", key)
 
+    def put_together(self, node: ast.expr) -> None:
+        """What is made of constants is judged as a constant that stands there."""
+        if id(node) not in self.quiet and (text := made(node, self.texts)) is not None:
+            self.constant(ast.copy_location(ast.Constant(text), node))
+
     def constant(self, node: ast.Constant) -> None:
         text = text_of(node)
         if text is None or id(node) in self.quiet or not _PLAIN.fullmatch(text):
             return
+        for name, met in disguised(text):
+            self.add("text", name, node, met)
         if _FLAG.fullmatch(text):
             self.add("argument", text if switch("argument", text) else text.partition("=")[0], node)
         elif rule := strong(text) or (_VARIABLE.fullmatch(text) and switch("environment", text)):
@@ -375,6 +423,7 @@ def _key(node: ast.AST) -> str:
     return ""
 
 
+_MAKES: Final = frozenset("join format replace decode b64decode fromhex unhexlify upper lower".split())
 _STATEMENTS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
 #: Parts of nodes in which nothing is visited.
 _BARE: Final = frozenset("ctx op ops id attr arg name names module level kind type_comment rest".split())
@@ -398,6 +447,8 @@ _VISITS: Final[dict[type[ast.AST], Any]] = {
     ast.Assign: _Reader.assign,
     ast.AnnAssign: _Reader.assign,
     ast.Constant: _Reader.constant,
+    ast.BinOp: _Reader.put_together,
+    ast.JoinedStr: _Reader.put_together,
     ast.If: _Reader.condition,
     ast.Expr: _Reader.handled,
 }

@@ -72,6 +72,8 @@ _LAX: Final = frozenset(
     ("auto", "audit", "relaxed", "best effort", "permissive", "skip", "off", "disabled", "unconfined", "warn", "ignore",
      "log only", "dry run", "never", "bypass", "none", "insecure", "unsafe")
 )  # fmt: skip
+LAX: Final = tuple(one.replace(" ", mark) for one in sorted(_LAX) for mark in ("_-" if " " in one else "_"))
+"""The values as they are spelled."""
 _FALSE: Final = frozenset(("false", "0", "no", "off"))
 _FALSE_NAMES: Final = ("verify", "verify ssl", "verify tls", "ssl verify", "tls verify", "check hostname",
                        "strict security", "verify signature", "verify signatures", "signature verification",
@@ -186,6 +188,14 @@ def _around(data: bytes, start: int, end: int) -> str:
     return data[left:right].decode("ascii")
 
 
+def _option(data: bytes, start: int, end: int) -> str:
+    """The option around a hit where names run together: from its two dashes to the next ones; empty if it is none."""
+    left = data.rfind(b"--", max(0, start - 60), start)
+    right = data.find(b"--", end, end + 60)
+    option = data[left : right if right >= 0 else end].decode("latin-1") if left >= 0 else ""
+    return option if re.fullmatch(r"--[a-z][a-z0-9-]*", option) else ""
+
+
 def strong_in_bytes(data: bytes) -> Iterator[tuple[int, str, str]]:
     """Offset, name and rule of every name that meets a strong rule, also where names run together (as Go's do)."""
     lower = data.lower()
@@ -198,8 +208,10 @@ def strong_in_bytes(data: bytes) -> Iterator[tuple[int, str, str]]:
             exact = data[hit.start() : hit.end()].decode("ascii")
             if len(name) <= _LONG and (rule := strong(name)):
                 yield hit.start(), name, rule
-            elif re.search("[_-]", exact) and (rule := strong(exact)):
-                yield hit.start(), exact, rule
+            elif (len(name) > _LONG and (option := _option(data, *hit.span())) and (rule := strong(option))) or (
+                re.search("[_-]", exact) and (rule := strong(option := exact))
+            ):
+                yield hit.start(), option, rule
 
 
 def in_bytes(data: bytes) -> Iterator[tuple[int, str, str]]:
