@@ -304,6 +304,10 @@ MUTANTS: Mutants = {
     "the head is not checked": (
         "admission", 'and b64decode(head["root"]) == self.tree.root_at(size)', "and True",
     ),
+    "a request shows powers that it does not change": (
+        "admission", 'if statement.kind not in ("revocation", "stop"):  # what',
+        "if statement.kind in about_agent:  # what",
+    ),
     "the capability shown is not checked": (
         "admission", 'if asked["capability"] != {"before": before, "after": sorted(before + gained)}:', "if False:",
     ),

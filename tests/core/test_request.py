@@ -218,6 +218,23 @@ def test_capability_before_and_after_is_what_really_is_and_will_be() -> None:
     body = {"tool": "u", "action": "a", "where": {}, "calls": 1, "expires_ms": LAB.now + DAY, "credential": None}
     body |= NO_LIMITS
     assert ask("grant", {"before": held, "after": held}, body=body) == "capability-differs"
+    # Nor does a request that gives or takes no grant say that it does: its signers would read it.
+    quota = {"before": None, "after": {"calls": 1, "window_ms": 1000}}
+    nothing: dict[str, Any] = {"agent": None, "module_sha256": None, "config_sha256": None}
+    about_none: dict[str, dict[str, Any]] = {
+        "quota": {"body": quota},
+        "profile-approval": {"config_sha256": digest_of("c"), "body": {"profile": "p", "layers": []}},
+        "key-compromised": {"body": {"key": LAB.humans["cy"].public.keyid, "since": 0}},
+    }
+    for wrong in ({"before": held, "after": []}, {"before": [], "after": held}):
+        assert ask("quota", wrong, module_sha256=None, config_sha256=None, body=quota) == "capability-differs"
+        for kind, fields in about_none.items():
+            assert ask(kind, wrong, **nothing | fields) == "capability-differs", kind
+    for kind, fields in about_none.items():
+        request = LAB.request(kind, **nothing | fields)
+        assert LAB.replay.consider(request, [LAB.approval(request, "bob")], LAB.now), kind
+    stop = LAB.request("stop", **LAUNCH | {"agent": "clerk"}, capability={"before": [], "after": []})
+    assert LAB.replay.consider(stop, [], LAB.now), "what takes away is never refused"
 
 
 def test_an_approval_that_expired_by_the_log_s_clock_is_not_considered_alive() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,10 +20,11 @@ from stand import Stand, folder
 from ironbound.core.canonical import b64encode
 from ironbound.core.envelope import Envelope, envelope_from_value, sign_envelope
 from ironbound.core.keys import PrivateKey
-from ironbound.core.request import encode_request
+from ironbound.core.request import encode_approval, encode_request
 from ironbound.core.statement import parse_statement
 from ironbound.terminal.init import free_ports
 from ironbound.terminal.main import main
+from ironbound.terminal.operators import Submission
 
 ESCAPES = "\x1b[2J\x1b]0;x\x07\x1b(0\u202eada\nironbound: signed by  ada"
 
@@ -94,15 +96,19 @@ class Liar:
     def asked(self, verb: str, *words: str) -> Done:
         """`ironbound requests VERB` of bo, on a machine that has the first trust root and no log."""
         way = ("--to", f"127.0.0.1:{self.server.server_address[1]}", "-d", str(self.stand.root), "--certificate")
+        certificate = str(self.stand.root / "operator-channel.crt")
+        return self.ran("requests", verb, *words, *way, certificate, signs=verb != "show")
+
+    def ran(self, *words: str, signs: bool = True) -> Done:
+        """A command of bo's."""
         reading, writing = os.pipe()
         os.write(writing, f"{self.stand.phrases['bo']}\n".encode())
         os.close(writing)
-        signing = () if verb == "show" else ("--sign", "bo", "--passphrase-fd", str(reading))
+        signing = ("--sign", "bo", "--passphrase-fd", str(reading)) if signs else ()
         output, errors = io.StringIO(), io.StringIO()
         try:
             with redirect_stdout(output), redirect_stderr(errors):
-                certificate = str(self.stand.root / "operator-channel.crt")
-                code = main(["requests", verb, *words, *way, certificate, *signing])
+                code = main([*words, *signing])
         finally:
             os.close(reading)
         return Done(code, output.getvalue(), errors.getvalue())
@@ -195,3 +201,15 @@ def test_a_refusal_s_text_is_shown_and_not_obeyed(liar: Liar) -> None:
     done = liar.asked("show", "abab")
     assert done.returncode == 1 and "\\u001b[2J" in done.stderr and "\\u202eada\\u000a" in done.stderr
     assert "\x1b" not in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_of_another_operator_that_holds_no_request_is_not_signed(liar: Liar, tmp_path: Path) -> None:
+    request = liar.request(liar.stand.keys["ada"])
+    deployment, file = liar.stand.deployment.trust.deployment, tmp_path / "request.json"
+    approval = encode_approval(request, deployment=deployment, approval_id="ab" * 16, expires_ms=1)
+    file.write_bytes(Submission(sign_envelope(approval, [liar.stand.keys["ada"]]), (), ()).encode())
+    before = file.read_bytes()
+    done = liar.ran("sign", str(file), "-d", str(liar.stand.root))
+    assert done.returncode == 1 and "not-a-request" in done.stderr, done.stderr
+    assert "its kind is approval" in done.stderr
+    assert file.read_bytes() == before

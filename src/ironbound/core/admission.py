@@ -273,8 +273,8 @@ class Admission(Resumable):
             raise Refused("body-malformed")
         if needs_config != (asked["config_sha256"] is not None) and statement.kind not in ("revocation", "stop"):
             raise Refused("body-malformed")
-        if statement.kind in about_agent:
-            before = self.holds(asked["agent"])
+        if statement.kind not in ("revocation", "stop"):  # what takes away is never refused
+            before = [] if asked["agent"] is None else self.holds(asked["agent"])
             gained = [asked["id"]] if statement.kind == "grant" else []
             if asked["capability"] != {"before": before, "after": sorted(before + gained)}:
                 raise Refused("head-stale" if self._seen_less(message) else "capability-differs")

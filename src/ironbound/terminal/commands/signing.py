@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from ironbound.core.envelope import Envelope
 from ironbound.core.oidc import IssuerKeys
+from ironbound.core.reasons import REASONS
 from ironbound.core.replay import Replay
 from ironbound.core.shown import Row, as_text, shown_rows
-from ironbound.core.statement import parse_statement
+from ironbound.core.statement import ACTS, parse_statement
 from ironbound.core.trust import TrustRoot
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import PLACED, Command, age_ms, deployment_of, option
@@ -68,6 +69,8 @@ def reached(arguments: argparse.Namespace) -> operators.Channel:
 def show_request(request: Envelope) -> None:
     """What its signers see, on stderr."""
     statement = parse_statement(request.payload)
+    if statement.kind not in ACTS:
+        raise Stop(f"not-a-request: {REASONS['not-a-request']}", f"its kind is {statement.kind}")
     show_rows(shown_rows(statement.kind, statement.predicate))
 
 
