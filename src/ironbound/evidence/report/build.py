@@ -202,8 +202,9 @@ def _body(report: Report, chains: list[Ladder], controlled: Sequence[Controlled]
 <p class="brand">Ironbound evidence</p>
 <h1>{escape(report.deployment)}</h1>
 <p class="verdict {status}"><strong>{escape(verdict)}</strong><span>{held} of {len(report.claims)} claims hold ·
-exit code {report.exit_code}</span></p>
-<section id="self" class="self" aria-live="polite"><h2>This page checks itself</h2>
+exit code {report.exit_code}</span><span class="window">Environment {escape(report.environment)} · {report.size:,}
+entries · {utc(report.first_ms)} to {utc(report.last_ms)} · {"pin matches" if report.pinned else "no pin"}</span></p>
+{_glance(report.claims)}<section id="self" class="self" aria-live="polite"><h2>This page checks itself</h2>
 <p id="self-says">Your browser has not checked it yet: that needs JavaScript and WebCrypto with Ed25519.</p>
 <progress id="self-progress" max="1" value="0" aria-label="checking"></progress>
 <div id="self-rows"></div>
@@ -248,6 +249,17 @@ href="#controls">Controls</a><a href="#questions">Questions</a></nav>
 <code>ironbound verify evidence.ironbound --pin "$(cat pin.txt)"</code>. The page and its own check come from whoever
 made it. What ties them to the deployment is the pin alone.</p></footer>
 """
+
+
+def _glance(claims: Iterable[Claim]) -> str:
+    """Every claim's verdict in one line, by layer."""
+    layers: dict[str, list[str]] = {}
+    for claim in claims:
+        said = claim.id if claim.status == HOLDS else f"{claim.id} {claim.status}"
+        told = f'<a class="chip {claim.status}" href="#claim-{claim.id}" title="{escape(claim.says)}">{said}</a>'
+        layers.setdefault(claim.id[0], []).append(told)
+    shown = "\n".join(f"<span>{_LAYERS[layer]} {''.join(chips)}</span>" for layer, chips in layers.items())
+    return f'<nav class="glance" aria-label="Claims">\n{shown}\n</nav>\n'
 
 
 def _chains(chains: list[Ladder]) -> Iterator[str]:
@@ -299,7 +311,7 @@ def _limits(report: Report) -> Iterator[str]:
             )
     for claim in report.claims:
         for remark in claim.remarks:
-            yield f"<li>{claim.id}: {escape(remark)}</li>\n"
+            yield f'<li><a href="#claim-{claim.id}">{claim.id}</a> {escape(remark)}</li>\n'
     yield "<li>What happened after the last entry, and on hosts that are not enrolled here.</li>\n</ul></section>\n"
 
 

@@ -17,8 +17,9 @@
     if (!rows.length) return make("p", {}, "None in this log.");
     const line = (cells, cell) => make("tr", {}, ...cells.map((one) => make(cell, cell === "td" ? { class: /\S{25}/.test(one) ? "text" : "word" } : { scope: "col" }, one)));
     const body = make("tbody", {}, ...rows.map((cells) => line(cells, "td")));
-    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, make("table", {}, make("thead", {}, line(head, "th")), body));
+    return wide(name, make("table", {}, make("thead", {}, line(head, "th")), body));
   }
+  const wide = (name, inside) => make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, inside);
   const put = (id, ...inside) => at(id).replaceChildren(...inside);
   const short = (digest) => (digest ?? "-").slice(0, 12);
   const limit = ([name, how]) => {
@@ -92,15 +93,17 @@
       row.names.add(one.says.probe);
       runtimes.set(one.says.runtime, row);
     }
-    const transcripts = table("Results of canaries", ["Entry", "Canary", "Runtime", "Verdict", "In the enforcer's words"], results.map((one) => [one.index, one.says.probe, one.says.runtime, one.says.verdict, one.says.refusal]));
+    const tries = new Map(asked("module-approval").filter((one) => one.asked.says.body.probe).map((one) => [one.asked.says.module_sha256, one.asked.says.body.probe.about]));
+    const tried = new Map(of("canary-challenge").map((one) => [one.index, tries.get(one.says.module_sha256)]));
+    const transcripts = table("Results of canaries", ["Entry", "Canary", "What it tries", "Runtime", "Verdict", "In the enforcer's words", "Asked, answered in"], results.map((one) => [one.index, one.says.probe, tried.get(one.says.challenge) ?? "-", one.says.runtime, one.says.verdict, one.says.refusal, `entries ${one.says.challenge}, ${one.says.evidence}`]));
     put("canaries-here", table("Canaries by runtime", ["Runtime", "Canaries", "Refused", "Escaped", "Inconclusive"], [...runtimes].map(([name, row]) => [name, row.names.size, row.REFUSED, row.ESCAPED, row.INCONCLUSIVE])), make("details", {}, make("summary", {}, `All ${results.length} results`), transcripts));
-    put("reconciled-here", ...(unseen ? [make("p", {}, "Entries that stand here as hashes only are counted by the verifier.")] : []), table("Counts", ["One voice", "Count", "Another voice", "Its count"], [
+    put("reconciled-here", ...(unseen ? [make("p", {}, "Entries that stand here as hashes only are counted by the verifier.")] : []), table("Counts", ["One voice", "Count", "Another voice", "Its count", "They"], [
       ["Grants in the log", asked("grant").length, "Requests for grants that humans signed", entries.filter((one) => one.asked?.kind === "grant").length],
       ["Launches that the node started", count("started"), "Sandboxes that the monitor saw held", of("started").filter((one) => one.look).length],
       ["Actions that the gateway meant", count("action-intent"), "Outcomes that it reported", count("action-outcome")],
       ["Challenges of the monitor", count("canary-challenge"), "Results of the node", count("canary-result")],
       ["Drifts that the monitor saw", count("drift"), "Orders to stop", count("stop-order")],
-    ]));
+    ].map((row) => [...row, row[1] === row[3] ? "agree" : "differ"])));
     timeline(agents, asked("grant"), revoked, results, of("drift"), of("canary-challenge"), checkpoint.asOf, said.report.log.first_ms);
   }
 
@@ -132,7 +135,7 @@
     const axis = make("line", { x1: left, x2: right, y1: 18, y2: 18, class: "axis" });
     const title = "Timeline of agents, grants, canaries and drift; the tables below say the same in words";
     const legend = make("p", { class: "legend" }, ...[["run", "an agent runs"], ["grant", "a grant lives"], ["refused", "a canary was refused"], ["bad", "drift, or a canary that was not refused"]].map(([kind, words]) => make("span", { class: kind }, words)));
-    put("time-here", legend, make("svg", { viewBox: `0 0 1000 ${y + 6}`, role: "img", "aria-label": title }, axis, ...ends, ...marks));
+    put("time-here", legend, wide("Timeline", make("svg", { viewBox: `0 0 1000 ${y + 6}`, role: "img", "aria-label": title }, axis, ...ends, ...marks)));
   }
 
   async function go(pin) {
