@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import io
 import json
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tokenize
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,12 @@ code = main(arguments)
 outside = {name.split(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
 sys.stderr.write(" ".join(sorted(outside)))
 sys.exit(code)
+"""
+
+
+LOADED = """
+import sys, ironbound.verifier.__main__
+print(*(one.__file__ for name, one in sys.modules.items() if name.split(".")[0] == "ironbound"), sep=chr(10))
 """
 
 
@@ -86,13 +92,18 @@ def alone(installed: tuple[Path, Path], *arguments: str, attempt: str = "") -> s
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
-def sources() -> Iterator[Path]:
-    yield SOURCE / "ironbound" / "__init__.py"
-    for part in ("core", "verifier"):
-        yield from sorted((SOURCE / "ironbound" / part).rglob("*.py"))
+@functools.cache
+def sources() -> tuple[Path, ...]:
+    """What the verifier's command loads of Ironbound, as the interpreter tells it."""
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", LOADED], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    found = tuple(sorted(map(Path, told.split())))
+    assert all(one.is_relative_to(SOURCE) for one in found)
+    return found
 
 
-def test_the_wheel_holds_the_very_sources_and_asks_for_cryptography_alone(wheel: Path) -> None:
+def test_the_wheel_holds_the_very_sources_that_are_loaded_no_other_and_asks_for_cryptography_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
         (name,) = [one for one in archive.namelist() if one.endswith("/METADATA")]

@@ -15,6 +15,7 @@ const Check = (() => {
   const TYPE_PREFIX = "https://ironbound.dev/";
   const IN_TOTO = "https://in-toto.io/Statement/v1";
   const ANSWER_MS = 120000;
+  const BUSY_MS = 40;
   const utf8 = new TextEncoder();
   const text = (bytes) => new TextDecoder("utf-8", { fatal: true }).decode(bytes);
 
@@ -279,12 +280,15 @@ const Check = (() => {
   }
 
   // RFC 6962: level by level, an odd node at the end moves up alone.
-  async function merkleRoot(leaves) {
+  async function merkleRoot(leaves, breathe) {
     let level = leaves;
     const prefix = Uint8Array.of(1);
     while (level.length > 1) {
       const pairs = [];
-      for (let at = 0; at + 1 < level.length; at += 2) pairs.push(digest(join(prefix, level[at], level[at + 1])));
+      for (let at = 0; at + 1 < level.length; at += 2) {
+        pairs.push(digest(join(prefix, level[at], level[at + 1])));
+        await breathe("hashing", level.length - at, level.length);
+      }
       const above = await Promise.all(pairs);
       if (level.length % 2) above.push(level[level.length - 1]);
       level = above;
@@ -440,7 +444,16 @@ const Check = (() => {
     return utf8.encode(`{"payload":"${payload}","payloadType":"${PAYLOAD_TYPE}","signatures":[${signatures}]}`);
   }
 
-  const pause = () => new Promise((done) => { setTimeout(done, 0); });
+  // Tells how far it is and lets the browser answer its reader, whenever that waited for BUSY_MS.
+  function breather(progress) {
+    let since = performance.now();
+    return async (what, done, of) => {
+      if (performance.now() - since < BUSY_MS) return;
+      progress(what, done, of);
+      await new Promise((go) => { setTimeout(go, 0); });
+      since = performance.now();
+    };
+  }
 
   // Everything. `progress` is told (what, done, of). Broken if nothing in the page counts.
   async function run(encoded, pin, progress = () => {}) {
@@ -448,19 +461,16 @@ const Check = (() => {
     const policy = parsePolicy(log.policy);
     const checkpoint = await checkCheckpoint(log.checkpoint, policy);
     if (log.entries.length !== checkpoint.size) fail("root-differs", "the page holds another number of entries");
+    const breathe = breather(progress);
     const leaves = [];
     const bytes = [];
     for (let at = 0; at < log.entries.length; at++) {
       const packed = log.entries[at];
       bytes.push(packed.h === undefined ? entryBytes(packed) : null);
       leaves.push(packed.h === undefined ? digest(join(Uint8Array.of(0), bytes[at])) : base64(packed.h));
-      if (at % 1000 === 999) {
-        await Promise.all(leaves.slice(-1000));
-        progress("hashing", at + 1, checkpoint.size);
-        await pause();
-      }
+      await breathe("reading", at + 1, checkpoint.size);
     }
-    const root = await merkleRoot(await Promise.all(leaves));
+    const root = await merkleRoot(await Promise.all(leaves), breathe);
     if (!same(root, checkpoint.root)) fail("root-differs", "the entries do not hash to the checkpoint's root");
     const trust = await readTrust(envelopeOf(parseCanonical(text(bytes[0]))));
     if (trust.says.witness_policy !== log.policy) fail("policy-differs", "the trust root has another witness policy");
@@ -470,10 +480,7 @@ const Check = (() => {
     for (let at = 1; at < bytes.length; at++) {
       if (bytes[at] === null) state.unseen += 1;
       else await state.take(at, bytes[at]);
-      if (at % 500 === 499) {
-        progress("signatures", at + 1, checkpoint.size);
-        await pause();
-      }
+      await breathe("signatures", at + 1, checkpoint.size);
     }
     await state.end(checkpoint.asOf);
     state.counts.tokens = trust.tokens;
