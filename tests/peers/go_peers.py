@@ -17,7 +17,8 @@ import socket
 import sqlite3
 import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,18 @@ from ironbound.core.canonical import b64decode, b64encode
 from ironbound.core.keys import ED25519, PrivateKey, PublicKey
 from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.note import COSIGNATURE, Signer, VerifierKey
-from ledger_stand import free_port
+from ironbound.core.policy import Policy, parse_policy
+from ledger_stand import LOG_KEY, ORIGIN, Stand, free_port
 
+#: The stand's ledger with the witness policy of the file `policy`.
+ASKS = """
+import sys
+sys.path.insert(0, {tests!r})
+import ledger_stand
+from ironbound.core.policy import parse_policy
+ledger_stand.policy = lambda: parse_policy(open("policy").read())
+sys.exit(ledger_stand.main(*sys.argv[1:]))
+"""
 HERE = Path(__file__).resolve().parent
 NEEDED = ("go", "ssh-agent", "ssh-add", "ssh-keygen")
 GO = (1, 25)
@@ -190,3 +201,22 @@ class Litewitness:
             self._agent.terminate()
             self._agent.wait()
             self._agent = None
+
+
+@contextmanager
+def litewitness(peers: GoPeers, folder: Path) -> Iterator[Litewitness]:
+    """A litewitness for the stands' log, in a new folder, until the end of the block."""
+    folder.mkdir()
+    it = Litewitness(peers, folder, Signer(ORIGIN, LOG_KEY).verifier())
+    try:
+        yield it.start()
+    finally:
+        it.stop()
+
+
+def asks(stand: Stand, witness: Litewitness) -> Policy:
+    """Has the stand's ledger ask this witness, the only one of its policy, from its next start on."""
+    (stand.directory / "policy").write_text(witness.policy)
+    (stand.directory / "asks.py").write_text(ASKS.format(tests=str(HERE.parent)))
+    stand.script, stand.over_http, stand.witness_port = str(stand.directory / "asks.py"), True, witness.port
+    return parse_policy(witness.policy)

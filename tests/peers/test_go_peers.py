@@ -20,7 +20,6 @@ from ironbound.core.canonical import FormatError
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.merkle import ProofInvalid, Tree, leaf_hash
 from ironbound.core.note import COSIGNATURE, Signer
-from ironbound.core.policy import Policy, parse_policy
 from ironbound.core.tile import Tile, decode_entries, tiles_for
 from ironbound.core.tlogproof import verify_entry
 from ironbound.ledger.settings import EXIT_REFUSED
@@ -28,7 +27,7 @@ from ledger_stand import GENESIS, LOG_KEY, LOG_SEED, ORIGIN, Stand, append_frame
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from go_peers import GoPeers, Litewitness, NotHere, PeerSaysNo, build, signing_key
+from go_peers import GoPeers, Litewitness, NotHere, PeerSaysNo, asks, build, litewitness, signing_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the peers are compiled, a minute the first time
 
@@ -36,16 +35,6 @@ LOG = Signer(ORIGIN, LOG_KEY).verifier()
 OURS = cosigner_signer().verifier(COSIGNATURE)
 #: More than a tile's width, so that there is a second level.
 ENTRIES = 300
-
-#: The stand's ledger with the witness policy of the file `policy`.
-ASKS = """
-import sys
-sys.path.insert(0, {tests!r})
-import ledger_stand
-from ironbound.core.policy import parse_policy
-ledger_stand.policy = lambda: parse_policy(open("policy").read())
-sys.exit(ledger_stand.main(*sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +45,6 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> GoPeers:
         return build(tmp_path_factory.mktemp("go"))
     except NotHere as reason:
         pytest.skip(str(reason))
-
-
-@contextmanager
-def litewitness(peers: GoPeers, folder: Path) -> Iterator[Litewitness]:
-    folder.mkdir()
-    it = Litewitness(peers, folder, LOG)
-    try:
-        yield it.start()
-    finally:
-        it.stop()
-
-
-def asks(stand: Stand, witness: Litewitness) -> Policy:
-    """Has the stand's ledger ask this witness, the only one of its policy."""
-    (stand.directory / "policy").write_text(witness.policy)
-    (stand.directory / "asks.py").write_text(ASKS.format(tests=str(Path(__file__).resolve().parents[1])))
-    stand.script, stand.over_http, stand.witness_port = str(stand.directory / "asks.py"), True, witness.port
-    return parse_policy(witness.policy)
 
 
 class Witnessed:
