@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from puppet import WAIT, call, puppet, request
-from stand import Stand
+from stand import Stand, until
 
 from ironbound.core.replay import Entry, delegated_id
 
@@ -102,12 +102,15 @@ def test_who_acts_for_a_client_says_so_and_can_do_no_more_than_the_client(stand:
         arguments = {"name": "scratch.write", "arguments": {"name": name, "text": "x"}}
         return request(number, "tools/call", arguments | {"_meta": {"ironbound.dev/client": narrow}})
 
-    entry = stand.started("deputy", puppet(WAIT, act(1, "b.txt"), act(2, "a.txt"), act(3, "a.txt")))
+    script = (WAIT, act(1, "b.txt"), act(2, "a.txt"), act(3, "a.txt"), WAIT, act(4, "a.txt"))
+    entry = stand.started("deputy", puppet(*script))
     stand.grant("deputy", "scratch.write", where=ANY, calls=9)
+    until("it acted twice", lambda: len(stand.entries("action-outcome", entry.index)) >= 2)
+    stand.stop_agent("client")
+    over(stand, client)
+    stand.grant("deputy", "scratch.read", where={"name": {"any": True}})  # it is told, and goes on
     over(stand, entry)
-    assert refusals(stand, entry) == ["client-not-covered"]
+    assert refusals(stand, entry) == ["client-not-covered", "client-not-running"]
     intents = stand.entries("action-intent", entry.index, agent="deputy")
     assert [(one.predicate["client"]["grant"], one.void) for one in intents] == [(narrow, None)] * 2
     assert stand.log.with_state(lambda replay: replay.authority.read("grant_left", narrow)) == 1
-    stand.stop_agent("client")
-    over(stand, client)

@@ -523,7 +523,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "ping": Method("Is answered.", "always", Session._ping),
     "resources/list": Method("Lists the resources.", "session", Session._list_resources),
     "resources/read": Method("Reads a resource.", "session", Session._read_resource),
-    "tools/call": Method("Asks for an action under a live grant of the agent's own.", "session", Session._call_tool),
+    "tools/call": Method(
+        f"Asks for an action under a live grant of the agent's own. `_meta` may name in {CLIENT} the grant of whom it"
+        " acts for, who must be able to do the same.",
+        "session",
+        Session._call_tool,
+    ),
     "tools/list": Method("Lists the agent's live grants as tools.", "session", Session._list_tools),
 }
 """All that an agent can send. The MCP server of one pipe has no other entrance."""
