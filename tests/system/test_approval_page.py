@@ -360,6 +360,7 @@ def test_the_page_runs_no_script_but_its_own(browser: Browser, passkey: Passkey)
         ("GET", {"sec-fetch-site": "same-site"}, 403),
         ("GET", {"sec-fetch-dest": "iframe"}, 403),
         ("GET", {"sec-fetch-mode": "no-cors"}, 403),
+        ("GET", {"sec-purpose": "prefetch;prerender"}, 403),
         ("POST", {"origin": "http://evil.example"}, 403),
         ("POST", {"origin": "http://127.0.0.1:{port}"}, 403),
         ("POST", {"origin": "null"}, 403),

@@ -4,7 +4,7 @@ Decides who may ask for a screen and who may answer it; whether an answer is a s
 caller gives along. Runs in a thread of its own, since the command waits. Source: Fetch metadata (W3C), CSP level 3.
 
 Rule 1: the Host is `localhost` and our port, by which a name that somebody else rebinds to 127.0.0.1 is refused.
-Rule 2: a screen is handed out once, to a navigation that no other site began.
+Rule 2: a screen is handed out once, to a navigation that no other site began and that is no browser's guess ahead.
 Rule 3: an answer comes from the page that was handed out: its origin, its secret, JSON and nothing else.
 Rule 4: the page loads nothing, and runs only the script and style that are in it, by their digests.
 """
@@ -193,6 +193,8 @@ class PageServer:
             or head.get("sec-fetch-dest", "document") != "document"
         ):
             return _no(403, "another site asked for this page")
+        if "sec-purpose" in head:
+            return _no(403, "this page is for whoever opens it")
         if screen.opened:
             self._tell(f"{screen.content.who}: the page was opened a second time, and not shown. Was it you?")
             return _no(410, "this page was opened already: end the command with Ctrl-C, and start it again")
