@@ -487,7 +487,8 @@ def test_a_killed_checking_process_ends_the_ledger_and_a_killed_ledger_leaves_no
     os.kill(checkers[0], signal.SIGKILL)
     with contextlib.suppress(OSError), stand.connect() as peer:  # it may have ended by now
         peer.send(append_frame(1, entry(2)))
-        assert peer.receive() is None
+        answer = peer.receive()  # one small request is checked by the ledger itself, until it hears of the death
+        assert answer is None or answer["index"] == 2
     assert stand.end("ledger") not in (0, EXIT_REFUSED)
     stand.start("ledger")
     assert proven(stand.append(entry(2)), entry(2)) == 2
