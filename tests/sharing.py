@@ -1,7 +1,7 @@
-"""How `./dev test -n auto` shares the tests among two processes: what stays together, and what goes first.
+"""How `./dev test` shares the tests among two processes: a unit is a file, and which come first.
 
-A unit is what one process runs in one piece: a file, or all of `MACHINE`. A process that is done takes the next unit,
-so the longest come first and the short ones even it out at the end.
+A process that is done takes the next unit, so the longest come first and the short ones even it out at the end. Two
+deployments on one machine never meet: each has control groups of its own, and as root users of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,21 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-#: Files and folders whose tests are one unit: they start sandboxes and look at all of the machine's processes.
-MACHINE = ("tests/system/", "tests/node/", "tests/monitor/", "tests/canary/", "tests/sdk/")
-#: The units that take longest, in this order.
+#: The files that take longest, in this order.
 FIRST = (
-    "machine",
+    "tests/system/test_native_canaries.py",
+    "tests/system/test_monitor_endures.py",
+    "tests/system/test_demo.py",
+    "tests/system/test_native_launches.py",
     "tests/proof/test_search.py",
+    "tests/system/test_drift_containers.py",
+    "tests/system/test_crashes.py",
+    "tests/system/test_command_line.py",
     "tests/core/test_mutants.py",
+    "tests/system/test_drift_injections.py",
+    "tests/node/test_microvm_node.py",
+    "tests/system/test_identity_operators.py",
+    "tests/sdk/test_python_component.py",
     "tests/core/test_identity_mutants.py",
     "tests/verifier/test_bundle.py",
 )
@@ -27,15 +35,15 @@ PROCESSES = 2
 
 
 def processes(config: pytest.Config) -> int:
-    """Two for the whole suite on two processors or more; none beside this one for what somebody names, or on one."""
+    """Two for the whole suite on two processors or more; none beside this one for what somebody names or debugs."""
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
     available = min(PROCESSES, len(os.sched_getaffinity(0)))
-    return available if whole and available > 1 else 0
+    return available if whole and available > 1 and not config.option.usepdb else 0
 
 
 def unit(nodeid: str) -> str:
     """The unit of a test."""
-    return "machine" if nodeid.startswith(MACHINE) else nodeid.partition("::")[0]
+    return nodeid.partition("::")[0]
 
 
 def rank(nodeid: str) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sharing import FIRST
 from skips import parse_skips
 
 PACKAGES = (
@@ -283,6 +284,10 @@ def test_each_row_of_the_skip_list_says_where_and_why(checkout: Path) -> None:
     for cells in ("sometimes | a reason that is long", "anywhere | broken", "anywhere"):
         with pytest.raises(ValueError, match="SKIPS.md"):
             parse_skips(f"| `x` | {cells} |")
+
+
+def test_what_the_tests_of_two_processes_begin_with_is_there(checkout: Path) -> None:
+    assert [name for name in FIRST if not (checkout / name).is_file()] == []
 
 
 def test_the_editor_settings_agree_with_the_linter(checkout: Path) -> None:
