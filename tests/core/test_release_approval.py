@@ -102,6 +102,11 @@ def test_where_the_trust_root_names_no_release_key_any_release_runs() -> None:
 def test_the_release_key_is_nobody_else_s() -> None:
     body_of = Lab(releases=True)
     parse_trust_root(body_of.entries[0])
-    with pytest.raises((FormatError, SignatureInvalid)) as refused:
-        Lab(releases=True, release_key=key("node"))
-    assert getattr(refused.value, "code", "") == "trust-root-roster"
+    for owner in ("node", "ada", "log", "witness"):
+        with pytest.raises((FormatError, SignatureInvalid)) as refused:
+            Lab(releases=True, release_key=key(owner))
+        assert getattr(refused.value, "code", "") == "trust-root-roster"
+    lab = Lab(releases=True)
+    others = [lab.person(name) for name in ("ada", "bob")]
+    taken = lab.next_root(operators=[*others, lab.person("dora", lab.release_key)])
+    assert lab.reform(taken).void == "trust-root-roster"

@@ -55,6 +55,7 @@ class Stand:
     most: int = 0
     ended: int = 0
     log_lost: bool = False
+    fails: bool = False
 
     def tools(self, agent: str) -> Sequence[ToolGrant]:
         return self.grants
@@ -64,6 +65,8 @@ class Stand:
     ) -> CallOutcome | Denied:
         if self.log_lost:
             raise AuthorityUnavailable("the log can't be reached; nothing was done")
+        if self.fails:
+            raise ZeroDivisionError
         self.calls.append((tool, arguments))
         if tool not in [one.tool for one in self.grants]:
             await self.deny(agent, tool, "no-such-grant", "no live grant has this name")
@@ -525,6 +528,24 @@ def test_an_agent_that_reads_nothing_is_cut_off() -> None:
         assert stand.reasons() == ["not-read"]
         assert stand.running == 0
         theirs.close()
+
+    play(scene)
+
+
+def test_a_call_that_began_ends_although_the_gateway_fails_at_the_next_one() -> None:
+    async def scene() -> None:
+        stand = Stand(gate=asyncio.Event())
+        async with channel(stand) as agent:
+            await agent.begin()
+            await agent.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo"}})
+            await until(lambda: stand.running == 1)
+            stand.fails = True
+            await agent.send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "echo"}})
+            assert await agent.reader.read() == b""
+            assert stand.gate is not None and stand.ended == 0
+            stand.gate.set()
+            assert (await agent.over()).reason == "answer-failed"
+            assert stand.ended == 1 and stand.reasons() == ["answer-failed"]
 
     play(scene)
 

@@ -76,6 +76,14 @@ def test_an_agent_gives_up_its_own_grant_for_good(stand: Stand) -> None:
     assert stand.log.with_state(lambda replay: replay.holds("modest")) == []
 
 
+def test_arguments_without_a_canonical_form_are_denied_in_the_log_and_end_no_channel(stand: Stand) -> None:
+    odd = [{"calls": 0.5}, {"calls": 2**60}, {"where": {"name": {"equals": 1.5}}}]
+    lines = [call(n, "ironbound.delegate", tool="x", to="y", **one) for n, one in enumerate(odd, 1)]
+    entry = stand.started("odd", puppet(*lines, call(9, "ironbound.drop", tool=0.5), request(10, "ping", {})))
+    assert json.loads(over(stand, entry))["id"] == 10
+    assert refusals(stand, entry) == ["arguments-invalid"] * 4
+
+
 def test_a_call_that_needs_approval_goes_through_once_an_operator_approved_this_very_call(stand: Stand) -> None:
     write = call(1, "scratch.write", name="paid.txt", text="x")
     again = call(2, "scratch.write", name="paid.txt", text="x")

@@ -11,7 +11,8 @@ begins with the period, or with the approval of the canary if that came later.
 Rule 1: a window is covered by a refusal of the canary, on that very build, whose challenge lies in the window.
 Rule 2: the last window, in which the use ended or the log does, is covered too by a refusal at most one interval before
         that end. Nothing else is rounded up.
-Rule 3: the cost depends on the number of entries, never on the times that they claim.
+Rule 3: an end is not before what others had said by then: a node that dates an `exited` back shortens no use.
+Rule 4: the cost depends on the number of entries, never on the times that they claim.
 """
 
 from __future__ import annotations
@@ -90,12 +91,14 @@ class Usage:
         self.approved_ms: dict[str, int] = {}
         self.release = ""
         self.boot = ""
+        self._clock_ms = 0
         self._latest: dict[Build, Period] = {}
         self._of_launch: dict[int, Period] = {}
 
     def add(self, entry: Entry, launch: Launch | None, interval_ms: int) -> None:
         """Take notice of an accepted entry; `launch` is the one that a `started` names."""
         said = entry.predicate
+        self._clock_ms = max(self._clock_ms, said.get("at_ms", 0))
         if entry.kind == "service-started" and said["role"] == entry.role == "node":
             self.release, self.boot = said["release_sha256"], said["boot_id"]
         elif entry.kind == "started" and launch is not None and launch.nonce is None:
@@ -105,7 +108,7 @@ class Usage:
             period = self._of_launch.pop(said["launch"], None)
             if period is not None:
                 period.running.discard(said["launch"])
-                period.end_ms = max(period.end_ms, said["at_ms"])
+                period.end_ms = max(period.end_ms, self._clock_ms)
         elif entry.kind == "admitted" and entry.consent is not None:
             asked = entry.consent.statement
             if asked.kind == "module-approval" and asked.predicate["body"]["kind"] == "canary":

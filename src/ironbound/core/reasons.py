@@ -170,6 +170,7 @@ REASONS: Final[Mapping[str, str]] = {
     "line-timeout": "a line was begun and not finished in time",
     "line-unfinished": "the channel ended inside a line",
     "not-read": "the agent does not read its answers",
+    "answer-failed": "the gateway failed at a request, which is a fault of its own; the channel is closed",
     "log-unavailable": "the log or its witness is away, so nothing is done",
     "stopped": "an operator stopped the agent",
     "stop-order": "the monitor ordered the stop",

@@ -62,8 +62,9 @@ def read_change(trust: TrustRoot, asked: Mapping[str, Any]) -> Roster:
 
 
 def _parties(trust: TrustRoot) -> set[KeyId]:
-    """The keys of the log and the witnesses."""
-    return {one.key.keyid for one in (trust.policy.log, *(witness.key for witness in trust.policy.witnesses))}
+    """The keys of the log, the witnesses and the releases."""
+    parties = [one.key for one in (trust.policy.log, *(witness.key for witness in trust.policy.witnesses))]
+    return {one.keyid for one in (*parties, trust.release) if one is not None}
 
 
 def counted(people: Roster | TrustRoot, keyids: Sequence[KeyId]) -> set[Human]:

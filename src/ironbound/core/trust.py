@@ -182,13 +182,14 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         raise SignatureInvalid(
             f"the trust root is signed by {len(named)} humans, its quorum is {people.quorum['reconfigure']}"
         )
-    if body["release"] is not None and public_key(body["release"]).keyid in keys:
+    release = None if body["release"] is None else public_key(body["release"])
+    if release is not None and release.keyid in keys:
         raise FormatError("trust-root-roster", "the release key has another owner too")
     policy = parse_policy(body["witness_policy"])
     if policy.log.vkey != body["log"]["vkey"] or policy.log.name != body["log"]["origin"]:
         raise FormatError("trust-root-log", "the witness policy names another log than the trust root")
     for party in (policy.log, *(witness.key for witness in policy.witnesses)):
-        if party.key.keyid in keys:
+        if party.key.keyid in keys or party.key == release:
             raise FormatError("trust-root-roster", f"the key of {party.name} has another owner too")
     if policy.is_quorum(()):
         raise FormatError("trust-root-witness", "the witness policy is met without any witness")
@@ -218,5 +219,5 @@ def parse_trust_root(data: bytes) -> TrustRoot:
         canary_interval_ms=body["bounds"]["canary_interval_ms"],
         heartbeat_ms=body["bounds"]["heartbeat_ms"],
         tpm=None if body["tpm"] is None else enrolled_key(body["tpm"]),
-        release=None if body["release"] is None else public_key(body["release"]),
+        release=release,
     )

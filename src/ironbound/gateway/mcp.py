@@ -11,7 +11,7 @@ Rule 2: whatever isn't in a table is answered with an error and told to the auth
 Rule 3: every line is parsed by the core's strict parser before any model sees it.
 Rule 4: nothing is unbounded: size, depth, rate, calls in flight, malformed lines, unfinished lines, answers
         that the agent doesn't read. Above the rate the channel waits; above the rest it closes, and says so.
-Rule 5: a call that has begun is finished, also if the agent cancels it or goes away.
+Rule 5: a call that has begun is finished, also if the agent cancels it or goes away, or the gateway fails at another.
 """
 
 from __future__ import annotations
@@ -367,7 +367,13 @@ class Session:
         """A cancelled call runs to its end all the same: its intent is in the log (Rule 5)."""
 
     async def _answer(self, message: _Message, method: Method, params: Any) -> None:
-        """One request in its own task; whatever happens, its id and its slot come free."""
+        """One request in its own task, whose failure would cancel the calls in flight beside it (Rule 5)."""
+        (failure,) = await asyncio.gather(self._served(message, method, params), return_exceptions=True)
+        if failure is not None:
+            self.close("answer-failed", f"the gateway failed at a request ({type(failure).__name__})")
+
+    async def _served(self, message: _Message, method: Method, params: Any) -> None:
+        """One request; whatever happens, its id and its slot come free."""
         try:
             result = await method.serve(self, params)
             if result is not None:

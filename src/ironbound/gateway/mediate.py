@@ -240,8 +240,9 @@ class Mediator:
     async def _hand_on(self, agent: str, verb: str, arguments: dict[str, Value]) -> CallOutcome | Denied:
         """Delegate or drop: the entry is the act, so nothing is done that the log does not say."""
         replay = self._log.replay
-        digest = sha256_hex(canonical(arguments))
+        digest = None
         try:
+            digest = sha256_hex(canonical(arguments))
             tool = delegate.tool_of(verb, arguments)
             grant = replay.grant_named(agent, tool)
             if grant is None or verb not in [one.tool for one in self.tools(agent)]:
@@ -264,6 +265,8 @@ class Mediator:
                 reason = replay.delegation_refused(fields, now_ms())
         except ArgumentsRefused as refusal:
             return await self._denied(agent, verb, refusal.code, str(refusal), digest)
+        except FormatError as error:
+            return await self._denied(agent, verb, "arguments-invalid", str(error), digest)
         if reason is not None:
             return await self._denied(agent, verb, reason, REASONS[reason], digest)
         try:

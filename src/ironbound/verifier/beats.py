@@ -29,7 +29,8 @@ def check_beats(case: Case, history: History, end_ms: int) -> None:
     gaps = [gap for gap in _gaps(beats) if gap[1] - gap[0] > bound]
     for index, start in history.starts.items():
         exited = history.exits.get(start.says["launch"])
-        began, ended = start.says["at_ms"], end_ms if exited is None else exited.says["at_ms"]
+        began = min(start.says["at_ms"], history.observed[index][0].says["at_ms"])
+        ended = end_ms if exited is None else history.clocks[exited.index]
         for opens, closes in gaps:
             silent = min(ended, closes) - max(began, opens)
             if silent > bound:

@@ -9,7 +9,8 @@ The steps, in order; what fails in (1) to (4) breaks the whole bundle and no cla
   (5) every entry was replayed by the kernel (`core.replay`), in the same pass
   (6) the claims, from the inside out
 
-Rule 1: times come from entries and cosignatures; no clock is read. The reference time is the cosignatures' latest.
+Rule 1: times come from entries and cosignatures; no clock is read. The reference time is the cosignatures' latest, or
+        what an entry says where that is later: a checkpoint that is dated back hides nothing that fell due.
 Rule 2: `bundle.json` and the derived files are never relied on.
 Rule 3: any input gives a report or BundleBroken; no other exception.
 """
@@ -136,7 +137,7 @@ def verify_bundle(
 def judge(sound: Sound, shipped: Shipped | None = None, kept: Sequence[Kept] = ()) -> Report:
     """Step (6)."""
     trust, history, verified = sound.trust, sound.history, sound.verified
-    as_of_ms = max(verified.times) * 1000 + 999 if verified.times else history.clock_ms
+    as_of_ms = max(history.clock_ms, *(one * 1000 + 999 for one in verified.times))
     return Report(
         trust.deployment,
         trust.environment,
