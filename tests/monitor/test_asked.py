@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ironbound.monitor.asked import Asked
+from ironbound.monitor import asked as module
+from ironbound.monitor.asked import MAX_STRANGERS, Asked
 from ironbound.monitor.watch import NotHeld
 from ironbound.wire.frames import receive_frame, send_frame
 
@@ -69,3 +70,33 @@ def test_any_other_question_is_refused_and_nobody_looks(tmp_path: Path, question
     assert asked(tmp_path, os.getuid(), question) == ("frame-invalid", [])
     answer, _ = asked(tmp_path, os.getuid() + 1, RUN)  # the control
     assert answer == {"ok": True, "total": 0}
+
+
+@pytest.mark.parametrize("stranger", [True, False])
+def test_strangers_who_ask_nothing_hold_few_of_the_monitor_s_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: bool
+) -> None:
+    """A user of the host opens one connection after another and says nothing; whoever may ask is not held to it."""
+    kernel = module.peer_of
+    monkeypatch.setattr(module, "peer_of", lambda sock: (kernel(sock)[0], 65_534) if stranger else kernel(sock))
+    monkeypatch.setattr(module, "QUESTION_S", 60.0)
+
+    async def scene() -> Any:
+        deployment: Any = SimpleNamespace(uid=lambda role: os.getuid())
+        nobody: Any = SimpleNamespace()
+        path = str(tmp_path / "s")
+        server = await Asked(deployment, nobody, nobody, nobody, nobody).serve(path)
+        silent = [await asyncio.open_unix_connection(path) for _ in range(MAX_STRANGERS)]
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            await send_frame(writer, {})
+            return await receive_frame(reader, limit=1 << 16)
+        except ConnectionError:
+            return None
+        finally:
+            for _, one in (*silent, (reader, writer)):
+                one.close()
+            server.close()
+
+    answer = asyncio.run(asyncio.wait_for(scene(), 30))
+    assert answer is None if stranger else answer["code"] == "frame-invalid"

@@ -28,6 +28,8 @@ from .watch import NotHeld, Watch
 #: Seconds within which a question is there, and its bytes: the account of a sandbox fits in an entry.
 QUESTION_S: Final = 5.0
 MAX_QUESTION: Final = 96 * 1024
+#: Connections at once of users who may ask nothing: their descriptors are the monitor's, with which it looks.
+MAX_STRANGERS: Final = 16
 MAX_PROOF: Final = 1 << 20
 """Bytes of what the prover prints."""
 
@@ -39,6 +41,7 @@ class Asked:
         self._log, self._watch, self._challenges, self._hosts = log, watch, challenges, hosts
         self._proving = asyncio.Lock()
         self._node = deployment.uid("node")
+        self._strangers = 0
 
     async def serve(self, path: str) -> asyncio.Server:
         """Listen at a path; anybody may connect."""
@@ -50,7 +53,11 @@ class Asked:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, peer = peer_of(writer.get_extra_info("socket"))
+        stranger = peer not in (0, self._node, os.getuid())
+        self._strangers += stranger
         try:
+            if stranger and self._strangers > MAX_STRANGERS:
+                return
             async with asyncio.timeout(QUESTION_S):
                 question: Any = await receive_frame(reader, limit=MAX_QUESTION)
             if isinstance(question, dict) and question.keys() == {"op", "said"} and question["op"] == "look":
@@ -71,6 +78,7 @@ class Asked:
             # The asker sees the connection end before its answer, and is told to look here.
             sys.stderr.write(f"monitor: a question broken off: {type(error).__name__}: {error}\n")
         finally:
+            self._strangers -= stranger
             writer.close()
 
     async def _look(self, said: Value) -> Frame:
