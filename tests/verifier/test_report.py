@@ -139,6 +139,7 @@ def test_of_a_log_that_is_too_large_the_many_entries_stand_as_hashes_and_are_tol
     monkeypatch.setattr(build, "MAX_LOG", 1)
     dom = page(report_of(scene.lab)[0])
     assert state(dom) == "agrees" and "entries stand in this page as hashes only" in dom
+    assert "agrees with the verifier as far as it can check" in dom
     assert "not checked here: started, observed as hashes only" in dom
     rows = dom.split('id="reconciled-here"')[1].split("</section>")[0]
     assert "counted by the verifier" in rows

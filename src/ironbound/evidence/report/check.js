@@ -484,7 +484,7 @@ const Check = (() => {
     }
     await state.end(checkpoint.asOf);
     state.counts.tokens = trust.tokens;
-    return { checkpoint, trust, pin: named, found: state.found, counts: state.counts, unseen: state.unseen, dropped: new Set(log.dropped), entries: state.entries, void: log.void };
+    return { checkpoint, trust, pin: named, found: state.found, counts: state.counts, unseen: state.unseen, dropped: new Set(state.unseen ? log.dropped : []), entries: state.entries, void: log.void };
   }
 
   // Folds the entries: who said each, who consented, what came before what.
