@@ -122,6 +122,13 @@ def test_a_list_is_read_or_refused_with_one_error(data: bytes) -> None:
         parse_list(data)
 
 
+def folder(tmp_path: Path) -> Path:
+    """One more."""
+    place = tmp_path / "another"
+    place.mkdir(exist_ok=True)
+    return place
+
+
 def program(tmp_path: Path, *lines: str) -> Path:
     place = tmp_path / "acme"
     text = PROGRAM.format(python=sys.executable, more="\n".join(lines), acted=str(tmp_path / "acted"))
@@ -146,6 +153,24 @@ def test_an_option_is_refused_only_if_the_program_and_all_its_commands_refuse_it
     assert not (tmp_path / "acted").exists(), "no trial may come to act"
 
 
+def test_a_program_of_others_is_tried_too_and_what_it_suggests_instead_is_no_difference() -> None:
+    answers = try_options(Path(sys.executable).parent / "ruff", ("--watch", "--interceptor"))
+    assert answers == {"--watch": None, "--interceptor": "error: unexpected argument '--interceptor' found"}
+
+
+def test_a_program_that_shows_its_command_line_and_refuses_the_random_option_only_has_taken_the_other(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "echoing"
+    place.write_text(
+        '#!/bin/sh\necho "+ $*" >&2\nfor one; do case $one in --debug) ;; *) echo "no such option: $one"; exit 2 ;; '
+        "esac; done\n"
+    )
+    place.chmod(0o755)
+    answers = try_options(place, ("--debug", "--watch"))
+    assert answers["--debug"] is None and answers["--watch"] is not None
+
+
 def test_a_program_that_refuses_nothing_by_name_proves_nothing(tmp_path: Path) -> None:
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexit 2\n")
@@ -163,6 +188,12 @@ def test_a_tried_refusal_is_told_from_an_active_switch(tmp_path: Path) -> None:
     assert verdicts == {"--debug": ACTIVE, "--watch": REFUSES, "--interceptor": REFUSES}
     refusals = {one["name"]: one["refusal"] for one in said["switches"]}
     assert refusals["--debug"] is None and refusals["--watch"] == "acme: error: unrecognized arguments: --watch"
+    clean = json.loads(run(program(folder(tmp_path)), "--try", program(folder(tmp_path)), "--json").stdout)
+    assert [one["verdict"] for one in (said, clean)] == [ACTIVE, "ABSENT"]
+    refusing = program(folder(tmp_path), 'WORDS = ("--watch", "--interceptor")')
+    refused = run(refusing, "--try", refusing)
+    assert refused.returncode == 0 and refused.stdout.startswith(REFUSES), refused.stdout
+    assert "acme: error: unrecognized arguments: --interceptor" in refused.stdout
     untried = json.loads(run(place, "--json").stdout)
     assert {one["verdict"] for one in untried["switches"]} == {ACTIVE}
 

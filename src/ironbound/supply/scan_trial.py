@@ -2,8 +2,8 @@
 
 Decides whether an option is refused, by comparison with the program's own answer. Each time it is started with the
 option and, behind it, an option of random letters, so that a program which refuses what it doesn't know never comes to
-act. If it refuses the option by name, in the very words that it has for the random one, it doesn't know it. If it
-names the random one only, it took the option.
+act. If it refuses the option by name, in lines with the very words that it has for the random one, it doesn't know it.
+If it names the random one only, it took the option.
 
 Rule 1: a program that doesn't refuse the random option by name proves nothing, and neither does one of its commands:
         the option then counts as not refused.
@@ -32,6 +32,7 @@ _DEMANDED: Final = re.compile(r"(?<![\w-])--(?!help)[a-z][a-z-]*")
 _CHOICE: Final = re.compile(r"choose from '?([\w-]+)")
 _WORD: Final = re.compile(r"[a-z][a-z0-9_-]{1,40}")
 _ROW: Final = re.compile(r"^ {2,8}([a-z][\w -]*?)(?: {2,}| [A-Z<\[]|$)", re.MULTILINE)
+_SUGGESTS: Final = re.compile(r"(?i)\b(?:tip|hint|similar|did you mean)\b")
 _CHOICES: Final = re.compile(r"\{([a-z0-9_,-]+)\}")
 
 
@@ -122,7 +123,13 @@ def _refusal(run: Run, place: _Place | None, name: str, one: str, two: str) -> s
     if place is None:
         return None
     code, text = run([*place.words, name, two])
-    if code == 0 or text.replace(name, one) != place.answer:
+    said = _naming(name, text)
+    if code == 0 or [line.replace(name, one) for line in said] != _naming(one, place.answer):
         return None
-    line = next((line for line in text.splitlines() if name in line), "")
-    return line.replace(two, "").strip()[:MAX_SAID] or None
+    return said[0].replace(two, "").strip()[:MAX_SAID] or None
+
+
+def _naming(option: str, text: str) -> list[str]:
+    """The lines that name an option, but for those that suggest another one, which depend on its letters."""
+    whole = re.compile(rf"(?<![\w-]){re.escape(option)}(?![\w-])")
+    return [line for line in text.splitlines() if whole.search(line) and not _SUGGESTS.search(line)]
