@@ -12,12 +12,13 @@ Rule 3: what is kept is bounded: MAX_PEERS peers, and one bucket for all that co
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ironbound.wire.loopback import peer_named
 
 #: Requests that a peer can make at once, and how many it gets back each second.
 BURST: Final = 512
@@ -36,14 +37,7 @@ Tell = Callable[[str, int], Awaitable[None]]
 def peer_of(scope: Scope) -> str:
     """Who speaks: `user 1000`, an address, `loopback`, or an IPv6 network."""
     client = scope.get("client")
-    name = str(client[0]) if client else OTHERS
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return name
-    if address.is_loopback:
-        return "loopback"
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+    return peer_named(str(client[0])) if client else OTHERS
 
 
 @dataclass(slots=True)

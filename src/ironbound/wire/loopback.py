@@ -7,6 +7,8 @@ Rule 1: beyond loopback there is TLS 1.3 or nothing. On the Unix socket a client
         says.
 Rule 2: on loopback the Host is one of loopback's own names, at any port (a tunnel has another): a web page whose name
         somebody makes mean 127.0.0.1 reads nothing here.
+Rule 3: no peer has all connections, so that an operator who stops an agent is heard beside it. On loopback over TCP
+        nothing tells one program from another.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import re
 import socket
@@ -29,6 +32,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Connections at once; the next one is answered 503.
 MAX_CONNECTIONS: Final = 128
+#: Connections of one peer (`peer_named`) at once, of loopback apart; the next one is closed.
+MAX_OF_PEER: Final = 32
+LOOPBACK: Final = "loopback"
 #: Seconds that a connection may stay open between two requests.
 KEEP_ALIVE_S: Final = 75
 #: What loopback is called in a Host, with a port or without.
@@ -37,8 +43,22 @@ _OWN: Final = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 MAX_HEAD: Final = 16 * 1024
 
 
+def peer_named(client: str) -> str:
+    """Who speaks, of a client's name: `user 1000`, an address, `loopback`, or an IPv6 network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.is_loopback:
+        return LOOPBACK
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
 class _Protocol(H11Protocol):
-    """Closes a connection on which nothing has come for KEEP_ALIVE_S, half a request included."""
+    """Closes a connection on which nothing has come for KEEP_ALIVE_S, half a request included, and a peer's one too
+    many."""
+
+    peer = LOOPBACK
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,6 +66,10 @@ class _Protocol(H11Protocol):
         if sock.family == socket.AF_UNIX:
             user = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
             self.client = (f"user {user}", 0)
+        self.peer = peer_named(self.client[0]) if self.client else LOOPBACK
+        others = sum(isinstance(one, _Protocol) and one.peer == self.peer for one in self.connections)
+        if self.peer != LOOPBACK and others > MAX_OF_PEER:
+            transport.close()
         self._heard = self.loop.time()
         self.loop.call_later(KEEP_ALIVE_S, self._check_idle)
 
