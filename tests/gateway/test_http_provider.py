@@ -267,6 +267,12 @@ def test_what_was_judged_is_what_the_client_would_request(
     assert built.raw_path.decode() == path + (f"?{query}" if query is not None else "")
 
 
+@pytest.mark.parametrize("host", ["xn--a", "xn--99999999", "xn--ls8h.example"])
+def test_a_host_that_the_client_library_fails_at_is_one_to_which_nothing_was_sent(host: str) -> None:
+    result = request(f"http://{host}/")
+    assert (result.status, result.detail.split(":")[0]) == ("not-performed", "url-ambiguous")
+
+
 def test_nothing_is_sent_if_the_client_library_reads_the_url_differently(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

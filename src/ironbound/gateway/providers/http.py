@@ -178,7 +178,8 @@ def build_url(args: Mapping[str, Value]) -> httpx.URL:
         raise ArgumentsRefused("url-ambiguous", "the arguments are not the parts of one URL")
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL:
+        _ = url.host  # decoded when it is first looked at, which not every `xn--` lets it
+    except (httpx.InvalidURL, UnicodeError):
         raise ArgumentsRefused("url-ambiguous", "the HTTP client can't read the URL") from None
     port = url.port if url.port is not None else _DEFAULT_PORTS[str(args["scheme"])]
     read = (url.scheme, url.raw_host, port, url.raw_path, url.userinfo, url.fragment)
