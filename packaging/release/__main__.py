@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from release.make import Stop, build, install
 
+SOURCE = str(Path(__file__).resolve().parents[2] / "src")
+"""The package of this checkout, for what needs no installation of it."""
+
 
 def main(words: list[str]) -> int:
     """Exit code 1: no release, and why is on standard error."""
@@ -35,7 +38,7 @@ def main(words: list[str]) -> int:
 
                 make_key(Path(file))
             case ["check", key]:
-                sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+                sys.path.insert(0, SOURCE)
                 from release.sign import check_key
 
                 check_key(Path(key))
@@ -44,6 +47,7 @@ def main(words: list[str]) -> int:
 
                 sign(Path(work), Path(out), Path(tools), Path(key), tests)
             case ["host", measured, release, out, key]:
+                sys.path.insert(0, SOURCE)
                 from release.host import sign_for_host
 
                 sign_for_host(Path(measured), Path(release), Path(out), Path(key))
