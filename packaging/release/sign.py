@@ -131,7 +131,8 @@ def _lock(work: Path, name: str) -> str:
 def _start(source: Path, tools: Path, chosen: list[str]) -> tuple[subprocess.Popen[str], Path]:
     results = source.parent / "results.json"
     program = source / "packaging" / "release" / "results.py"
-    words = [sys.executable, "-I", "-B", str(program), str(tools), str(results), *_PYTEST, *chosen]
+    place = f"--basetemp={source.parent / 't'}"
+    words = [sys.executable, "-I", "-B", str(program), str(tools), str(results), *_PYTEST, place, *chosen]
     environment = {**os.environ, "CI": "", "PYTHONDONTWRITEBYTECODE": "1"}
     output = (source.parent / "tests.log").open("w", encoding="utf-8")
     with output:

@@ -18,6 +18,7 @@ from ironbound.core.statement import ACTS, SHAPES, VOICES
 from ironbound.gateway.providers import http, scratch
 from ironbound.gateway.tools import ACTIONS
 from ironbound.terminal import arguments, main
+from ironbound.terminal.demo import auditor
 from ironbound.terminal.demo import run as demo
 from ironbound.terminal.demo.people import KeyFiles
 from ironbound.terminal.voice import Stop
@@ -191,8 +192,8 @@ def test_the_readme_has_a_sentence_for_every_folder() -> None:
 
 def test_the_readmes_transcript_has_the_demos_steps_in_order() -> None:
     page = text(ROOT / "README.md").partition("<!-- transcript -->")[2].partition("<!-- end -->")[0]
-    source = Path(demo.__file__).read_text("utf-8")
-    titles = [KeyFiles.title, *re.findall(r'self\._step\("([^"]+)"\)', source)]
+    source = "".join(Path(one.__file__).read_text("utf-8") for one in (demo, auditor))
+    titles = [KeyFiles.title, *re.findall(r'self\._telling\.step\(\s*"([^"]+)"', source)]
     shown = re.findall(r"^ ?\d+\. (.+)$", page, re.MULTILINE)
     assert len(titles) == len(shown) >= 10
     assert set(shown) == set(titles)

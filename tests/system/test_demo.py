@@ -21,8 +21,9 @@ from ironbound.core.profile import RUNTIMES
 from ironbound.core.trust import parse_pin
 from ironbound.evidence.writer import write_members
 from ironbound.terminal.demo import provider
+from ironbound.terminal.demo.auditor import OF_A_RELEASE
 from ironbound.terminal.demo.people import Organisation
-from ironbound.terminal.demo.run import OF_A_RELEASE, SAMPLE
+from ironbound.terminal.demo.run import SAMPLE
 from ironbound.terminal.voice import Stop
 from ironbound.verifier.bundle import BundleBroken
 from ironbound.verifier.verify import verify_bundle

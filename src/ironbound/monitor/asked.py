@@ -94,7 +94,11 @@ class Asked:
         async with self._proving:
             words = (sys.executable, *OPTIONS, "-m", "ironbound.proof")
             process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
-            answer, _ = await process.communicate()
+            try:
+                answer, _ = await process.communicate()
+            finally:
+                if process.returncode is None:  # cancelled: the monitor ends
+                    process.kill()
         if process.returncode != 0:
             return _refused("proof-broken", "the solvers came to no answer; the monitor's own log says why")
         said: Any = parse_json(answer, limit=MAX_PROOF)

@@ -11,6 +11,7 @@ Rule 2: what the solvers don't see, the interpreter, is searched beside them: ea
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -63,7 +64,9 @@ def prove(told: Callable[[str], None] = lambda _: None) -> Proof:
     made = tuple(scripts(authority))
     running = {
         name: subprocess.Popen(
-            [sys.executable, "-I", "-B", "-m", "ironbound.proof", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-I", "-B", "-m", "ironbound.proof", name, str(os.getpid())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for name in (*installed(), SEARCH)
     }

@@ -52,7 +52,7 @@ def enrolled(word: str, deployment: str) -> OperatorKey:
         return SshKey(blob, namespace_of(deployment), security_key and not word.startswith(TOUCH))
     except (FormatError, DeploymentError, UnicodeDecodeError) as error:
         raise Stop(
-            f"{path}: {error}",
+            f"{path}: {str(error).removeprefix(f'{path}: ')}",
             "give a public key of ssh-keygen (ed25519 or ed25519-sk), or what credential.toJSON() gave",
         ) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -29,7 +31,11 @@ from .commands import (
     tracing,
     waiting,
 )
-from .voice import FAILED, OK, Stop, complain, say
+from .voice import OK, Stop, complain, say
+
+#: Exit codes of what a signal ends, as a shell has them: no code of `verify`, so nobody takes them for a verdict.
+INTERRUPTED: Final = 130
+UNREAD: Final = 141
 
 USAGE: Final = """\
 ironbound runs agents that cannot raise their own privileges, and proves it.
@@ -61,6 +67,7 @@ ironbound runs agents that cannot raise their own privileges, and proves it.
   ironbound stop AGENT
   ironbound grant AGENT ACTION [--tool NAME] [--where ARG=VALUE]... [--calls N] [--for 8h]
   ironbound revoke GRANT
+  ironbound quota AGENT | quota --all [--rate N/LENGTH]   how many calls an agent, or all of them, can make
   ironbound requests                       what was proposed with --propose, and waits for approvals
   ironbound requests show ID | requests approve ID | requests decline ID
   ironbound sign FILE | submit FILE        approve, and send, a request that was written with --out
@@ -115,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ✓
     try:
         if words[:1] == ["verify"]:
             from ironbound.verifier.__main__ import main as verify
@@ -129,11 +139,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error)
     except ProfileRefused as error:
         return complain(Stop(str(error).removesuffix(f" (hint: {error.hint})"), error.hint))
-    except (DeploymentError, FormatError, Refused, OSError) as error:
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return UNREAD
+        named = error.filename and error.strerror
+        return complain(Stop(f"{error.filename}: {error.strerror}" if named else str(error)))
+    except (DeploymentError, FormatError, Refused) as error:
         return complain(Stop(str(error)))
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return FAILED
+        return INTERRUPTED
+
+
+def _is_unread() -> bool:
+    """Whether whoever read standard output has gone (`… | head`); what is left for it is dropped then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

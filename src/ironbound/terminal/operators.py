@@ -350,7 +350,8 @@ def read_submission(path: Path) -> Submission:
             tuple(b64decode(str(one)) for one in artifacts),
         )
     except (FormatError, DeploymentError) as error:
-        raise Stop(f"{path}: {error}", "it should be a file written by `--out`") from error
+        why = str(error).removeprefix(f"{path}: ")
+        raise Stop(f"{path}: {why}", "it should be a file written by `--out`") from error
 
 
 @dataclass(frozen=True, slots=True)

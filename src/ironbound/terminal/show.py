@@ -138,7 +138,7 @@ def entry_line(entry: Entry) -> dict[str, Any]:
     return {
         "index": entry.index,
         "kind": statement.kind,
-        "at_ms": said.get("at_ms", 0),
+        "at_ms": said.get("at_ms", said.get("created_ms", 0)),
         "about": about,
         "void": entry.void,
     }
@@ -199,8 +199,13 @@ def print_status(replay: Replay, said: Mapping[int, int], as_json: bool) -> None
     if as_json:
         emit(value)
         return
+    value["quotas"] = {
+        name: f"{rate['calls']} calls in {rate['window_ms'] / 1000:g} s" for name, rate in value["quotas"].items()
+    }
     value["reviews_due"] = [f"{grant} until {clock(until)}" for grant, until in value["reviews_due"].items()]
     for key, shown in value.items():
+        if isinstance(shown, dict):
+            shown = [f"{one} {value}" for one, value in shown.items()]
         text = ", ".join(str(one) for one in shown) if isinstance(shown, list) else str(shown)
         say(f"{key.replace('_', ' '):14}{text or '-'}")
 

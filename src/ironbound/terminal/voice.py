@@ -41,19 +41,23 @@ def usage(cause: str, hint: str = "") -> NoReturn:
     raise Stop(cause, hint, USAGE)
 
 
+def coloured(stream: TextIO) -> bool:
+    """Whether the stream is a terminal whose user has not set NO_COLOR (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
 def paint(text: str, *styles: str, stream: TextIO | None = None) -> str:
-    """The text in colour if the stream is a terminal, else as it is."""
-    target = stream or sys.stdout
-    if not target.isatty():
+    """The text in colour if the stream shows it, else as it is."""
+    if not coloured(stream or sys.stdout):
         return text
     return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"
 
 
 def shown(text: str, stream: TextIO, keep: str = "") -> str:
-    """The text as a terminal shows it and nothing else happens; `keep` and, on a terminal, our colours stay."""
+    """The text as a terminal shows it and nothing else happens; `keep` and, where there is colour, our own stay."""
 
     def escaped(found: re.Match[str]) -> str:
-        if found[0] in keep or (len(found[0]) > 1 and stream.isatty()):
+        if found[0] in keep or (len(found[0]) > 1 and coloured(stream)):
             return found[0]
         return "".join(f"\\u{ord(char):04x}" if not " " <= char <= "~" else char for char in found[0])
 
@@ -74,7 +78,7 @@ def complain(error: Stop) -> int:
     """Print an error with its hint; returns its exit code."""
     head = paint("error", "red", stream=sys.stderr)
     print(f"ironbound: {head}: {shown(error.cause, sys.stderr)}", file=sys.stderr)
-    if error.hint:
+    if error.hint and error.hint not in error.cause:
         print(f"ironbound: hint: {shown(error.hint, sys.stderr)}", file=sys.stderr)
     sys.stderr.flush()
     return error.code
@@ -94,8 +98,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def passphrases(descriptor: int | None, names: Sequence[str], *, new: bool = False) -> list[bytes]:
-    """One passphrase for each name: lines of a file descriptor, or typed at the terminal without echo.
+def passphrases(
+    descriptor: int | None, names: Sequence[str], *, new: bool = False, what: str = "passphrase"
+) -> list[bytes]:
+    """One secret for each name: lines of a file descriptor, or typed at the terminal without echo.
 
     `new` ones are typed twice, since nobody could find a typing error later.
     """
@@ -104,16 +110,16 @@ def passphrases(descriptor: int | None, names: Sequence[str], *, new: bool = Fal
             with os.fdopen(os.dup(descriptor), "rb") as file:
                 lines = [line.rstrip(b"\n") for line in file.read(65536).splitlines()]
         except OSError as error:
-            raise Stop(f"passphrase descriptor {descriptor}: {error.strerror}", code=USAGE) from error
+            raise Stop(f"{what} descriptor {descriptor}: {error.strerror}", code=USAGE) from error
         if len(lines) < len(names):
-            usage(f"{len(names)} passphrases expected on descriptor {descriptor}, got {len(lines)}")
+            usage(f"{len(names)} {what}s expected on descriptor {descriptor}, got {len(lines)}")
         return lines[: len(names)]
     if not sys.stdin.isatty():
-        usage("no terminal to ask for a passphrase on", "give it with --passphrase-fd N")
+        usage(f"no terminal to ask for a {what} on", f"give it with --{what}-fd N")
     phrases = []
     for name in names:
-        phrase = getpass.getpass(f"{'new ' if new else ''}passphrase of {name}: ")
+        phrase = getpass.getpass(f"{'new ' if new else ''}{what} of {name}: ")
         if new and getpass.getpass("the same again: ") != phrase:
-            usage(f"the two passphrases of {name} differ", "nothing was made; try again")
+            usage(f"the two {what}s of {name} differ", "nothing was made; try again")
         phrases.append(phrase.encode())
     return phrases

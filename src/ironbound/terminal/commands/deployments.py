@@ -170,11 +170,12 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _credential(arguments: argparse.Namespace) -> int:
-    from ironbound.terminal.credential import keep
+    from ironbound.terminal.credential import bound, keep
 
     deployment = deployment_of(arguments)
-    value = passphrases(arguments.value_fd, [f"credential {arguments.name}"])[0]
-    binding = keep(deployment, arguments.name, arguments.url, arguments.header, value.decode())
+    binding = bound(arguments.url, arguments.header)
+    value = passphrases(arguments.value_fd, [f"credential {arguments.name}"], what="value")[0]
+    keep(deployment, arguments.name, binding, value.decode("utf-8", "replace"))
     if arguments.json:
         emit(binding)
     else:

@@ -30,6 +30,8 @@ def _export(arguments: argparse.Namespace) -> int:
     from ironbound.verifier.output import tenths
 
     deployment = deployment_of(arguments)
+    if arguments.out.is_dir():
+        usage(f"{arguments.out} is a folder", "give -o a file")
     try:
         summary = export(deployment, arguments.out.resolve(), tenths(note))
     except ExportError as error:
@@ -130,7 +132,7 @@ COMMANDS: Final = (
     Command(
         "evidence export",
         _export,
-        "Write the file.",
+        "Write everything that an auditor needs into one file.",
         "ironbound evidence export -d prod -o e.ironbound",
         (*PLACED, option("-o", "--out", type=Path, required=True, metavar="FILE")),
     ),

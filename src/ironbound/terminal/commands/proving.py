@@ -36,6 +36,8 @@ async def say_proof(deployment: Deployment) -> tuple[int, dict[str, Any]]:
 
 def _prove(arguments: argparse.Namespace) -> int:
     index, searched = None, None
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.deployment is not None:
         note("the monitor asks the solvers about its kernel")
         index, said = asyncio.run(say_proof(deployment_of(arguments)))
@@ -50,7 +52,6 @@ def _prove(arguments: argparse.Namespace) -> int:
         if index is None:
             said, holds = proof.predicate, proof.holds
         if arguments.out is not None:
-            arguments.out.mkdir(parents=True, exist_ok=True)
             for script in proof.scripts:
                 (arguments.out / f"{script.name}.smt2").write_text(script.text, "utf-8")
             note(f"{len(proof.scripts)} files in {arguments.out}; any solver of SMT-LIB 2.6 reads them")

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from ironbound.canary.probes import controlled, load_probes
+from ironbound.canary.probes import load_probes
 from ironbound.core.canonical import Digest, canonical, parse_json, sha256_hex
 from ironbound.core.microvm import QEMU
 from ironbound.core.native import Manifest
@@ -30,33 +30,28 @@ from ironbound.core.replay import Entry
 from ironbound.core.request import NO_LIMITS
 from ironbound.core.surface import approval_body
 from ironbound.core.tree import PROGRAM_MODE
-from ironbound.core.trust import parse_pin
 from ironbound.evidence.export import export
-from ironbound.evidence.report.build import report_html
 from ironbound.node.microvm import kernel
 from ironbound.node.native.container import BINARIES, SEARCH, guard_bytes
 from ironbound.terminal import operators
 from ironbound.terminal.canaries import challenge_all
 from ironbound.terminal.commands.proving import say_proof
-from ironbound.terminal.credential import keep
+from ironbound.terminal.credential import bound, keep
 from ironbound.terminal.releases import approval_of, read_release_folder
 from ironbound.terminal.show import signed
 from ironbound.terminal.up import Supervisor
-from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, paint, say
-from ironbound.verifier.bundle import BundleBroken
-from ironbound.verifier.verify import Report, verify_bundle
-from ironbound.wire.deployment import ROLES, Deployment, is_reachable
+from ironbound.terminal.voice import FAILED, OK, Stop, paint, say
+from ironbound.wire.deployment import Deployment, is_reachable
 from ironbound.wire.image_load import Piece, load
 from ironbound.wire.log import Log, now_ms
 
-from . import forgery
+from .auditor import Auditor
 from .people import KeyFiles, Organisation, People
 from .records import RECORDS
+from .telling import StepFailed, Telling
 
 AGENT: Final = "triage"
 WAIT_S: Final = 30.0
-#: The claims that speak of a signed release: unproven where the demo runs without one.
-OF_A_RELEASE: Final = frozenset({"E1", "E2", "E3"})
 HOUR_MS: Final = 3_600_000
 #: Boundaries beside Wasm that the demo wants; where there are fewer, a virtual machine joins them, slow as it is.
 BOUNDARIES: Final = 2
@@ -65,10 +60,6 @@ SAMPLE: Final = frozenset(
     {"mount-tmpfs", "capability-raise", "setuid-root", "core-pattern", "cgroup-release-agent", "namespace-user",
      "network-metadata", "process-ptrace-parent", "call-bpf", "call-io-uring", "file-outside-tmp", "channel-operator"}
 )  # fmt: skip
-
-
-class StepFailed(Exception):
-    """A step did not do what it had to."""
 
 
 def demo(out: Path | None, organisation: bool = False, release: Path | None = None) -> int:
@@ -111,8 +102,7 @@ class Demo:
         self._target = target
         self._root = root
         self._kept = kept
-        self._began = time.monotonic()
-        self._number = 0
+        self._telling = Telling()
         self._token = os.urandom(24).hex()
         self._entries: list[Entry] = []
         self._arrived = asyncio.Event()
@@ -133,7 +123,7 @@ class Demo:
         try:
             port = await self._records_service()
             await asyncio.to_thread(self._make_deployment, port)
-            supervisor = Supervisor(self._deployment, lambda role, text: self._tell(f"{role} {text}"))
+            supervisor = Supervisor(self._deployment, lambda role, text: self._telling.tell(f"{role} {text}"))
             await self._start(supervisor)
             watching = asyncio.ensure_future(supervisor.watch())
             await self._approve()
@@ -145,9 +135,10 @@ class Demo:
                 await self._boundaries()
             await self._weaken()
             await self._export()
-            await self._verify()
-            await self._flip()
-            await self._rewrite(granted["index"])
+            auditor = Auditor(self._telling, self._target, self._release is not None)
+            await auditor.verify()
+            await auditor.flip()
+            await auditor.rewrite(self._deployment, granted["index"])
         except (StepFailed, Stop) as error:
             cause = error.cause if isinstance(error, Stop) else str(error)
             say(paint(f"   FAILED: {cause}", "red"))
@@ -159,8 +150,7 @@ class Demo:
                 with contextlib.suppress(asyncio.CancelledError, Stop):
                     await watching
             await self._clean(supervisor)
-        took = time.monotonic() - self._began
-        say(paint(f"\nEvery step did what it had to, in {took:.0f} s.", "green"))
+        say(paint(f"\nEvery step did what it had to, in {self._telling.took_s:.0f} s.", "green"))
         for text in self._untested:
             say(paint(f"NOT TESTED here: {text}", "yellow"))
         for text in self._people.unshown:
@@ -174,20 +164,6 @@ class Demo:
         return OK
 
     # Speaking and waiting
-
-    def _step(self, title: str) -> None:
-        self._number += 1
-        took = paint(f"{time.monotonic() - self._began:5.1f} s", "dim")
-        say(f"\n{paint(f'{self._number:2}. {title}', 'bold')}  {took}")
-
-    def _tell(self, text: str) -> None:
-        say(f"    {text}")
-
-    def _good(self, text: str) -> None:
-        say(f"    {paint('✓', 'green')} {text}")
-
-    def _refused(self, text: str) -> None:
-        say(f"    {paint('✗', 'yellow')} {text}")
 
     def _entered(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -280,25 +256,26 @@ class Demo:
         return child
 
     def _make_deployment(self, port: int) -> None:
-        self._step(self._people.title)
+        self._telling.step(self._people.title)
         self._deployment = self._people.found(self._root, f"demo-{os.urandom(3).hex()}", self._release)
-        keep(self._deployment, "records", f"http://127.0.0.1:{port}", "authorization", f"Bearer {self._token}")
+        binding = bound(f"http://127.0.0.1:{port}", "authorization")
+        keep(self._deployment, "records", binding, f"Bearer {self._token}")
         installed = [name for name, program in BINARIES.items() if shutil.which(program, path=SEARCH)]
         if len(_boundaries_of(installed)) < BOUNDARIES:
             with contextlib.suppress(kernel.KernelMissing):
                 kernel.place(self._deployment.root, *kernel.installed())
         pin = f"{self._deployment.trust.pin}\n"
         (self._target / "pin.txt").write_text(pin, encoding="ascii")
-        self._good(f"pin for the auditor, by another road: {pin[:44]}…")
+        self._telling.good(f"pin for the auditor, by another road: {pin[:44]}…")
 
     async def _start(self, supervisor: Supervisor) -> None:
-        self._step("Five services, each with a key of its own")
+        self._telling.step("Five services, each with a key of its own")
         await supervisor.start()
         self._log = Log(self._deployment, None)
         self._log.listen(self._entered)
         await self._log.start()
         self._proof = asyncio.ensure_future(say_proof(self._deployment))
-        self._tell("the monitor asks the solvers about the kernel that they run")
+        self._telling.tell("the monitor asks the solvers about the kernel that they run")
         await self._approve_release()
 
     async def _approve_release(self) -> None:
@@ -311,16 +288,16 @@ class Demo:
         body = approval_of(self._deployment, statements, key)
         admitted = await self._sign("release-approval", ("ada", "bo"), body=body)
         measured = [one.predicate["measured"] for one in self._entries if one.kind == "service-started"]
-        self._good(
+        self._telling.good(
             f"{len(measured)} services: {measured[0]['files']:,} installed files are those that the release key signed"
         )
         who = " and ".join(admitted["humans"])
-        self._good(
+        self._telling.good(
             f"entry {admitted['index']}: release {body['release_sha256'][:12]}, so configured, approved by {who}"
         )
 
     async def _approve(self) -> None:
-        self._step("ada asks, bo approves: a profile, an agent's code, and the canaries, each by its SHA-256")
+        self._telling.step("ada asks, bo approves: a profile, an agent's code, and the canaries, each by its SHA-256")
         profile = (resources.files("ironbound") / "data" / "profiles" / "strict.toml").read_bytes()
         module = (resources.files("ironbound") / "data" / "agents" / "triage.wasm").read_bytes()
         effective = merge([Layer("strict.toml", profile)])
@@ -337,20 +314,20 @@ class Demo:
             await self._sign("module-approval", ("ada",), [module], module=self._module, body=body)
             raise StepFailed("ada alone approved a module")
         except operators.Refusal as refusal:
-            self._refused(f"ada alone: {refusal.reason}")
+            self._telling.refused(f"ada alone: {refusal.reason}")
         payload = operators.build(self._log.replay, "module-approval", module=self._module, body=body)
         for line in await asyncio.to_thread(self._people.speak, self._deployment, payload):
-            {"✓": self._good, "✗": self._refused}.get(line[0], self._tell)(line.lstrip("✓✗ "))
+            {"✓": self._telling.good, "✗": self._telling.refused}.get(line[0], self._telling.tell)(line.lstrip("✓✗ "))
         await self._sign("module-approval", ("ada", "bo"), [module], module=self._module, body=body)
         probes = load_probes("wasm")
         last = await self._approve_modules(
             ("bo", "cy"), [(one.module, approval_body(one.module, one.document)) for one in probes]
         )
-        self._good(f"profile {self._config[:12]}, agent {self._module[:12]}: {self._signed(done['index'])}")
-        self._good(f"{len(probes)} canaries: {self._signed(last['index'])}")
+        self._telling.good(f"profile {self._config[:12]}, agent {self._module[:12]}: {self._signed(done['index'])}")
+        self._telling.good(f"{len(probes)} canaries: {self._signed(last['index'])}")
 
     async def _launch(self, port: int) -> None:
-        self._step("An agent is granted two tools, launched, and works: it reads, sorts and writes a report")
+        self._telling.step("An agent is granted two tools, launched, and works: it reads, sorts and writes a report")
         base = f"http://127.0.0.1:{port}"
         task = {"records_url": f"{base}/records", "report_url": f"{base}/reports"}
         (self._deployment.root / "inputs" / f"{AGENT}.json").write_bytes(canonical(dict(task)))
@@ -369,18 +346,22 @@ class Demo:
         await self._grant_tool(("bo", "cy"), "scratch.write", "scratch.write", write)
         start = len(self._entries)
         done = await self._sign("launch-request", ("cy", "ada"), agent=AGENT, module=self._module, config=self._config)
-        self._good(f"entry {done['index']}: launch by {self._signed(done['index'])}")
+        self._telling.good(f"entry {done['index']}: launch by {self._signed(done['index'])}")
         began = await self._until("the launch", self._said("started", agent=AGENT), start)
         said = began.predicate
-        self._good(f"entry {began.index}: started, config consumed {said['config_sha256'][:12]}, seen by the monitor")
+        self._telling.good(
+            f"entry {began.index}: started, config consumed {said['config_sha256'][:12]}, seen by the monitor"
+        )
         await self._until("the report", self._said("action-intent", tool="scratch.write"), start)
         pages = sum(1 for one in self._entries[start:] if self._said("action-intent", tool="records.fetch")(one))
-        self._good(f"{RECORDS} records in {pages} calls, the token put in at the boundary; report.md is written")
+        self._telling.good(
+            f"{RECORDS} records in {pages} calls, the token put in at the boundary; report.md is written"
+        )
         denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
-        self._refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
+        self._telling.refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
 
     async def _grant(self, port: int) -> dict[str, Any]:
-        self._step("Two operators grant what it lacks; the agent is told, and posts its result")
+        self._telling.step("Two operators grant what it lacks; the agent is told, and posts its result")
         where = {
             "scheme": {"equals": "http"},
             "host": {"equals": "127.0.0.1"},
@@ -391,7 +372,7 @@ class Demo:
         }
         start = len(self._entries)
         admitted = await self._grant_tool(("ada", "cy"), "report.post", "http.request", where, "records")
-        self._good(f"entry {admitted['index']}: granted by {self._signed(admitted['index'])}")
+        self._telling.good(f"entry {admitted['index']}: granted by {self._signed(admitted['index'])}")
         intent = await self._until("the post", self._said("action-intent", tool="report.post"), start)
         outcome = await self._until("its outcome", self._said("action-outcome", intent=intent.index), start)
         if outcome.predicate["status"] != "performed":
@@ -400,7 +381,7 @@ class Demo:
         if len(posted) != 1 or posted[0].get("records") != RECORDS:
             raise StepFailed(f"the service holds {len(posted)} reports, expected one about {RECORDS} records")
         classes = ", ".join(f"{name} {count}" for name, count in _classes(posted[0]))
-        self._good(f"intent {intent.index} before the act, outcome {outcome.index} after it: {classes}")
+        self._telling.good(f"intent {intent.index} before the act, outcome {outcome.index} after it: {classes}")
         return admitted
 
     def _posted(self, port: int) -> Any:
@@ -409,35 +390,37 @@ class Demo:
         return parse_json(answer.content, limit=1 << 20)
 
     async def _revoke(self, grant: str) -> None:
-        self._step("One operator revokes it, for good; the agent is asked for another round")
+        self._telling.step("One operator revokes it, for good; the agent is asked for another round")
         start = len(self._entries)
         body = {"grant": grant}
         done = await self._sign("revocation", ("bo",), agent=AGENT, module=self._module, config=self._config, body=body)
-        self._good(f"entry {done['index']}: revoked by {self._signed(done['index'])}")
+        self._telling.good(f"entry {done['index']}: revoked by {self._signed(done['index'])}")
         path = self._deployment.root / "inputs" / f"{AGENT}.json"
         os.utime(path)
         denied = await self._until("the refusal", self._said("action-denied", tool="report.post"), start)
-        self._refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
+        self._telling.refused(f"entry {denied.index}: report.post refused: {denied.predicate['reason']}")
 
     async def _canaries(self) -> None:
-        self._step("Hostile agents, through the very same launch path, with the monitor's fresh nonce")
+        self._telling.step("Hostile agents, through the very same launch path, with the monitor's fresh nonce")
 
         def report(result: dict[str, Any], total: int) -> None:
             words = str(result["refusal"]).splitlines()[0][:84]
             line = f"{result['name']:<20} {words}"
-            (self._refused if result["verdict"] == "REFUSED" else self._tell)(f"{result['verdict']} {line}")
+            (self._telling.refused if result["verdict"] == "REFUSED" else self._telling.tell)(
+                f"{result['verdict']} {line}"
+            )
 
         results = await challenge_all(self._deployment, report)
         bad = [one["name"] for one in results if one["verdict"] != "REFUSED"]
         if bad or len(results) < 11:
             raise StepFailed(f"{len(results)} canaries, not refused: {', '.join(bad) or 'none'}")
-        self._good(f"{len(results)} of {len(results)} refused")
+        self._telling.good(f"{len(results)} of {len(results)} refused")
 
     async def _boundaries(self) -> None:
         """The same road in every container runtime of this machine: a native agent, and hostile ones."""
         host = next(e for e in self._entries if self._said("service-started", role="node")(e)).predicate["host"]
         here = _boundaries_of(host["runtimes"])
-        self._step("The same behind other boundaries, each with its own evidence")
+        self._telling.step("The same behind other boundaries, each with its own evidence")
         if here:
             native = {one.name: one for one in load_probes("native") if one.name in SAMPLE}
             program = Piece("probe", PROGRAM_MODE, chunks=(next(iter(native.values())).module,))
@@ -450,11 +433,13 @@ class Demo:
             await self._sign("module-approval", ("ada", "bo"), [visitor], module=sha256_hex(visitor), body=body)
             for name in here:
                 await self._boundary(name, sha256_hex(visitor))
-        for name in RUNTIMES:
-            if name not in (*here, "wasmtime"):
-                missing = "its cgroup needs root" if name in BINARIES else "it takes seconds for each launch"
-                self._untested.append(f"{name}: {host['unavailable'].get(name, missing)}")
-                self._tell(paint(f"NOT TESTED here: {self._untested[-1]}", "yellow"))
+        lacking = [name for name in RUNTIMES if name not in (*here, "wasmtime")]
+        for name in lacking:
+            missing = "its cgroup needs root" if name in BINARIES else "it takes seconds for each launch"
+            why = host["unavailable"].get(name, missing).removeprefix(f"{name}: ")
+            self._untested.append(f"{name}: {why}")
+        if lacking:
+            self._telling.tell(paint(f"not tested here, for what the end says: {', '.join(lacking)}", "yellow"))
 
     async def _boundary(self, name: str, module: Digest) -> None:
         """One runtime: its profile, an agent in it, and the sample of hostile agents."""
@@ -472,10 +457,10 @@ class Demo:
         if bad or len(results) != len(SAMPLE):
             raise StepFailed(f"{name}: {len(results)} canaries; not refused: {'; '.join(bad) or 'none'}")
         refused = f"{len(results)} of {len(results)} hostile agents refused"
-        self._good(f"{name:<12} held, seen as approved (entry {began.index}), {refused}")
+        self._telling.good(f"{name:<12} held, seen as approved (entry {began.index}), {refused}")
 
     async def _weaken(self) -> None:
-        self._step("Somebody attaches a debugger to the running sandbox, from outside")
+        self._telling.step("Somebody attaches a debugger to the running sandbox, from outside")
         start = len(self._entries)
         began = next(one for one in reversed(self._entries) if self._said("started", agent=AGENT)(one))
         tamperer = await self._child("ironbound.terminal.demo.tamper", str(began.predicate["pid"]))
@@ -486,15 +471,17 @@ class Demo:
         order = await self._until("the stop order", self._said("stop-order", drift=drift.index), start)
         ended = await self._until("the end", self._said("exited", started=began.index), start)
         paths = ", ".join(one["path"] for one in drift.predicate["differences"])
-        self._good(f"entry {drift.index}: drift ({paths}), seen {drift.predicate['detected_ms'] - attached} ms after")
+        self._telling.good(
+            f"entry {drift.index}: drift ({paths}), seen {drift.predicate['detected_ms'] - attached} ms after"
+        )
         took = ended.predicate["at_ms"] - drift.predicate["detected_ms"]
-        self._good(f"entry {order.index}: stop ordered; entry {ended.index}: the agent is dead {took} ms later")
+        self._telling.good(f"entry {order.index}: stop ordered; entry {ended.index}: the agent is dead {took} ms later")
 
     async def _export(self) -> None:
-        self._step("The evidence: one file")
+        self._telling.step("The evidence: one file")
         index, proof = await self._proof
         solvers = " and ".join(one["solver"] for one in proof["verdicts"])
-        self._good(f"entry {index}: {proof['obligations']:,} obligations about the kernel, proved by {solvers}")
+        self._telling.good(f"entry {index}: {proof['obligations']:,} obligations about the kernel, proved by {solvers}")
         leaked = [one.index for one in self._entries if self._token.encode() in one.data]
         if leaked:
             raise StepFailed(f"the credential stands in entries {leaked}")
@@ -502,81 +489,9 @@ class Demo:
         summary = await asyncio.to_thread(export, self._deployment, out, at_least=len(self._entries))
         if summary.missing:
             raise StepFailed(f"{len(summary.missing)} artifacts are missing")
-        self._good(f"{out.name}: {summary.entries} entries, {summary.file_bytes:,} bytes; the credential is in none")
-
-    async def _check(self, path: Path) -> Report:
-        pin = parse_pin((self._target / "pin.txt").read_text(encoding="ascii"))
-        with open(path, "rb") as file:
-            return await asyncio.to_thread(verify_bundle, file, pin)
-
-    def _page(self) -> bytes:
-        pin = parse_pin((self._target / "pin.txt").read_text(encoding="ascii"))
-        with open(self._target / "evidence.ironbound", "rb") as file:
-            return report_html(file, pin, controlled=controlled())[0]
-
-    async def _verify(self) -> None:
-        self._step("The auditor verifies it offline, from the pin and the file alone")
-        report = await self._check(self._target / "evidence.ironbound")
-        styles = {"holds": "green", "refuted": "red", "unproven": "yellow"}
-        for claim in report.claims:
-            word = paint(f"{claim.status:<9}", styles[claim.status])
-            self._tell(f"{claim.id}  {word} {claim.says}")
-        unproven = {claim.id for claim in report.claims if claim.status == "unproven"}
-        expected = OF_A_RELEASE if self._release is None else frozenset()
-        code = UNPROVEN if expected else OK
-        if report.exit_code != code or unproven != expected:
-            why = (
-                f"{claim.id} {claim.status}: {one.code}, {one.text}"
-                for claim in report.claims
-                for one in claim.reasons
-                if claim.id not in expected
-            )
-            raise StepFailed(f"exit code {report.exit_code}; {'; '.join(why) or 'a claim holds that can not'}")
-        counts = next(claim.counts for claim in report.claims if claim.id == "C1")
-        strengths = ", ".join(
-            f"{counts[name]} {name}" for name in counts if name.startswith("signatures ") and counts[name]
+        self._telling.good(
+            f"{out.name}: {summary.entries} entries, {summary.file_bytes:,} bytes; the credential is in none"
         )
-        self._good(f"C1 counts {strengths}")
-        words = "nothing refuted; what is unproven takes a signed release" if expected else "every claim holds"
-        self._good(f"exit code {code}: {words}")
-        page = self._target / "report.html"
-        page.write_bytes(await asyncio.to_thread(self._page))
-        self._good(
-            f"{page.name}: the same for people, {page.stat().st_size:,} bytes that check themselves in a browser"
-        )
-
-    async def _flip(self) -> None:
-        self._step("One byte of it is flipped, and every checksum made right again")
-        whole, flipped = self._target / "evidence.ironbound", self._target / "flipped.ironbound"
-        members = (("checkpoint", "the checkpoint"), ("tile/entries", "an entry"), ("artifacts", "an artifact"))
-        for member, says in members:
-            forgery.flip(whole, flipped, member)
-            try:
-                report = await self._check(flipped)
-            except BundleBroken as broken:
-                self._refused(f"in {says}: exit code 3, D1 falls and nothing else is claimed: {broken.code}")
-                continue
-            finally:
-                flipped.unlink()
-            raise StepFailed(f"a flipped byte in {member} was not seen: exit code {report.exit_code}")
-
-    async def _rewrite(self, granted: int) -> None:
-        self._step("Somebody with every key of the host rewrites history, and signs it all anew: ada granted it alone")
-        whole, forged = self._target / "evidence.ironbound", self._target / "forged.ironbound"
-        keys = {role: self._deployment.key(role) for role in (*ROLES, "witness")}
-        forgery.rewrite(whole, forged, self._deployment.trust, keys, granted, lambda said: said | {"approvals": []})
-        try:
-            report = await self._check(forged)
-        finally:
-            forged.unlink()
-        fallen = [claim for claim in report.claims if claim.status == "refuted"]
-        for claim in fallen:
-            for reason in claim.reasons:
-                places = ", ".join(str(index) for index in reason.indexes[:4])
-                self._refused(f"{claim.id} refuted: {reason.code} (entry {places})")
-        if report.exit_code != 1 or "C1" not in {claim.id for claim in fallen}:
-            raise StepFailed(f"the forged history was not refuted: exit code {report.exit_code}")
-        self._good("the log, the witness and the pin agree with the forger; the humans' signatures don't")
 
     # Ending
 
@@ -587,9 +502,9 @@ class Demo:
         for journal in sorted((self._deployment.root / "logs").glob("*.log")):
             lines = journal.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             for line in lines[-3:]:
-                self._tell(f"{journal.name}: {line}")
+                self._telling.tell(f"{journal.name}: {line}")
         for entry in self._entries[-5:]:
-            self._tell(f"entry {entry.index}: {entry.kind} {entry.void or ''}")
+            self._telling.tell(f"entry {entry.index}: {entry.kind} {entry.void or ''}")
 
     async def _clean(self, supervisor: Supervisor | None) -> None:
         for child in self._children:
