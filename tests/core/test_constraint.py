@@ -357,6 +357,23 @@ def test_a_where_is_bounded_and_so_is_what_a_prefix_matches() -> None:
     assert covers(where, {"x": "/a/" + "b" * 4_094}) == "argument-outside-prefix"
 
 
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        ({"equals": 2**53 - 1}, {"equals": 2**53}),
+        ({"equals": 1 - 2**53}, {"equals": -(2**53)}),
+        ({"equals": "a" * 2_048}, {"equals": "a" * 2_049}),
+        ({"one_of": list(range(256))}, {"one_of": list(range(257))}),
+    ],
+)
+def test_a_limit_of_a_constraint_can_be_met_and_not_passed(most: object, more: object) -> None:
+    assert parse_where({"x" * 32: most}).as_value() == {"x" * 32: most}
+    for where in ({"x": more}, {"x" * 33: most}):
+        with pytest.raises(FormatError):
+            parse_where(where)
+    assert len(parse_where({f"x{number}": most for number in range(32)}).members) == 32
+
+
 def test_whatever_separates_a_prefix_a_slash_leads_nowhere_else() -> None:
     where = parse_where({"x": {"prefix": {"value": "a", "separator": ":"}}})
     assert covers(where, {"x": "a:b/c.d"}) is None

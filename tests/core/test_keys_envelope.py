@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ironbound.core import envelope as e
 from ironbound.core.canonical import FormatError, canonical, parse_canonical
-from ironbound.core.keys import PrivateKey, PublicKey, SignatureInvalid, verify_signature
+from ironbound.core.keys import KeyId, PrivateKey, PublicKey, SignatureInvalid, verify_signature
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -260,6 +260,16 @@ def test_an_envelope_that_no_bundle_can_hold_is_not_written(private_keys: list[P
     with pytest.raises(FormatError) as caught:
         e.sign_envelope(b"x" * 60_000, private_keys[:1]).encode()
     assert caught.value.code == "too-large"
+
+
+def test_a_signature_has_one_byte_to_as_many_as_can_be() -> None:
+    for size in (1, e.MAX_SIGNATURE):
+        envelope = e.Envelope(b"payload", (e.Signature(KeyId("ab" * 32), b"s" * size),))
+        assert e.parse_envelope(envelope.encode()) == envelope
+    for size in (0, e.MAX_SIGNATURE + 1):
+        with pytest.raises(FormatError) as caught:
+            e.parse_envelope(e.Envelope(b"payload", (e.Signature(KeyId("ab" * 32), b"s" * size),)).encode())
+        assert caught.value.code == "envelope-signatures"
 
 
 @settings(deadline=None)

@@ -421,3 +421,12 @@ def test_an_ecdsa_signature_s_twin_counts_for_the_same_words_only() -> None:
 def test_key_entries_have_no_field_too_many() -> None:
     assert set(key_entry(SshDevice("a").public)) == {"scheme", "public", "user_verification"}
     assert b64encode(SshDevice("a").blob) == key_entry(SshDevice("a").public)["public"]
+
+
+def test_a_key_file_s_entry_is_read_back_as_that_key() -> None:
+    public = PrivateKey.generate(seed("a")).public
+    assert key_entry(public) == {"scheme": "ed25519", "public": b64encode(public.raw)}
+    assert parse_key(key_entry(public), DEPLOYMENT) == public
+    with pytest.raises(FormatError) as caught:
+        parse_key(key_entry(public) | {"public": b64encode(bytes(31))}, DEPLOYMENT)
+    assert caught.value.code == "trust-root-key"
