@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ironbound.core.authority import FIELDS
 from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
@@ -48,6 +49,12 @@ def test_two_folds_of_the_same_bytes_are_the_same() -> None:
     assert state(one) == state(two)
     assert one.books == two.books
     assert one.tree.root() == two.tree.root()
+
+
+def test_the_kernel_keeps_nothing_that_is_as_if_never_written() -> None:
+    """Else equal states would have unequal bytes, and a snapshot would say where its history went through."""
+    kept = after_everything().authority._state
+    assert not [(field, key) for field, values in kept.items() for key in values if values[key] == FIELDS[field]]
 
 
 def test_the_order_of_entries_decides() -> None:
