@@ -357,6 +357,13 @@ def test_a_where_is_bounded_and_so_is_what_a_prefix_matches() -> None:
     assert covers(where, {"x": "/a/" + "b" * 4_094}) == "argument-outside-prefix"
 
 
+def test_both_ends_of_a_range_belong_to_it() -> None:
+    where = parse_where({"x": {"range": {"min": 1, "max": 3}}})
+    assert [covers(where, {"x": value}) for value in (1, 2, 3)] == [None] * 3
+    for value in (0, 4, True, "2"):
+        assert covers(where, {"x": value}) == "argument-outside-range"
+
+
 @pytest.mark.parametrize(
     ("most", "more"),
     [
