@@ -116,10 +116,10 @@ def test_an_ssh_signature_has_one_spelling() -> None:
 
 def test_what_an_ssh_key_signs_is_framed_as_openssh_frames_it() -> None:
     """PROTOCOL.sshsig, byte by byte: magic, namespace, nothing reserved, the hash's name, the hash."""
-    framed = "535348534947" "00000004" "66696c65" "00000000" "00000006" "736861323536" "00000020"
+    framed = "5353485349470000000466696c65000000000000000673686132353600000020"
     assert sshsig.signed_data("file", b"m", b"sha256") == bytes.fromhex(framed) + sha256(b"m").digest()
-    longer = bytes.fromhex("00000006" "736861353132" "00000040") + sha512(b"m").digest()
-    assert sshsig.signed_data("file", b"m") == bytes.fromhex("535348534947" "00000004" "66696c65" "00000000") + longer
+    longer = bytes.fromhex("0000000673686135313200000040") + sha512(b"m").digest()
+    assert sshsig.signed_data("file", b"m") == bytes.fromhex("5353485349470000000466696c6500000000") + longer
 
 
 def test_the_parts_of_one_ssh_signature_do_not_fit_another() -> None:
