@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from ironbound.core.canonical import FormatError
 from ironbound.gateway.action import ArgumentsRefused, Performed
 from ironbound.gateway.credentials import Credential, parse_credentials, read_credentials, spellings
-from ironbound.gateway.providers.http import HttpLimits, build_url, normalise, parse_url, perform
+from ironbound.gateway.providers.http import HttpLimits, build_url, means_itself, normalise, parse_url, perform
 
 SECRET = "Bearer s3cr3t/token+value=="
 TOKEN = SECRET.split()[1]
@@ -435,6 +437,48 @@ def test_an_answer_that_breaks_off_is_unknown_and_no_connection_is_not_performed
     port = closed.server_port
     closed.server_close()
     assert request(f"http://127.0.0.1:{port}/x").status == "not-performed"
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A name server: what is put in resolves to that address."""
+    table: dict[str, str] = {}
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: object, *more: Any, **others: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return resolve(table.get(str(name), host), *more, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return table
+
+
+@pytest.mark.parametrize(("name", "status"), [("inside.example", "not-performed"), ("api.localhost", "performed")])
+def test_a_name_is_no_way_to_what_listens_on_this_host(
+    server: Server, names: dict[str, str], name: str, status: str
+) -> None:
+    names[name] = "127.0.0.1"
+    result = request(f"http://{name}:{server.server_port}/api/x")
+    assert result.status == status
+    assert len(server.seen) == (status == "performed")
+    assert ("address-not-meant" in result.text) == (status != "performed")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%eth0", "0.0.0.0", "::",
+     "224.0.0.1", "fd00:ec2::254", "100.100.100.200", "::ffff:169.254.169.254"],
+)  # fmt: skip
+def test_addresses_of_this_host_its_link_and_a_clouds_credentials_have_to_be_meant(address: str) -> None:
+    assert not means_itself("inside.example", address)
+    assert means_itself(address, address)
+
+
+def test_other_addresses_private_ones_too_may_have_a_name() -> None:
+    for address in ("10.1.2.3", "192.168.0.1", "93.184.216.34", "2001:db8::1", "fd12::1"):
+        assert means_itself("inside.example", address)
+    assert means_itself("localhost", "127.0.0.1") and means_itself("localhost", "::1")
+    assert not means_itself("localhost", "169.254.169.254")
 
 
 def test_an_error_status_is_a_failed_action(server: Server) -> None:

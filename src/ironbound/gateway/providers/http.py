@@ -11,14 +11,17 @@ Rule 3: a credential goes out only if the grant names it (the caller passes it) 
         the request; otherwise nothing goes out at all.
 Rule 4: what comes back is bounded in size and time, not compressed, and scrubbed of the credential.
 Rule 5: an effect that may have happened is never reported as one that didn't.
+Rule 6: a host's name is no way to this host or to its link: who means these writes `localhost` or the address. What
+        counts is the address that was connected to, not one that was looked up before.
 """
 
 import asyncio
 import base64
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -55,6 +58,9 @@ _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 # Dots, slashes, backslashes, percent signs and control characters have no business behind a percent sign.
 _PATH_ESCAPES = re.compile(r"%(?:2e|2f|5c|25|7f|[01][0-9a-f])", re.IGNORECASE)
 _QUERY_ESCAPES = re.compile(r"%(?:00|0a|0d)", re.IGNORECASE)
+_CONNECTED: Final = "connection.connect_tcp.complete"
+#: Where clouds answer with a machine's own credentials, beside link-local addresses.
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +224,40 @@ async def perform(
     # Rule 2: nothing from the environment, nothing followed, nothing kept.
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client:
         request = client.build_request(
-            str(args["method"]), url, headers=request_headers, content=None if body is None else str(body).encode()
+            str(args["method"]),
+            url,
+            headers=request_headers,
+            content=None if body is None else str(body).encode(),
+            extensions={"trace": _connection_of(str(args["host"]))},
         )
         return await _exchange(client, request, credential, limits)
+
+
+class _OwnAddress(Exception):
+    """A name led to an address that has to be written as such."""
+
+
+def means_itself(name: str, address: str) -> bool:
+    """True if who wrote this host can have meant the address (as text): the same, `localhost`, or a place elsewhere."""
+    if name == address:
+        return True
+    place = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(place, ipaddress.IPv6Address) and place.ipv4_mapped is not None:
+        place = place.ipv4_mapped
+    if place.is_loopback:
+        return name == "localhost" or name.endswith(".localhost")
+    return not (place.is_link_local or place.is_unspecified or place.is_multicast or place in _METADATA)
+
+
+def _connection_of(host: str) -> Any:
+    """The client's hook (httpcore's trace) that stops before the first byte where the name led to a wrong address."""
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == _CONNECTED and not means_itself(host, info["return_value"].get_extra_info("server_addr")[0]):
+            await info["return_value"].aclose()
+            raise _OwnAddress
+
+    return trace
 
 
 async def _exchange(
@@ -237,6 +274,9 @@ async def _exchange(
                 await response.aclose()
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
         return _broken("not-performed", "no connection", error)
+    except _OwnAddress:
+        text = "address-not-meant: the name leads to this host or its link; write localhost or the address for that"
+        return Performed("not-performed", text, text)
     except (httpx.HTTPError, httpx.StreamError) as error:
         return _broken("unknown", "the answer broke off" if sent else "no answer", error)
     except TimeoutError as error:
