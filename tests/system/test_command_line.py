@@ -153,6 +153,7 @@ def test_a_profile_with_a_mistake_is_refused_with_cause_and_hint(
         (("stop", "nobody"), TWO, 1, "ever launched"),
         (("grant", "nobody", "http.request"), TWO, 1, "ever launched"),
         (("revoke", "00" * 16), TWO, 1, "no grant"),
+        (("grant", "x", "http.get"), TWO, 2, "nearest: http.request"),
         (("grant", "x", "http.request", "--for", "1y"), TWO, 2, "length of time"),
         (("grant", "x", "http.request", "--where", "host"), TWO, 2, "ARG=VALUE"),
         (("submit", "{strict}"), (), 1, "--out"),

@@ -9,6 +9,7 @@ import pytest
 
 from ironbound.core.envelope import sign_envelope
 from ironbound.core.statement import VOICES
+from ironbound.verifier import __main__ as command
 from ironbound.verifier import output
 from ironbound.verifier.__main__ import USAGE, main
 from ironbound.verifier.claims import CLAIMS, HOLDS, UNPROVEN
@@ -45,6 +46,18 @@ def test_with_the_right_pin_the_exit_code_is_0(file: str, scene: Honest, capsys:
     assert main([file]) == 4
     printed = capsys.readouterr().out
     assert printed.index("does not prove") < printed.index("Claims, from the inside out")
+
+
+def test_a_verifier_that_fails_refutes_nothing(
+    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RecursionError("a fault of ours")
+
+    monkeypatch.setattr(command, "verify_bundle", fails)
+    assert main([file]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "nothing was judged" in told.err and "a fault of ours" in told.err
 
 
 def test_a_long_log_is_told_of_on_the_way_beside_the_report(

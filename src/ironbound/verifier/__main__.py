@@ -2,14 +2,15 @@
 
 Decides nothing: it opens the file, hands it to `verify`, and prints. Reading that file, a release and operators' copies
 is its only I/O.
-Exit codes are the contract: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is
-broken; 4 nothing refuted, but something unproven.
+Exit codes are the contract: 0 every claim holds; 1 a claim is refuted; 2 usage, or the verifier itself failed; 3 the
+bundle's integrity is broken; 4 nothing refuted, but something unproven.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,8 +38,8 @@ Checks an evidence bundle offline and says which claims hold, which are refuted 
               again for each more
   --json      print the report as JSON
 
-exit codes: 0 every claim holds; 1 a claim is refuted; 2 usage; 3 the bundle's integrity is broken;
-            4 nothing refuted, but something unproven
+exit codes: 0 every claim holds; 1 a claim is refuted; 2 usage, or the verifier failed; 3 the bundle's integrity
+            is broken; 4 nothing refuted, but something unproven
 
 example:
   ironbound verify evidence.ironbound --pin "$(cat pin.txt)"
@@ -126,6 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_BROKEN
         except OSError as error:
             sys.stderr.write(f"ironbound verify: {path}: {error.strerror}\n")
+            return EXIT_USAGE
+        except Exception:  # noqa: BLE001 - Python would end with 1, as if a claim were refuted
+            traceback.print_exc()
+            _tell("failed; nothing was judged, and nothing is said of the bundle")
             return EXIT_USAGE
     if as_json:
         _print([json.dumps(report_value(report), indent=2)])

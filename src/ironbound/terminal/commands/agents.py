@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from ironbound.core.canonical import Digest, sha256_hex
+from ironbound.core.channel import HARMLESS
 from ironbound.core.replay import Replay
 from ironbound.terminal import operators
 from ironbound.terminal.arguments import Command, age_ms, budget, constraint, count, deployment_of, option, rate
@@ -62,6 +64,9 @@ def _stop(arguments: argparse.Namespace) -> int:
 def _grant(arguments: argparse.Namespace) -> int:
     from ironbound.wire.log import now_ms
 
+    if arguments.action not in HARMLESS["actions"]:
+        near = get_close_matches(arguments.action, HARMLESS["actions"], 1, 0)[0]
+        usage(f"agents have no action {arguments.action}", f"nearest: {near}; all: `ironbound surface --agent-channel`")
     deployment = deployment_of(arguments)
     replay = operators.replayed(deployment)
     launch = _latest(replay, arguments.agent)
