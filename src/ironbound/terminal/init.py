@@ -68,6 +68,8 @@ FOLDERS: Final = {
     **{f"artifacts/{role}": role for role in ROLES},
     **{f"artifacts/{role}/sha256": role for role in ROLES},
 }
+#: Nobody else on the host reads these; the gateway's group reads `inputs`.
+CLOSED: Final = ("keys", "operators", "logs", "inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +185,19 @@ def initialise(
             "choose another place, such as below /var/lib, or open the folders above (chmod o+x)",
         )
     root.mkdir(parents=True, exist_ok=True)
+    if separated and root.stat().st_uid != 0:
+        os.chown(root, 0, 0)  # whoever made it could exchange what lies in it
     root.chmod(0o755)
     users = numeric_users(int.from_bytes(os.urandom(4), "big"))
     for folder, owner in FOLDERS.items():
         path = root / folder
         path.mkdir(mode=0o755)
-        path.chmod(0o700 if folder in ("keys", "operators") else 0o755)
+        path.chmod(0o700 if folder in CLOSED else 0o755)
         if separated and owner != "root":
             os.chown(path, users[owner], users[owner])
+    if separated:
+        os.chown(root / "inputs", 0, users["gateway"])
+        (root / "inputs").chmod(0o750)
     people = []
     for one, own in operators:
         if isinstance(own, bytes):

@@ -7,8 +7,8 @@ Rule 1: beyond loopback there is TLS 1.3 or nothing. On the Unix socket a client
         says.
 Rule 2: on loopback the Host is one of loopback's own names, at any port (a tunnel has another): a web page whose name
         somebody makes mean 127.0.0.1 reads nothing here.
-Rule 3: no peer has all connections, so that an operator who stops an agent is heard beside it. On loopback over TCP
-        nothing tells one program from another.
+Rule 3: no peer has all connections, so that an operator who stops an agent is heard beside it. They count from when
+        they are taken, before anything of TLS or HTTP came. On loopback over TCP nothing tells programs apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import socket
 import ssl
 import struct
 from collections.abc import Generator, Sequence
-from typing import Final
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -32,8 +33,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Connections at once; the next one is answered 503.
 MAX_CONNECTIONS: Final = 128
-#: Connections of one peer (`peer_named`) at once, of loopback apart; the next one is closed.
+#: Connections of one peer (`peer_named`) at once, and of loopback; the next one is closed.
 MAX_OF_PEER: Final = 32
+MAX_OF_LOOPBACK: Final = MAX_CONNECTIONS - MAX_OF_PEER
+#: Connections that are taken at once, those included that have not shown yet what they speak; the next one is closed.
+MAX_TAKEN: Final = 2 * MAX_CONNECTIONS
 LOOPBACK: Final = "loopback"
 #: Seconds that a connection may stay open between two requests.
 KEEP_ALIVE_S: Final = 75
@@ -54,22 +58,42 @@ def peer_named(client: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 
 
-class _Protocol(H11Protocol):
-    """Closes a connection on which nothing has come for KEEP_ALIVE_S, half a request included, and a peer's one too
-    many."""
+def _client(sock: socket.socket, address: Any) -> str:
+    """Who is at the other end, as `peer_named` wants it."""
+    if sock.family != socket.AF_UNIX:
+        return str(address[0])
+    user = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return f"user {user}"
 
-    peer = LOOPBACK
+
+class _Listener(socket.socket):
+    """Takes no connection of a peer that has its share, nor any beyond MAX_TAKEN."""
+
+    def __init__(self, *kind: int) -> None:
+        super().__init__(*kind)
+        self._taken: WeakKeyDictionary[socket.socket, str] = WeakKeyDictionary()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection; ConnectionAbortedError if it was one too many, and is closed."""
+        sock, address = super().accept()
+        peer = peer_named(_client(sock, address))
+        held = [name for one, name in self._taken.items() if one.fileno() >= 0]
+        most = MAX_OF_LOOPBACK if peer == LOOPBACK else MAX_OF_PEER
+        if len(held) >= MAX_TAKEN or held.count(peer) >= most:
+            sock.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, f"{peer} has its connections")
+        self._taken[sock] = peer
+        return sock, address
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection on which nothing has come for KEEP_ALIVE_S, half a request included."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
-            user = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            self.client = (f"user {user}", 0)
-        self.peer = peer_named(self.client[0]) if self.client else LOOPBACK
-        others = sum(isinstance(one, _Protocol) and one.peer == self.peer for one in self.connections)
-        if self.peer != LOOPBACK and others > MAX_OF_PEER:
-            transport.close()
+            self.client = (_client(sock, None), 0)
         self._heard = self.loop.time()
         self.loop.call_later(KEEP_ALIVE_S, self._check_idle)
 
@@ -107,7 +131,7 @@ def _at_loopback(app: ASGIApp) -> ASGIApp:
 def _listening(host: str, port: int) -> socket.socket:
     # Named TCP, since asyncio turns Nagle's delay off only then: 40 ms an answer otherwise.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    sock = _Listener(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
@@ -162,7 +186,7 @@ class LoopbackServer:
         """Listens on a Unix socket, mode 0666: whoever reaches the folder may speak; the signature counts."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock = _Listener(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.bind(path)
             os.chmod(path, 0o666)
