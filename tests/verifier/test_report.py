@@ -27,7 +27,7 @@ from ironbound.verifier.verify import Report, verify_bundle
 from pages import dump, needs_browser, state
 
 from . import lab as lab_module
-from . import test_attacks, test_releases_judged, test_seen_starts
+from . import test_attacks, test_dated_back, test_releases_judged, test_seen_starts
 from .lab import SURFACE, Honest, Lab, honest, key
 from .released import statements
 
@@ -184,11 +184,12 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bytes, Any]]
 
     with monkeypatch.context() as patch:
         patch.setattr(Lab, "bundle", bundle)
-        for module in (lab_module, test_attacks):
+        for module in (lab_module, test_attacks, test_dated_back):
             patch.setattr(module, "pack", pack)
-        for module in (test_attacks, test_seen_starts):
+        dated = test_dated_back.scene.__wrapped__
+        for module, scene in ((test_attacks, honest), (test_seen_starts, honest), (test_dated_back, dated)):
             for name, test in inspect.getmembers(module, inspect.isfunction):
-                for arguments in calls(name, test, {"scene": honest}):
+                for arguments in calls(name, test, {"scene": scene}, bare=module is test_dated_back):
                     test(**arguments)
     yield from heard
     for name, test in inspect.getmembers(test_roster, inspect.isfunction):

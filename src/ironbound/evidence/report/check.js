@@ -482,6 +482,7 @@ const Check = (() => {
       else await state.take(at, bytes[at]);
       await breathe("signatures", at + 1, checkpoint.size);
     }
+    checkpoint.asOf = Math.max(checkpoint.asOf, state.clockMs); // a checkpoint that is dated back hides nothing
     await state.end(checkpoint.asOf);
     state.counts.tokens = trust.tokens;
     return { checkpoint, trust, pin: named, found: state.found, counts: state.counts, unseen: state.unseen, dropped: new Set(state.unseen ? log.dropped : []), entries: state.entries, void: log.void };
@@ -503,6 +504,7 @@ const Check = (() => {
       this.coverage = new Coverage(trust.says.bounds.canary_interval_ms);
       this.supply = new Supply(trust, statements, this);
       this.monitorMs = 0;
+      this.clockMs = 0; // the latest time that anybody said
     }
 
     finding(claim, code, index) {
@@ -530,6 +532,7 @@ const Check = (() => {
       if (this.ids.has(`${role} ${says.id}`)) return this.finding("D3", "said-twice", index);
       this.ids.add(`${role} ${says.id}`);
       if (kind === "service-started" && says.role !== role) return this.finding("D3", "voice-not-entitled", index);
+      if (Number.isInteger(says.at_ms)) this.clockMs = Math.max(this.clockMs, says.at_ms);
       statement.void = this.kernelVoid[index] ?? null;
       this.entries.push(statement);
       await this.order(statement);
@@ -820,7 +823,7 @@ const Check = (() => {
   // Which windows of the time in which a configuration was in use have a refusal of each canary.
   class Coverage {
     constructor(interval) {
-      Object.assign(this, { interval, due: 0, periods: [], latest: new Map(), ofLaunch: new Map() });
+      Object.assign(this, { interval, clockMs: 0, due: 0, periods: [], latest: new Map(), ofLaunch: new Map() });
       Object.assign(this, { release: "", challenges: new Map(), approved: new Map(), refusals: new Map() });
     }
 
@@ -830,6 +833,7 @@ const Check = (() => {
     }
 
     take({ kind, says, index }, launch, monitorMs) {
+      this.clockMs = Math.max(this.clockMs, says.at_ms);
       if (kind === "service-started" && says.role === "node") this.release = says.release_sha256;
       else if (kind === "canary-challenge") this.challenges.set(index, says);
       else if (kind === "started" && launch && launch.nonce === undefined) this.begin(says, index);
@@ -838,7 +842,7 @@ const Check = (() => {
         if (period) {
           this.ofLaunch.delete(says.launch);
           period.running.delete(says.launch);
-          period.end = Math.max(period.end, says.at_ms);
+          period.end = Math.max(period.end, this.clockMs); // not before what others had said by then
         }
       } else if (kind === "canary-result") {
         const asked = this.challenges.get(says.challenge);
