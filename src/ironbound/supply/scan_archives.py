@@ -23,6 +23,7 @@ from .scan_found import Sink
 #: Bytes of a file or member that is read whole.
 MAX_FILE: Final = 512 << 20
 Members = Iterator[tuple[str, bytes]]
+_Opens = Callable[[BytesIO], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
 _AR: Final = b"!<arch>\n"
 _ZIP: Final = b"PK\x03\x04"
 _ZIP_END: Final = b"PK\x05\x06"
@@ -30,8 +31,9 @@ _ZIP_TAIL: Final = 65557
 """Bytes from a file's end in which the end of a zip archive stands."""
 _USTAR_AT: Final = 257
 _USTAR: Final = b"ustar"
-_SMALLEST: Final = 64
-_STREAMS: Final[dict[bytes, Callable[[BytesIO], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]]] = {
+_SMALLEST: Final = 32
+"""Bytes of a packed file that can hold a name."""
+_STREAMS: Final[dict[bytes, _Opens]] = {
     b"\x1f\x8b\x08": lambda data: gzip.GzipFile(fileobj=data),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
@@ -59,7 +61,7 @@ def members(data: bytes, name: str, sink: Sink) -> Members | None:
     if data[_USTAR_AT : _USTAR_AT + len(_USTAR)] == _USTAR or name.lower().endswith(".tar"):
         return _opened(data, sink)
     for magic, opened in _STREAMS.items():
-        if data.startswith(magic) and len(data) >= _SMALLEST // 2:
+        if data.startswith(magic) and len(data) >= _SMALLEST:
             return _opened(data, sink) or _stream(data, name, opened, sink)
     return None
 
@@ -71,9 +73,7 @@ def refuse(data: bytes, sink: Sink) -> None:
             sink.skip(f"an archive of a kind that is not opened ({kind})")
 
 
-def _stream(
-    data: bytes, name: str, opened: Callable[[BytesIO], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile], sink: Sink
-) -> Members:
+def _stream(data: bytes, name: str, opened: _Opens, sink: Sink) -> Members:
     try:
         with opened(BytesIO(data)) as stream:
             inside = stream.read(MAX_FILE + 1)

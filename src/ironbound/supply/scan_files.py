@@ -183,10 +183,10 @@ def _read(data: bytes, sink: Sink, beside: Beside, depth: int, done: Scanned) ->
     if suffix == "pyc":
         return _bytecode(data, sink, beside)
     opened = scan_archives.members(data, name, sink)
-    if opened is not None and not data.startswith((ELF, b"#!")):
-        return _members(opened, sink, depth, done)
-    if opened is not None:  # a program with an archive behind it
+    if opened is not None:
         _members(opened, sink, depth, done)
+        if not data.startswith((ELF, b"#!")):  # else a program with an archive behind it
+            return "archive"
     if data.startswith(ELF):
         scan_elf(data, sink)
         return "ELF"
@@ -280,10 +280,10 @@ def _source_hash(source: bytes) -> bytes:
 # Archives
 
 
-def _members(members: Iterator[tuple[str, bytes]], sink: Sink, depth: int, done: Scanned) -> str:
+def _members(members: Iterator[tuple[str, bytes]], sink: Sink, depth: int, done: Scanned) -> None:
     if depth >= MAX_NESTING:
         sink.skip(f"archives within archives, more than {MAX_NESTING} deep")
-        return "archive"
+        return
     total = 0
     kept: dict[str, bytes] = {}
     for count, (name, data) in enumerate(members):
@@ -295,7 +295,6 @@ def _members(members: Iterator[tuple[str, bytes]], sink: Sink, depth: int, done:
             kept[name] = data
         inner = Sink(f"{sink.file}!/{name}", import_path(name))
         done.take(read_bytes(data, inner, _beside_member(kept, name), depth + 1))
-    return "archive"
 
 
 def _beside_member(kept: dict[str, bytes], name: str) -> Beside:

@@ -109,8 +109,7 @@ def _called(node: ast.Call, names: Mapping[str, str], depth: int) -> str | None:
     if word == "replace" and len(arguments) == 2 and len(text) < 200:
         old, new = (made(one, names, depth) for one in arguments)
         return text.replace(old, new[:8]) if old and new is not None else None
-    changed = {"upper": text.upper, "lower": text.lower, "strip": text.strip, "decode": str, "encode": str}.get(word)
-    return None if changed is None else text.upper() if word == "upper" else text.lower() if word == "lower" else text
+    return {"upper": text.upper(), "lower": text.lower(), "strip": text, "decode": text, "encode": text}.get(word)
 
 
 def _joined(node: ast.AST | None, between: str, names: Mapping[str, str], depth: int) -> str | None:

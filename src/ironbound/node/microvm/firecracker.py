@@ -266,7 +266,7 @@ class Firecracker:
     def _ramdisk(self, config: Mapping[str, Any], order: Order, rootfs: Digest, said: bytes) -> tuple[int, Digest]:
         """The RAM disk's sealed descriptor and its digest. Raises HoldFailed."""
         try:
-            kernel, modules = self._kernel.read()
+            _, modules = self._kernel.read()
             entries = self._images.entries(rootfs)
             size = sum(entry.size for entry in entries if isinstance(entry, File))
             if (setting := microvm.unenforced(config, size)) is not None:
