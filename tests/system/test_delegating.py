@@ -122,3 +122,28 @@ def test_who_acts_for_a_client_says_so_and_can_do_no_more_than_the_client(stand:
     intents = stand.entries("action-intent", entry.index, agent="deputy")
     assert [(one.predicate["client"]["grant"], one.void) for one in intents] == [(narrow, None)] * 2
     assert stand.log.with_state(lambda replay: replay.authority.read("grant_left", narrow)) == 1
+
+
+def test_two_agents_that_call_at_once_share_what_one_line_has_left(stand: Stand) -> None:
+    """Up to sixteen calls are under way together; the log's order decides, and what it voids is not done."""
+    burst = b"".join(call(number, "note", name=f"n{number}", text="x") for number in range(8))
+    hand_on = call(90, "ironbound.delegate", tool="note", to="second", name="note", calls=5)
+    second = stand.started("second", puppet(WAIT, burst, WAIT))
+    first = stand.started("first", puppet(WAIT, hand_on, WAIT, burst, WAIT))  # both are told of what is handed on
+    budget = {"unit": "call", "total": 3, "call": 1}
+    grant = stand.grant("first", "scratch.write", tool="note", where=ANY, calls=5, delegable=1, budget=budget)
+
+    def said(kind: str) -> list[Entry]:
+        return stand.entries(kind, second.index)
+
+    until("all sixteen are decided", lambda: len(said("action-intent")) + len(said("action-denied")) == 16)
+    until("each intent has its outcome", lambda: len(said("action-outcome")) == len(said("action-intent")))
+    done = [one for one in said("action-outcome") if one.predicate["status"] != "not-performed"]
+    assert len(done) == len([one for one in said("action-intent") if one.void is None]) == 3
+    left = stand.log.with_state(
+        lambda replay: [replay.authority.read(f"grant_{one}", grant) for one in ("left", "budget")]
+    )
+    assert left == [2, 0]
+    for agent, entry in (("first", first), ("second", second)):
+        stand.stop_agent(agent)
+        over(stand, entry)
