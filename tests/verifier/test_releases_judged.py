@@ -13,6 +13,7 @@ from ironbound.core import replay as replaying
 from ironbound.core.canonical import sha256_hex
 from ironbound.core.channel import SURFACE_FILE
 from ironbound.core.posture import NOT_SEEN
+from ironbound.core.release import files_root
 from ironbound.core.replay import Replay
 from ironbound.verifier.claims import HOLDS, REFUTED, UNPROVEN
 from ironbound.verifier.deployed import GRACE_MS, MIN_EVERY_MS, package_of
@@ -183,6 +184,31 @@ def test_a_manifest_that_no_approved_release_names() -> None:
     scene = released()
     scene.lab.measure("ledger", manifest_sha256=digest_of("a manifest of mine"))
     assert ours(scene.lab) == {"E1": {"release-unknown"}}
+
+
+def _other_host(lab: Lab, **files: str) -> dict[str, Any]:
+    """What is found where another install manifest of the same release fits, which the quorum approved as well."""
+    listed = files_of("release", SURFACE) | {path: digest_of(text) for path, text in files.items()}
+    signed = statements("release", lab.release_key, SURFACE, install={"files": listed, "version": "0.1.0+again"})
+    lab.expect(lab.approve_release("release", install=signed["install"]))
+    return lab.found(manifest_sha256=sha256_hex(signed["install"]), root=files_root(listed))
+
+
+@pytest.mark.parametrize("role", [*ROLES, "ledger"])
+def test_a_service_that_names_another_installation_than_the_monitor_found(role: str) -> None:
+    """Both are signed and approved; which of them runs is not a service's own word."""
+    scene = released()
+    found = _other_host(scene.lab, python="an interpreter from before")
+    scene.lab.measure(role, **found)
+    another_start(scene)
+    assert ours(scene.lab) == ({} if role == "ledger" else {"E1": {"host-differs"}, "E3": {"host-differs"}})
+
+
+def test_the_same_files_signed_once_more_are_the_same_installation() -> None:
+    scene = released()
+    scene.lab.measure("node", **_other_host(scene.lab))
+    another_start(scene)
+    assert ours(scene.lab) == {}
 
 
 def test_a_release_that_nobody_approved() -> None:

@@ -17,7 +17,7 @@ from ironbound.core.books import approved_as
 from ironbound.core.canonical import Digest
 
 from .claims import Case, Claim
-from .deployed import SERVICES, Finding, Releases, is_gone, keyless, unseen
+from .deployed import SERVICES, Finding, Releases, is_gone, keyless, names_another, unseen
 from .history import Given, History, Life, Said
 
 
@@ -130,6 +130,8 @@ def _host(history: History, start: Said) -> Link:
             hidden = is_gone(measured) or unseen(measured)
             code = "host-not-visible" if hidden else "host-differs"
             broken.append((code, f"the {role}: {measured['differences'][0]['path']}, entry {said.index}"))
+        elif names_another(life, said):
+            broken.append(("host-differs", f"the {role} names another installation than was found, entry {said.index}"))
     text = f"{len(SERVICES) + 1} services measured, {len(broken)} of them not as signed"
     return Link("measured hosts", last if last >= 0 else None, text, tuple(broken))
 

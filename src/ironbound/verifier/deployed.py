@@ -5,7 +5,8 @@ release, read again with the trust root's release key. Whether the files are tho
 services' word (`wire.measure`, `monitor.hosts`); here it is compared with what was signed.
 
 Rule 1: a service's word about itself never counts alone: the monitor, another process and user, measured that very
-        process too. The ledger says nothing; for it, the monitor's word is all.
+        process too, and found the installation that it names. The ledger says nothing; for it, the monitor's word is
+        all.
 Rule 2: while a service lives, each entry of the log lies at most one interval of the canaries (`MIN_EVERY_MS` at
         least) after a measurement of it without differences, or at most `GRACE_MS` before one. A service that said
         nothing after its start did nothing.
@@ -146,7 +147,7 @@ def claim_e1(history: History, releases: Releases) -> Claim:
             case.found("service-not-announced", None, f"the {role}")
     _check_ledger(case, history)
     for said in (one for looks in history.measured.values() for one in looks):
-        _check_look(case, releases, said, used)
+        _check_look(case, history, releases, said, used)
     for (release, manifest), index in sorted(used.items(), key=lambda item: item[1]):
         known = releases.of(release, manifest)
         case.count("releases that ran")
@@ -235,14 +236,26 @@ def unseen(measured: Mapping[str, Any]) -> bool:
     return all(str(one["got"]).startswith(NOT_SEEN) for one in measured["differences"])
 
 
-def _check_look(case: Case, releases: Releases, said: Said, used: dict[tuple[str, str], int]) -> None:
+def names_another(life: Life | None, said: Said) -> bool:
+    """Whether a process said that it is of another installation than the one that the monitor found it to be of."""
+    own = None if life is None else life.started.says["measured"]
+    if life is None or own is None or any(life.started.says[one] != said.says[one] for one in ("pid", "pid_start")):
+        return False
+    found = said.says["measured"]  # the same files can have been signed twice
+    return all(own[one] != found[one] for one in ("manifest_sha256", "root"))
+
+
+def _check_look(case: Case, history: History, releases: Releases, said: Said, used: dict[tuple[str, str], int]) -> None:
     measured = said.says["measured"]
     if is_gone(measured):
         case.count("services that ended without another start within the monitor's patience")
         return
     case.count("measurements by the monitor")
     _check_found(case, releases, said.index, f"the {said.says['role']}", measured)
-    manifest = measured["manifest_sha256"]
+    role, manifest = said.says["role"], measured["manifest_sha256"]
+    if not measured["differences"] and names_another(history.life_at(role, said.index), said):
+        text = f"the {role} names another installation than the monitor found, by the manifest {manifest[:16]}"
+        case.found("host-differs", said.index, text)
     if not releases.by_manifest(manifest) and all(one[1] != manifest for one in used):
         case.found("release-unknown", said.index, f"the monitor compared with the manifest {manifest[:16]}")
 

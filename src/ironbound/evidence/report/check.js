@@ -693,7 +693,7 @@ const Check = (() => {
         if (!look || (own && !same(own))) broken.push("host-not-measured");
         else if (look.says.measured.differences.length) {
           broken.push(isGone(look.says.measured) || isHidden(look.says.measured) ? "host-not-visible" : "host-differs");
-        }
+        } else if (namesAnother(own, look.says)) broken.push("host-differs");
       }
       if (!this.holds(launch.module)) broken.push("module-unapproved");
       if (!this.holds(launch.config)) broken.push("profile-unapproved");
@@ -761,6 +761,8 @@ const Check = (() => {
         const { manifest_sha256: manifest } = says.measured;
         if (isGone(says.measured)) continue;
         await this.measured(says.measured, index, named(manifest));
+        const life = this.lives[says.role]?.findLast((one) => one.index < index);
+        if (!says.measured.differences.length && namesAnother(life, says)) found("E1", "host-differs", index);
         if (!named(manifest).length && !manifests.has(manifest)) found("E1", "release-unknown", index);
       }
       for (const { known, index } of used.values()) {
@@ -809,6 +811,13 @@ const Check = (() => {
 
   const isGone = ({ differences }) => differences.length > 0 && differences.every((one) => one.path === "process/start");
   const isHidden = ({ differences }) => differences.every((one) => String(one.got).startsWith("not seen"));
+
+  // Whether a process said that it is of another installation than the one that the monitor found it to be of.
+  function namesAnother(life, { pid, pid_start, measured }) {
+    const own = life?.says.measured;
+    if (!own || life.says.pid !== pid || life.says.pid_start !== pid_start) return false;
+    return own.manifest_sha256 !== measured.manifest_sha256 && own.root !== measured.root;
+  }
 
   // In how many ways the statements of a release are not about one and the same.
   async function contradictions({ release }, { install, tests, ...more }) {
