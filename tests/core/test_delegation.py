@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from ironbound.core.authority import READY
 from ironbound.core.canonical import canonical, sha256_hex
+from ironbound.core.constraint import parse_where
 from ironbound.core.replay import Entry, delegated_id
 from ironbound.core.request import NO_LIMITS
 from verifier.lab import DAY, Honest, honest
@@ -66,8 +67,12 @@ def test_a_part_is_an_entry_before_it_is_a_power() -> None:
     lab.expect(made.act(part))
     assert made.act(part).void == "calls-exhausted"
     assert lab.replay.authority.read("grant_left", made.grant) == 3
-    told = lab.replay.books.grants[part]
-    assert (told.parent, told.humans) == (made.grant, lab.replay.books.grants[made.grant].humans)
+    whole, said = lab.replay.books.grants[made.grant], entry.predicate
+    told = replace(
+        whole, index=entry.index, id=part, agent="helper", tool="part", where=parse_where(said["where"]),
+        where_value=said["where"], calls=2, expires_ms=said["expires_ms"], delegable=0, parent=made.grant,
+    )  # fmt: skip
+    assert lab.replay.books.grants[part] == told
     assert lab.replay.holds("helper") == [], "a request about the helper needn't know what others handed it"
 
 

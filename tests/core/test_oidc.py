@@ -350,6 +350,21 @@ def test_a_token_is_not_looked_at_beside_a_device_s_signature_that_is_not_good(n
     assert void == {"ada": "signature-invalid", "bob": "challenge-differs"}[name]
 
 
+def test_an_identity_s_approval_of_what_waits_counts_until_its_provider_s_key_is_gone() -> None:
+    lab = Deployment()
+    for voice in ("monitor", "controller"):  # whoever speaks first
+        lab.expect(lab.keys(voice, lab.provider))
+    request, approval = lab.asked(ada=lab.with_both("ada"), bob=lab.with_both("bob"))
+    lab.expect(lab.say("controller", "proposed", request=request.as_value()))
+    lab.expect(lab.say("controller", "seconded", request_sha256=request.digest, approval=approval.as_value()))
+    proposal = lab.replay.books.proposals[request.digest]
+    assert lab.replay.counting(proposal, lab.now) == [(approval, "bob")]
+    assert lab.replay.prospect(request, lab.now) is None
+    lab.both_say(ProviderKey("k2", "ES256"))
+    assert lab.replay.counting(proposal, lab.now) == []
+    assert lab.replay.prospect(request, lab.now) == "issuer-key-unknown"
+
+
 def test_a_token_is_of_no_use_on_another_request_of_the_same_human() -> None:
     lab = deployed()
     one, _ = lab.asked(ada=lab.with_both("ada"), bob=[lab.devices["bob"]])

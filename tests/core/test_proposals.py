@@ -119,6 +119,7 @@ def test_a_change_of_the_roster_is_proposed_as_any_other_request(scene: Honest) 
     lab.humans["dora"] = key("dora")
     request = lab.change(lab.next_root(operators=[lab.person(one) for one in ("ada", "dora")]))
     lab.expect(propose(scene, request))
+    assert lab.replay.prospect(request, lab.now) is None, "only people are missing, of the old version and the new"
     lab.expect(second(scene, request, lab.approval(request, "dora")))
     lab.expect(second(scene, request, lab.approval(request, "bob")))
     proposal = lab.replay.books.proposals[request.digest]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ironbound.core.books import Host
 from ironbound.core.canonical import FormatError
 from ironbound.core.keys import SignatureInvalid
 from ironbound.core.trust import parse_trust_root
@@ -65,6 +66,12 @@ def test_a_service_that_started_anew_is_measured_anew(role: str) -> None:
     assert _start(scene, "second") == "host-not-measured"
     scene.lab.measure(role)
     assert _start(scene, "third") is None
+
+
+def test_the_books_name_the_process_that_was_measured_last() -> None:
+    lab = released().lab
+    entry = lab.measure("gateway", pid=777, pid_start=42, differences=DIFFERENT)
+    assert lab.replay.books.hosts["gateway"] == Host(lab.expect(entry), pid=777, pid_start=42, differences=1)
 
 
 @pytest.mark.parametrize("measured", [None, "differing"])

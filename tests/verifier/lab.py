@@ -430,11 +430,13 @@ class Lab:
         base = {"manifest_sha256": manifest, "files": len(files), "root": files_root(files), "differences": []}
         return base | fields
 
-    def measure(self, role: str, release: str = "release", pid: int | None = None, **fields: Any) -> Entry:
+    def measure(
+        self, role: str, release: str = "release", pid: int | None = None, pid_start: int = 1, **fields: Any
+    ) -> Entry:
         """The monitor's word about a service as it runs."""
         usual = 100 + (*ROLES, "ledger").index(role)
         measured = self.found(release, **fields)
-        return self.say("monitor", "host-measured", role=role, pid=pid or usual, pid_start=1, measured=measured)
+        return self.say("monitor", "host-measured", role=role, pid=pid or usual, pid_start=pid_start, measured=measured)
 
     def approve_release(
         self,
