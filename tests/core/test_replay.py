@@ -17,8 +17,9 @@ from ironbound.core.authority import FIELDS
 from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
-from ironbound.core.replay import AHEAD_MS, CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Replay
+from ironbound.core.replay import AHEAD_MS, CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Entry, Replay
 from ironbound.core.request import NO_LIMITS
+from ironbound.core.statement import parse_statement
 from ironbound.core.surface import approval_body
 from verifier.lab import DAY, ROLES, Honest, Lab, digest_of, honest, key, wasm
 
@@ -65,6 +66,19 @@ def test_the_order_of_entries_decides() -> None:
     other = folded(swapped)
     assert state(other) != state(after_everything())
     assert other.books.void[started - 1] == "reference-unknown"
+
+
+def test_the_first_entry_is_the_operators_own() -> None:
+    lab = Lab()
+    said = parse_statement(parse_envelope(lab.entries[0]).payload).predicate
+    assert lab.said[0] == Entry(0, lab.entries[0], "trust-root", "operators", said)
+    assert lab.replay.books.kinds == ["trust-root"]
+
+
+#: Reasons of what was never read as a statement; of what no entitled voice said for the first time; with a text.
+UNREAD = {"entry-malformed", "voice-unknown", "signature-invalid"}
+UNVOICED = UNREAD | {"voice-not-entitled", "other-deployment", "said-twice"}
+EXPLAINED = {"entry-malformed", "signature-invalid", "body-malformed"}
 
 
 def _void(scene: Honest) -> list[tuple[str, bytes]]:
@@ -153,6 +167,17 @@ def test_void_entries_have_their_reason_and_change_nothing_but_the_tree() -> Non
         entry = lab.append(data)
         assert entry.void == reason, (entry.kind, entry.void, entry.detail)
         assert reason in REASONS
+        told = (entry.index, entry.data, entry.consent, entry.voiced)
+        assert told == (size, data, None, reason not in UNVOICED), reason
+        assert (entry.detail in ("", "None")) == (reason not in EXPLAINED), reason
+        if reason in UNREAD:
+            assert (entry.kind, entry.predicate) == ("", {}), reason
+            read = {"voice-unknown": "", "signature-invalid": "gateway"}
+            assert entry.role == read.get(reason, "node" if b"payload" in data else ""), reason
+        else:
+            envelope = parse_envelope(data)
+            voice, statement = lab.replay.trust.voices[envelope.signatures[0].keyid], parse_statement(envelope.payload)
+            assert (entry.role, entry.kind, entry.predicate) == (voice, statement.kind, statement.predicate), reason
         assert state(lab.replay) == before, reason
         assert lab.replay.size == size + 1
         assert lab.replay.books.void[size] == reason and lab.replay.books.kinds[size] == ""
