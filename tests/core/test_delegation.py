@@ -228,3 +228,17 @@ def test_a_budget_is_settled_by_the_outcome() -> None:
     assert lab.intent("clerk", made.scene.launch, made.grant, tool="own").void == "budget-exhausted"
     lab.expect(lab.outcome(intent, "not-performed", spent=0))
     assert read("grant_budget", made.grant) == 5
+
+
+def test_a_part_has_its_own_share_of_the_budget_and_lives_as_long_as_the_whole() -> None:
+    made = family(budget={"unit": "tokens", "total": 10, "call": 4})
+    lab = made.scene.lab
+    entry = made.hand_on(budget=8)
+    lab.expect(entry)
+    part, now = delegated_id(entry.predicate["id"]), lab.now
+    assert lab.replay.books.grants[part].budget == {"unit": "tokens", "total": 8, "call": 4}
+    assert lab.replay.lives(part, now) and not lab.replay.lives(part, entry.predicate["expires_ms"])
+    assert lab.replay.grant_named("helper", "part") == lab.replay.books.grants[part]
+    assert lab.replay.grant_named("helper", "own") is lab.replay.grant_named("clerk", "part") is None
+    lab.expect(lab.revoke("clerk", made.scene.module, made.scene.cage, made.grant))
+    assert not lab.replay.lives(part, now) and not lab.replay.lives(made.grant, now)

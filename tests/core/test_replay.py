@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ironbound.core.authority import FIELDS
-from ironbound.core.canonical import canonical, sha256_hex
+from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import AHEAD_MS, CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Entry, Replay
@@ -73,6 +73,9 @@ def test_the_first_entry_is_the_operators_own() -> None:
     said = parse_statement(parse_envelope(lab.entries[0]).payload).predicate
     assert lab.said[0] == Entry(0, lab.entries[0], "trust-root", "operators", said)
     assert lab.replay.books.kinds == ["trust-root"]
+    with pytest.raises(FormatError) as refused:
+        _ = Replay().trust
+    assert refused.value.code == "trust-root-missing"
 
 
 #: Reasons of what was never read as a statement; of what no entitled voice said for the first time; with a text.
@@ -169,7 +172,7 @@ def test_void_entries_have_their_reason_and_change_nothing_but_the_tree() -> Non
         assert reason in REASONS
         told = (entry.index, entry.data, entry.consent, entry.voiced)
         assert told == (size, data, None, reason not in UNVOICED), reason
-        assert (entry.detail in ("", "None")) == (reason not in EXPLAINED), reason
+        assert (entry.detail in ("", None, "None")) == (reason not in EXPLAINED), reason
         if reason in UNREAD:
             assert (entry.kind, entry.predicate) == ("", {}), reason
             read = {"voice-unknown": "", "signature-invalid": "gateway"}
@@ -182,6 +185,31 @@ def test_void_entries_have_their_reason_and_change_nothing_but_the_tree() -> Non
         assert lab.replay.size == size + 1
         assert lab.replay.books.void[size] == reason and lab.replay.books.kinds[size] == ""
     scene.act()
+
+
+def test_an_intent_that_is_void_was_not_performed_and_nothing_else() -> None:
+    scene = honest()
+    lab = scene.lab
+    void = lab.intent("clerk", scene.launch, scene.grant, tool="other")
+    assert void.void is not None
+    for status in ("performed", "failed", "unknown"):
+        assert lab.outcome(void.index, status).void == "intent-unknown"
+    lab.expect(lab.outcome(void.index, "not-performed"))
+    assert lab.outcome(scene.launch, "not-performed").void == "intent-unknown"
+
+
+def test_what_the_monitor_saw_and_ordered_is_of_what_is_there() -> None:
+    scene = honest()
+    lab, pid = scene.lab, {"pid": 4242, "pid_start": 5}
+    lab.expect(lab.drift(None))
+    drift = lab.expect(lab.drift(scene.started))
+    lab.expect(lab.say("monitor", "stop-order", launch=None, drift=drift, reason="r", **pid))
+    assert not lab.replay.authority.read("launch_stopped", scene.launch)
+    assert lab.say("monitor", "stop-order", launch=drift, drift=drift, reason="r", **pid).void == "reference-unknown"
+    lab.expect(lab.say("monitor", "stop-order", launch=scene.launch, drift=drift, reason="r", **pid))
+    assert lab.replay.authority.read("launch_stopped", scene.launch)
+    assert lab.intent("clerk", scene.launch, scene.grant).void == "launch-stopped"
+    lab.expect(lab.say("monitor", "end-witnessed", drift=drift, by="other", took_ms=1, **pid))
 
 
 def test_a_void_word_uses_up_its_id_so_that_nobody_can_play_it_again_later() -> None:

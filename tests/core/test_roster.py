@@ -376,6 +376,53 @@ def test_a_module_and_a_profile_that_rest_on_a_stolen_key_take_launches_and_gran
     assert refused(lab, request, lab.approval(request, "cy")) == "module-not-approved"
 
 
+@pytest.mark.parametrize("stolen", ["module", "profile"])
+def test_a_stolen_approval_takes_what_others_gave_to_that_code_or_cage_and_nothing_else(
+    scene: Honest, stolen: str
+) -> None:
+    lab, read = scene.lab, scene.lab.replay.authority.read
+    since, about = lab.replay.size, {"module_sha256": scene.module, "config_sha256": scene.cage}
+    if stolen == "module":
+        about["module_sha256"] = lab.approve_module(wasm("other"))
+    else:
+        about["config_sha256"] = lab.approve_profile(config(max_fuel=1))
+
+    def by_cy(kind: str, **fields: Any) -> Any:
+        request = lab.request(kind, agent="other", **about, **fields)
+        return lab.admit(request, [lab.approval(request, "cy")])
+
+    runs = lab.expect(by_cy("launch-request"))
+    lab.expect(lab.start(runs))
+    grant = by_cy("grant", body=_body(lab, "g")).consent.statement.predicate["id"]
+    assert (read("launch_stopped", runs), read("grant_state", grant)) == (False, LIVE)
+    lab.expect(lab.flag("bob", since, "cy"))
+    assert read(stolen, about["module_sha256" if stolen == "module" else "config_sha256"]) == 0
+    assert read("launch_stopped", runs) and read("grant_state", grant) == REVOKED
+    assert read("module", scene.module) and read("profile", scene.cage)
+    assert read("grant_state", scene.grant) == LIVE and not read("launch_stopped", scene.launch)
+
+
+@pytest.mark.parametrize("humans", [1, 2])
+def test_a_stolen_approval_of_a_call_takes_the_grant_that_it_is_of(scene: Honest, humans: int) -> None:
+    lab, read = scene.lab, scene.lab.replay.authority.read
+    about = {"agent": "clerk", "module_sha256": scene.module, "config_sha256": scene.cage}
+    entry = lab.ask("grant", **about, body=_body(lab, "asks") | {"approvals": humans})
+    assert entry.consent is not None
+    grant = entry.consent.statement.predicate["id"]
+    call = lab.request("call-approval", "cy", **about, body={"grant": grant, "tool": "asks", "args": {"path": "out/a"}})
+    since = lab.expect(lab.admit(call, [lab.approval(call, "bob")][: humans - 1]))
+    assert lab.replay.stands(since)
+    lab.expect(lab.flag("cy", since, "bob"))
+    assert (lab.replay.stands(entry.index), lab.replay.stands(since)) == (True, False)
+    assert (read("grant_state", grant), read("grant_state", scene.grant)) == (REVOKED, LIVE)
+
+
+def test_no_human_grants_under_the_name_of_the_gateway_s_own_tools(scene: Honest) -> None:
+    lab = scene.lab
+    about = {"agent": "clerk", "module_sha256": scene.module, "config_sha256": scene.cage}
+    assert lab.ask("grant", **about, body=_body(lab, "ironbound.grants")).void == "body-malformed"
+
+
 def test_what_another_quorum_approved_as_well_stays(scene: Honest) -> None:
     lab = scene.lab
     request = lab.request("profile-approval", config_sha256=scene.cage, body={"profile": "strict", "layers": []})
