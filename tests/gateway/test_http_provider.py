@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ironbound.core.canonical import FormatError
 from ironbound.gateway.action import ArgumentsRefused, Performed
 from ironbound.gateway.credentials import Credential, parse_credentials, read_credentials, spellings
+from ironbound.gateway.providers import http
 from ironbound.gateway.providers.http import HttpLimits, build_url, means_itself, normalise, parse_url, perform
 
 SECRET = "Bearer s3cr3t/token+value=="
@@ -470,15 +471,27 @@ def test_a_name_is_no_way_to_what_listens_on_this_host(
      "224.0.0.1", "fd00:ec2::254", "100.100.100.200", "::ffff:169.254.169.254"],
 )  # fmt: skip
 def test_addresses_of_this_host_its_link_and_a_clouds_credentials_have_to_be_meant(address: str) -> None:
-    assert not means_itself("inside.example", address)
-    assert means_itself(address, address)
+    assert not means_itself("inside.example", address, "10.9.9.9")
+    assert means_itself(address, address, address)
 
 
 def test_other_addresses_private_ones_too_may_have_a_name() -> None:
     for address in ("10.1.2.3", "192.168.0.1", "93.184.216.34", "2001:db8::1", "fd12::1"):
-        assert means_itself("inside.example", address)
-    assert means_itself("localhost", "127.0.0.1") and means_itself("localhost", "::1")
-    assert not means_itself("localhost", "169.254.169.254")
+        assert means_itself("inside.example", address, "10.9.9.9")
+    assert means_itself("localhost", "127.0.0.1", "127.0.0.1") and means_itself("localhost", "::1", "::1")
+    assert not means_itself("localhost", "169.254.169.254", "10.9.9.9")
+
+
+def test_an_address_at_which_this_host_reaches_itself_has_to_be_meant(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in ("10.1.2.3", "2001:db8::1"):
+        assert not means_itself("inside.example", address, address)
+        assert means_itself(address, address, address)
+    asked = []
+    monkeypatch.setattr(http, "means_itself", lambda *ends: asked.append(ends))
+    assert "address-not-meant" in request(at(server, "/api/a")).text
+    assert asked == [("127.0.0.1",) * 3], "the host, and both ends of the connection that was made"
 
 
 def test_an_error_status_is_a_failed_action(server: Server) -> None:

@@ -237,8 +237,11 @@ class _OwnAddress(Exception):
     """A name led to an address that has to be written as such."""
 
 
-def means_itself(name: str, address: str) -> bool:
-    """True if who wrote this host can have meant the address (as text): the same, `localhost`, or a place elsewhere."""
+def means_itself(name: str, address: str, source: str) -> bool:
+    """True if who wrote this host can have meant the address (as text): the same, `localhost`, or a place elsewhere.
+
+    `source` is the connection's own end: at this host's addresses the kernel takes the same one for both.
+    """
     if name == address:
         return True
     place = ipaddress.ip_address(address.partition("%")[0])
@@ -246,15 +249,20 @@ def means_itself(name: str, address: str) -> bool:
         place = place.ipv4_mapped
     if place.is_loopback:
         return name == "localhost" or name.endswith(".localhost")
-    return not (place.is_link_local or place.is_unspecified or place.is_multicast or place in _METADATA)
+    return address != source and not (
+        place.is_link_local or place.is_unspecified or place.is_multicast or place in _METADATA
+    )
 
 
 def _connection_of(host: str) -> Any:
     """The client's hook (httpcore's trace) that stops before the first byte where the name led to a wrong address."""
 
     async def trace(event: str, info: Mapping[str, Any]) -> None:
-        if event == _CONNECTED and not means_itself(host, info["return_value"].get_extra_info("server_addr")[0]):
-            await info["return_value"].aclose()
+        if event != _CONNECTED:
+            return
+        stream = info["return_value"]
+        if not means_itself(host, *(stream.get_extra_info(f"{end}_addr")[0] for end in ("server", "client"))):
+            await stream.aclose()
             raise _OwnAddress
 
     return trace
