@@ -34,7 +34,6 @@ from .trust import Human, Roster, TrustRoot
 Keys: TypeAlias = Mapping[KeyId, OperatorKey]
 Present: TypeAlias = Callable[[Identity], PresentIdentity]
 
-MAX_APPROVALS: Final = 16
 #: The act that sealed keys consent to.
 BREAK_GLASS: Final = "break-glass"
 #: What a grant says that has calls and an end, and no other limit; nobody can hand it on.

@@ -204,13 +204,6 @@ class Store:
         except sqlite3.Error as error:
             raise _failure(error) from error
 
-    def wal_size(self) -> int:
-        """Bytes in the WAL file."""
-        try:
-            return os.stat(self._path + "-wal").st_size
-        except FileNotFoundError:
-            return 0
-
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()

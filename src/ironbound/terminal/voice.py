@@ -64,6 +64,11 @@ def shown(text: str, stream: TextIO, keep: str = "") -> str:
     return _OBEYED.sub(escaped, text)
 
 
+def plain(text: str) -> str:
+    """A name as it is if it is printable ASCII, else escaped and quoted."""
+    return text if text.isascii() and text.isprintable() else ascii(text)
+
+
 def say(text: str = "") -> None:
     """Lines on stdout, at once."""
     print(shown(text, sys.stdout, "\n"), flush=True)

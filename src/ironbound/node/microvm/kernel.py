@@ -10,7 +10,6 @@ Rule 2: the set is placed whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ironbound.core.canonical import Digest
+from ironbound.core.canonical import Digest, sha256_hex
 from ironbound.core.microvm import MODULES
 
 FOLDER: Final = "runtimes/microvm"
@@ -90,7 +89,7 @@ def place(deployment: Path, kernel: Path, modules: Path) -> dict[str, Digest]:
     if final.exists():
         shutil.rmtree(final)
     os.rename(draft, final)
-    return {name: Digest(hashlib.sha256(data).hexdigest()) for name, data in files.items()}
+    return {name: sha256_hex(data) for name, data in files.items()}
 
 
 class Kernel:
@@ -108,7 +107,7 @@ class Kernel:
             files = {name: self._file(name) for name in names}
         except OSError as error:
             raise KernelMissing(f"the kernel in this deployment: {error}") from error
-        self.digests: Mapping[str, Digest] = {name: _digest(data) for name, data in files.items()}
+        self.digests: Mapping[str, Digest] = {name: sha256_hex(data) for name, data in files.items()}
 
     def _file(self, name: str) -> bytes:
         return _read(self._folder / name, MAX_KERNEL if name == KERNEL else MAX_MODULE)
@@ -120,10 +119,6 @@ class Kernel:
         except OSError as error:
             raise MeasurementDiffers(f"{error.filename}: {error.strerror}, since the node started") from error
         for (name, digest), data in zip(self.digests.items(), files, strict=True):
-            if _digest(data) != digest:
+            if sha256_hex(data) != digest:
                 raise MeasurementDiffers(f"{name} changed since the node started")
         return files[0], tuple(files[1:])
-
-
-def _digest(data: bytes) -> Digest:
-    return Digest(hashlib.sha256(data).hexdigest())

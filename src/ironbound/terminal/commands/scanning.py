@@ -23,7 +23,7 @@ from ironbound.supply.scan_found import SURFACE, Binary, Found
 from ironbound.supply.scan_list import MAX_LIST, SurfaceList, parse_list, shipped_list, write_list
 from ironbound.supply.scan_trial import TrialError, try_options
 from ironbound.terminal.arguments import JSON, Command, option
-from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, emit, note, paint, say, usage
+from ironbound.terminal.voice import FAILED, OK, UNPROVEN, Stop, emit, note, paint, plain, say, usage
 from ironbound.wire.deployment import read_file
 from ironbound.wire.images import ImageRefused
 
@@ -32,10 +32,6 @@ TELL_S: Final = 3.0
 _MOST: Final = 20
 """Lines of one list; the rest are counted."""
 _OWN: Final = "ironbound/"
-
-
-def _plain(text: str) -> str:
-    return text if text.isascii() and text.isprintable() else ascii(text)
 
 
 class _Progress:
@@ -74,8 +70,8 @@ def _lines(head: str, lines: list[str]) -> None:
 def _switch(one: Switch) -> str:
     first = one.places[0]
     more = f" and {len(one.places) - 1} more" if len(one.places) > 1 else ""
-    said = "" if one.refusal is None else f": {_plain(one.refusal)}"
-    return f"{one.verdict}  {_plain(one.name)}  ({first.kind}, {one.rule})  {_plain(first.place)}{more}{said}"
+    said = "" if one.refusal is None else f": {plain(one.refusal)}"
+    return f"{one.verdict}  {plain(one.name)}  ({first.kind}, {one.rule})  {plain(first.place)}{more}{said}"
 
 
 def _show(report: Report, seconds: float) -> None:
@@ -84,11 +80,11 @@ def _show(report: Report, seconds: float) -> None:
     colour = {ABSENT: "green", ACTIVE: "red"}.get(report.verdict, "yellow")
     counts = Counter(one.verdict for one in open_switches)
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no switch"
-    say(f"{paint(report.verdict, 'bold', colour)}  {said}{' unexplained' if explained else ''}: {_plain(report.path)}")
+    say(f"{paint(report.verdict, 'bold', colour)}  {said}{' unexplained' if explained else ''}: {plain(report.path)}")
     if report.unlisted is None:
         say("closed list: none was given, so nothing was compared; --write makes one")
     elif report.unlisted:
-        rows = [f"{one.kind}  {_plain(one.name)}  {_plain(one.place)}" for one in report.unlisted]
+        rows = [f"{one.kind}  {plain(one.name)}  {plain(one.place)}" for one in report.unlisted]
         _lines(f"closed list: OPEN, {len(rows):,} not listed", rows)
     else:
         rest = f"; {report.beyond:,} items are of files that it is not about" if report.beyond else ""
@@ -103,10 +99,10 @@ def _show(report: Report, seconds: float) -> None:
         _lines(f"explained by the list: {len(explained):,}{also}", [f"{count}: {why}" for why, count in places.items()])
     if report.scanned.unread:
         unread = sorted({(one.why, one.file) for one in report.scanned.unread})
-        _lines(f"not read: {len(unread):,}", [f"{_plain(file)}: {_plain(why)}" for why, file in unread])
+        _lines(f"not read: {len(unread):,}", [f"{plain(file)}: {plain(why)}" for why, file in unread])
     weak = [one for one in report.scanned.binaries if not one.no_exec_stack or one.pie is False or one.relro == "none"]
     if weak:
-        _lines("weakly hardened", [f"{_plain(one.file)}: {_flaws(one)}" for one in weak])
+        _lines("weakly hardened", [f"{plain(one.file)}: {_flaws(one)}" for one in weak])
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(report.scanned.kinds.items()))
     items = sum(one.kind in SURFACE for one in report.scanned.found)
     say(f"read in {seconds:.1f} s: {kinds}; {items:,} items of surface (--json has them all)")

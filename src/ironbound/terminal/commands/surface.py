@@ -19,7 +19,7 @@ from ironbound.core.channel import SURFACE_FILE, parse_agent_surface, routes
 from ironbound.core.native import is_manifest, parse_manifest
 from ironbound.core.surface import surface_document
 from ironbound.terminal.arguments import Command, option
-from ironbound.terminal.voice import OK, Stop, paint, say, usage
+from ironbound.terminal.voice import OK, Stop, paint, plain, say, usage
 from ironbound.verifier.release import PACKAGE, read_release, surface_of
 from ironbound.wire.deployment import MAX_ARTIFACT, read_file
 
@@ -33,12 +33,8 @@ _MOST: Final = 40
 """Lines of one list; the rest are counted. The document has all."""
 
 
-def _plain(text: str) -> str:
-    return text if text.isascii() and text.isprintable() else ascii(text)
-
-
 def _name(one: Any) -> str:
-    return _plain(f"{one['module']}::{one['name']}" if "module" in one else one["name"])
+    return plain(f"{one['module']}::{one['name']}" if "module" in one else one["name"])
 
 
 def _listed(head: str, lines: list[str]) -> None:
@@ -85,7 +81,7 @@ def _show(document: dict[str, Any], digest: str) -> None:
         start = document["start"]
         say("start       " + ("none" if start is None else f"runs at once, {_reached(start['reaches'], imports)}"))
         say(f"code        {document['functions']} functions, {document['data']} data, {document['elements']} elements")
-    custom = [f"{_plain(one['name'])}  {one['size']} bytes, SHA-256 {one['sha256'][:12]}" for one in document["custom"]]
+    custom = [f"{plain(one['name'])}  {one['size']} bytes, SHA-256 {one['sha256'][:12]}" for one in document["custom"]]
     _listed("custom sections (nothing reads them)", custom or ["none"])
 
 
@@ -103,7 +99,7 @@ def _channel(release: Path | None) -> bytes:
     derived = subprocess.run(words, capture_output=True, timeout=DERIVE_S)
     if derived.returncode:
         last = derived.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise Stop(f"{release}: its tables give no surface: {_plain(' '.join(last))[:300]}")
+        raise Stop(f"{release}: its tables give no surface: {plain(' '.join(last))[:300]}")
     if derived.stdout != document:
         raise Stop(f"{release}: its tables are not what its {SURFACE_FILE} says", "this is no release of ours")
     return document
@@ -124,7 +120,7 @@ def _show_channel(data: bytes) -> None:
     _listed("actions that a grant can be for", actions)
     _listed("errors", [f"{code}  {about}" for code, about in document["errors"].items()])
     found = routes(document)
-    say(f"routes      {', '.join(_plain(one) for one in found) or 'to power: none'}")
+    say(f"routes      {', '.join(plain(one) for one in found) or 'to power: none'}")
 
 
 def _run(arguments: argparse.Namespace) -> int:

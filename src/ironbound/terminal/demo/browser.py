@@ -205,10 +205,6 @@ class Browser:
         """What the authenticator holds."""
         return list(self._call("GET", f"{self._authenticator}/credentials"))
 
-    def add_credential(self, credential: Mapping[str, Any]) -> None:
-        """Put a credential into the authenticator, as another browser had it."""
-        self._call("POST", f"{self._authenticator}/credential", credential)
-
     def media(self, name: str, value: str) -> None:
         """Let a media feature such as prefers-color-scheme have a value."""
         features = {"features": [{"name": name, "value": value}]}
