@@ -14,7 +14,7 @@ from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.replay import Replay
-from ironbound.core.statement import Subject, encode_statement, parse_statement
+from ironbound.core.statement import MAX_CONSENTS, Subject, encode_statement, parse_statement
 from ironbound.core.trust import parse_pin, parse_trust_root
 from verifier.lab import ORIGIN, Lab, digest_of, key
 
@@ -99,6 +99,15 @@ def _small_order_key(body: dict[str, Any]) -> None:
 
 def _short_key(body: dict[str, Any]) -> None:
     body["operators"][0]["keys"].append({"scheme": "ed25519", "public": b64encode(bytes(31))})
+
+
+def test_no_act_takes_more_humans_than_an_entry_holds_approvals() -> None:
+    body = copy.deepcopy(BODY)
+    body["quorum"]["grant"] = MAX_CONSENTS
+    encode_statement("trust-root", SUBJECT, body)
+    body["quorum"]["grant"] += 1
+    with pytest.raises(FormatError, match="expected an integer from 1 to 16"):
+        encode_statement("trust-root", SUBJECT, body)
 
 
 @pytest.mark.parametrize(

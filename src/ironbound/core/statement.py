@@ -29,6 +29,8 @@ Shape = Callable[[Value, str], None]
 
 #: The acts for which the trust root names how many humans they take.
 QUORUMS: Final = ("module", "profile", "launch", "grant", "release", "reconfigure")
+#: How many humans an act can take: an entry holds this many approvals.
+MAX_CONSENTS: Final = 16
 #: What a release key signs of a release, each an envelope of its own.
 RELEASE: Final = ("provenance", "tests", "surface", "install")
 
@@ -258,7 +260,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         environment=name,
         created_ms=moment,
         operators=each(record(name=name, keys=_keyed, acts=each(choice(*QUORUMS), len(QUORUMS))), 64, 1),
-        quorum=record(**dict.fromkeys(QUORUMS, integer(1, 64))),
+        quorum=record(**dict.fromkeys(QUORUMS, integer(1, MAX_CONSENTS))),
         break_glass=maybe(record(quorum=integer(2, 8), holders=each(record(name=name, keys=_keyed), 8, 3))),
         services=record(**dict.fromkeys(_roles, _key)),
         log=record(origin=text(200), vkey=text(300)),
@@ -291,7 +293,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         credential=maybe(name),
         rate=maybe(_rate),
         budget=maybe(record(unit=name, total=integer(1, 1 << 50), call=integer(1, 1 << 50))),
-        approvals=integer(0, 64),
+        approvals=integer(0, MAX_CONSENTS),
         delegable=integer(0, 4),
     ),
     "call-approval": _asked(grant=identifier, tool=tool, args=document),
@@ -303,7 +305,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "review": _asked(grant=identifier, request_sha256=digest, finding=choice("justified", "misused"), text=text(1000)),
     "approval": _answer,
     "decline": _answer,
-    "admitted": _said(request=document, approvals=each(document, 16)),
+    "admitted": _said(request=document, approvals=each(document, MAX_CONSENTS)),
     "refused": _said(submission_sha256=digest, reason=printable, detail=text(1000), verb=maybe(printable)),
     "proposed": _said(request=document),
     "seconded": _said(request_sha256=digest, approval=document),

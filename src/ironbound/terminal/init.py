@@ -19,7 +19,7 @@ from ironbound.core.keys import PrivateKey
 from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.oidc import Identity
 from ironbound.core.scheme import OperatorKey, is_device, key_entry
-from ironbound.core.statement import QUORUMS, Subject, encode_statement
+from ironbound.core.statement import MAX_CONSENTS, QUORUMS, Subject, encode_statement
 from ironbound.core.trust import CANARY_INTERVAL_MS, PRODUCTION, parse_trust_root
 from ironbound.core.webauthn import Passkey
 from ironbound.ledger.settings import LedgerRefused
@@ -150,6 +150,8 @@ def initialise(
     require_new(root)
     if not 1 <= quorum <= len(operators):
         raise Stop(f"a quorum of {quorum} can't be met by {len(operators)} operators")
+    if quorum > MAX_CONSENTS:
+        raise Stop(f"a quorum of {quorum} can't be met: an act takes {MAX_CONSENTS} humans at most")
     if len({one for one, _ in operators}) != len(operators):
         raise Stop("an operator is named twice")
     if sum(not isinstance(key, Passkey) for _, key in operators) < quorum:
