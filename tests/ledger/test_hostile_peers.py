@@ -24,6 +24,7 @@ from ironbound.core.merkle import leaf_hash
 from ironbound.core.statement import TYPE_PREFIX
 from ironbound.core.tlogproof import verify_proof
 from ironbound.ledger.intake import Append, Ask, Follow, Intake, Refused
+from ironbound.ledger.server import STRANGER_IN_FLIGHT, STRANGER_REQUEST
 from ironbound.wire.frames import Frame, encode_frame
 from ledger_stand import (
     DEPLOYMENT,
@@ -268,6 +269,33 @@ def test_a_role_key_in_the_hands_of_another_user_is_refused_for_the_user(tmp_pat
         assert said(65534, entry(5)) == "peer-mismatch"
         with stand.connect() as peer:
             assert peer.ask({"op": "head", "seq": 1})["size"] == 3
+    finally:
+        stand.stop()
+
+
+def test_a_user_that_is_no_service_s_asks_little_at_once_and_nothing_large(tmp_path: Path) -> None:
+    """What it asks is checked in turn with what services say: thousands of its frames held the log up for seconds."""
+    stand = Stand(tmp_path)
+    stand.create()
+    other = os.getuid() + 1
+    stand.uids = ",".join(f"{role}={other}" for role in KEYS)
+    stand.start()
+    try:
+        for number in (STRANGER_IN_FLIGHT, STRANGER_IN_FLIGHT + 1):
+            with stand.connect() as peer:
+                peer.socket.sendall(b"".join(encode_frame({"op": "head", "seq": seq}) for seq in range(number)))
+                codes = [(peer.receive() or {}).get("code") for _ in range(STRANGER_IN_FLIGHT)]
+            assert ("frame-invalid" in codes) == (number > STRANGER_IN_FLIGHT), codes
+        with stand.connect() as peer:
+            peer.socket.sendall((STRANGER_REQUEST + 1).to_bytes(4, "big"))
+            answer = peer.receive()
+            assert answer is not None and answer["code"] == "frame-invalid"
+            assert peer.receive() is None
+        with stand.connect() as peer:
+            for seq in (1, 2):
+                peer.send({"op": "follow", "seq": seq, "from": 9})
+            answer = peer.receive()
+            assert answer is not None and (answer["seq"], answer["code"]) == (2, "frame-invalid")
     finally:
         stand.stop()
 

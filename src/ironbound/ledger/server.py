@@ -40,6 +40,11 @@ MAX_IN_FLIGHT: Final = 256
 INTAKE_BYTES: Final = 64 << 20
 #: Streams that one connection may follow.
 MAX_FOLLOWS: Final = 4
+#: The same of a user that is no service's, who can only read, and bytes of its frames: what it asks for is checked in
+#: turn with what services say.
+STRANGER_IN_FLIGHT: Final = 4
+STRANGER_FOLLOWS: Final = 1
+STRANGER_REQUEST: Final = 4096
 #: Seconds inside one frame; without reading answers; and for a stranger without saying anything.
 FRAME_TIMEOUT_S: Final = 10.0
 WRITE_TIMEOUT_S: Final = 30.0
@@ -78,6 +83,8 @@ class Connection(asyncio.Protocol):
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         self.uid = struct.unpack("3i", credentials)[1]
         self.heard = self._server.now()
+        if self._server.is_stranger(self.uid):
+            self._splitter = FrameSplitter(limit=STRANGER_REQUEST)
         self._server.admit(self)
 
     def data_received(self, data: bytes) -> None:
@@ -88,6 +95,10 @@ class Connection(asyncio.Protocol):
             bodies = self._splitter.feed(data)
         except FormatError as error:
             self.dismiss("frame-invalid", error.args[-1])
+            return
+        if self.in_flight + len(bodies) > STRANGER_IN_FLIGHT and self._server.is_stranger(self.uid):
+            text = f"a user that is no service's waits for its answers, at most {STRANGER_IN_FLIGHT} at once"
+            self.dismiss("frame-invalid", text)
             return
         if bodies or not started:
             self.frame_since = self.heard
@@ -213,7 +224,7 @@ class WriteServer:
     def admit(self, connection: Connection) -> None:
         """Room for one more, or a reason why not."""
         self._connections.add(connection)
-        stranger = connection.uid not in self._roles
+        stranger = self.is_stranger(connection.uid)
         self._strangers += stranger
         if len(self._connections) > MAX_CONNECTIONS or (stranger and self._strangers > MAX_STRANGERS):
             connection.dismiss("too-many-connections", "no room for another connection; try again later")
@@ -222,7 +233,11 @@ class WriteServer:
         """A connection has ended."""
         if connection in self._connections:
             self._connections.remove(connection)
-            self._strangers -= connection.uid not in self._roles
+            self._strangers -= self.is_stranger(connection.uid)
+
+    def is_stranger(self, uid: int) -> bool:
+        """True for a user that is no service's."""
+        return uid not in self._roles
 
     @property
     def is_full(self) -> bool:
@@ -302,8 +317,9 @@ class WriteServer:
         return {"seq": seq, "ok": True, "size": published.size, "checkpoint": text}
 
     def _follow(self, connection: Connection, request: Follow) -> None:
-        if len(connection.follows) >= MAX_FOLLOWS:
-            refusal = Refused(request.seq, "frame-invalid", f"a connection follows at most {MAX_FOLLOWS} streams")
+        most = STRANGER_FOLLOWS if self.is_stranger(connection.uid) else MAX_FOLLOWS
+        if len(connection.follows) >= most:
+            refusal = Refused(request.seq, "frame-invalid", f"a connection follows at most {most} streams")
             connection.send(encode_frame(refusal.frame()))
             return
         task = asyncio.create_task(self._stream(connection, request))
@@ -349,6 +365,6 @@ class WriteServer:
                 elif connection.inside_frame and not connection.held:
                     if now - connection.frame_since > FRAME_TIMEOUT_S:
                         connection.dismiss("frame-invalid", f"a frame was not finished within {FRAME_TIMEOUT_S:.0f} s")
-                elif connection.uid not in self._roles and not connection.follows and not connection.in_flight:
+                elif self.is_stranger(connection.uid) and not connection.follows and not connection.in_flight:
                     if now - connection.heard > STRANGER_IDLE_S:
                         connection.close()
