@@ -186,7 +186,7 @@ def test_an_init_that_somebody_declines_leaves_nothing(people: dict[str, Browser
     assert "Done" in people["ada"].sign(interrupted.page(0)[1])
     interrupted.page(1)
     os.kill(interrupted.process.pid, signal.SIGINT)
-    assert interrupted.ended()[0] == 1 and not any("Traceback" in line for line in interrupted.lines)
+    assert interrupted.ended()[0] == 130 and not any("Traceback" in line for line in interrupted.lines)
     assert not any(place.iterdir())
 
 
