@@ -15,7 +15,7 @@ from ironbound.core.request import Signatory
 from ironbound.core.statement import Kind, parse_statement
 from ironbound.core.strength import Strength
 from ironbound.core.trust import Human
-from verifier.lab import DAY, Lab, honest
+from verifier.lab import DAY, Lab, digest_of, honest
 
 HUMANS = ("ada", "bob")
 
@@ -76,6 +76,7 @@ def test_what_was_approved_and_launched_is_remembered_as_it_was_said() -> None:
     assert books.acts == expected
     assert books.signed == dict.fromkeys(expected, signed(lab))
     assert books.kinds == [one.kind for one in lab.said]
+    assert books.release == approved_as(digest_of("release"), digest_of("settings"), ""), "nothing was measured"
 
 
 def test_a_release_is_remembered_by_all_that_was_approved_as_one() -> None:

@@ -12,7 +12,7 @@ from ironbound.core.canonical import canonical, sha256_hex
 from ironbound.core.constraint import parse_where
 from ironbound.core.replay import Entry, delegated_id
 from ironbound.core.request import NO_LIMITS
-from verifier.lab import DAY, Honest, honest
+from verifier.lab import DAY, Honest, config, honest, wasm
 
 WHERE = {"path": {"prefix": {"value": "out", "separator": "/"}}}
 
@@ -114,6 +114,10 @@ def test_only_the_gateway_hands_on() -> None:
     made = family()
     for role in ("controller", "node", "monitor"):
         assert made.scene.lab.say(role, "delegated", **made.part()).void == "voice-not-entitled"
+
+
+def test_a_part_s_id_is_a_digest_that_other_programs_make_too() -> None:
+    assert delegated_id("ab" * 16) == "452e39fc0d41c950007fa5bbdba9c367"
 
 
 def test_a_lying_gateway_cannot_use_up_the_id_of_a_request_on_its_way() -> None:
@@ -242,3 +246,17 @@ def test_a_part_has_its_own_share_of_the_budget_and_lives_as_long_as_the_whole()
     assert lab.replay.grant_named("helper", "own") is lab.replay.grant_named("clerk", "part") is None
     lab.expect(lab.revoke("clerk", made.scene.module, made.scene.cage, made.grant))
     assert not lab.replay.lives(part, now) and not lab.replay.lives(made.grant, now)
+
+
+def test_a_part_is_of_the_code_and_the_cage_of_whoever_gets_it() -> None:
+    made = family()
+    lab = made.scene.lab
+    module, cage = lab.approve_module(wasm("other")), lab.approve_profile(config(max_fuel=1))
+    third = lab.expect(lab.ask_launch("third", module, cage))
+    lab.expect(lab.start(third))
+    entry = made.hand_on(to="third", child=third)
+    lab.expect(entry)
+    part = lab.replay.books.grants[delegated_id(entry.predicate["id"])]
+    assert (part.agent, part.module, part.config) == ("third", module, cage)
+    assert lab.replay.books.grants_of["third"] == {part.id: None}
+    lab.expect(lab.intent("third", third, part.id, tool="part", args={"path": "out/a"}))

@@ -100,6 +100,18 @@ def test_an_approval_that_rests_on_a_stolen_key_is_withdrawn_and_stops_what_runs
     assert lab.replay.authority.read("launch_stopped", scene.launch)
 
 
+def test_a_stolen_approval_of_a_release_that_does_not_run_stops_nothing() -> None:
+    scene = released()
+    lab, read = scene.lab, scene.lab.replay.authority.read
+    (runs,) = lab.replay.books.releases
+    since = lab.expect(lab.approve_release("next"))
+    (other,) = lab.replay.books.releases.keys() - {runs}
+    assert read("release", runs) and read("release", other)
+    lab.expect(lab.flag("bob", since, "cy"))
+    assert read("release", runs) and not read("release", other)
+    assert not read("launch_stopped", scene.launch)
+
+
 def test_where_the_trust_root_names_no_release_key_any_release_runs() -> None:
     scene = honest()
     scene.lab.service("node", measured=None, release_sha256=digest_of("whatever"))

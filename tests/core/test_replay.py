@@ -239,8 +239,9 @@ def test_a_launch_whose_request_expired_can_no_longer_start() -> None:
     entry = lab.start(launch)
     assert entry.void == "request-expired"
     assert lab.ask_launch("late", scene.module, scene.cage).void == "agent-already-running"
-    assert lab.say("node", "launch-refused", launch=launch, agent="late", stage="admission", reason="request-expired",
-                   text="", module_sha256=scene.module, config_sha256=None).void is None  # fmt: skip
+    refused = lab.say("node", "launch-refused", launch=launch, agent="late", stage="admission",
+                      reason="request-expired", text="", module_sha256=scene.module, config_sha256=None)  # fmt: skip
+    assert lab.replay.books.launches[launch].ended == lab.expect(refused)
     lab.expect(lab.ask_launch("late", scene.module, scene.cage))
 
 
@@ -254,15 +255,22 @@ def test_the_monitor_can_not_use_up_the_id_of_a_request_on_its_way() -> None:
     lab.expect(lab.admit(request, [lab.approval(request, "bob")]))
 
 
+def test_who_asked_before_the_agent_got_more_is_told_so() -> None:
+    scene = honest()
+    lab = scene.lab
+    request = lab.request("launch-request", agent="clerk", module_sha256=scene.module, config_sha256=scene.cage)
+    lab.expect(lab.ask_grant("clerk", scene.module, scene.cage, tool="more"))
+    assert lab.admit(request, [lab.approval(request, "bob")]).void == "head-stale"
+
+
 def test_a_challenge_is_bound_to_a_checkpoint_that_was_fresh() -> None:
     scene = honest()
     lab = scene.lab
     lab.now += 10 * CHECKPOINT_LAG_MS
     old = lab.head()
     lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)  # old, but nothing was said since
-    lab.now += CHECKPOINT_LAG_MS - 3 * lab.step_ms
+    lab.now += CHECKPOINT_LAG_MS - lab.step_ms
     lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
-    lab.now += 2 * lab.step_ms
     assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
     lab.challenge(scene.canary, scene.cage, "p")
 
@@ -273,6 +281,7 @@ def test_a_challenge_whose_checkpoint_lacks_too_many_entries_is_stale() -> None:
     old = lab.head()
     for _ in range(CHECKPOINT_LAG):
         lab.append(b"noise")
+    assert len(lab.replay._times) == CHECKPOINT_LAG + 1, "of the last entries only"
     lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
     assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
     lab.challenge(scene.canary, scene.cage, "p")

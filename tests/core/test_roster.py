@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ironbound.core.authority import LIVE, MAX_BREAK_GLASS_MS, REVOKED, Refused
+from ironbound.core.authority import FIELDS, LIVE, MAX_BREAK_GLASS_MS, REVOKED, Refused
 from ironbound.core.canonical import FormatError, canonical
 from ironbound.core.envelope import Envelope, sign_envelope
 from ironbound.core.reasons import REASONS
@@ -556,6 +556,7 @@ def test_without_sealed_keys_in_the_trust_root_there_is_no_glass_to_break(scene:
     scene.lab.expect(scene.lab.reform(scene.lab.next_root(break_glass=None)))
     request, approvals = open_glass(scene, "ada, sealed", "eli, sealed")
     assert refused(scene.lab, request, *approvals) == "signer-removed"
+    assert scene.lab.replay.authority.read("quorum", "break-glass") == FIELDS["quorum"], "as if it had never been"
 
 
 def test_a_review_is_the_ordinary_quorums_and_about_that_very_grant() -> None:
