@@ -15,7 +15,7 @@ from stand import Stand, descendants
 from world import World
 
 from ironbound.core.replay import Entry
-from ironbound.terminal.credential import keep
+from ironbound.terminal.credential import bound, keep
 
 TOKEN = "swordfish-" + os.urandom(8).hex()
 
@@ -24,7 +24,7 @@ TOKEN = "swordfish-" + os.urandom(8).hex()
 def world(stand: Stand) -> Iterator[World]:
     """An HTTP service whose token only the gateway has."""
     made = World(TOKEN)
-    keep(stand.deployment, "world", f"{made.url}/", "Authorization", f"Bearer {TOKEN}")
+    keep(stand.deployment, "world", bound(f"{made.url}/", "Authorization"), f"Bearer {TOKEN}")
     stand.kill("gateway")  # it reads credentials when it starts
     yield made
     made.close()

@@ -25,7 +25,7 @@ from ironbound.core.native import parse_manifest
 from ironbound.core.profile import Layer, merge
 from ironbound.core.replay import Entry
 from ironbound.core.request import NO_LIMITS
-from ironbound.terminal.credential import keep
+from ironbound.terminal.credential import bound, keep
 from ironbound.terminal.demo.records import RECORDS, make_records, make_server
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "sdk" / "python-native"
@@ -67,7 +67,7 @@ def office(stand: Stand) -> Iterator[Office]:
     server = make_server(TOKEN)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     made = Office(server)
-    keep(stand.deployment, "records", f"http://127.0.0.1:{made.port}", "authorization", f"Bearer {TOKEN}")
+    keep(stand.deployment, "records", bound(f"http://127.0.0.1:{made.port}", "authorization"), f"Bearer {TOKEN}")
     stand.kill("gateway")  # it reads credentials when it starts
     yield made
     server.shutdown()
