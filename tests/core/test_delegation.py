@@ -219,6 +219,28 @@ def test_who_acts_for_a_client_needs_what_the_client_may() -> None:
     assert lab.replay.authority.read("grant_left", made.grant) == 4
 
 
+def test_an_approval_that_is_over_is_not_shown_as_unused() -> None:
+    made = family(approvals=2)
+    lab = made.scene.lab
+    given = approve(made, "out/a")
+    lab.expect(given)
+    assert given.consent is not None
+    asked = given.consent.statement.predicate
+    for now, left in ((asked["expires_ms"] - 1, asked["id"]), (asked["expires_ms"], None)):
+        lab.now = now - lab.step_ms
+        lab.expect(lab.intent("clerk", made.scene.launch, made.scene.grant))  # moves the log's clock
+        assert lab.replay.approval_of(made.grant, {"path": "out/a"}) == left
+
+
+def test_a_signed_rate_holds() -> None:
+    made = family(rate={"calls": 2, "window_ms": 60_000})
+    lab = made.scene.lab
+    calls = [lab.intent("clerk", made.scene.launch, made.grant, tool="own").void for _ in range(3)]
+    assert calls == [None, None, "rate-exceeded"]
+    lab.now += 60_000
+    lab.expect(lab.intent("clerk", made.scene.launch, made.grant, tool="own"))
+
+
 def test_a_budget_is_settled_by_the_outcome() -> None:
     made = family(budget={"unit": "tokens", "total": 10, "call": 4})
     lab = made.scene.lab

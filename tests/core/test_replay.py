@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from ironbound.core.authority import FIELDS
 from ironbound.core.canonical import FormatError, canonical, sha256_hex
 from ironbound.core.envelope import parse_envelope, sign_envelope
+from ironbound.core.merkle import EMPTY_ROOT
 from ironbound.core.reasons import REASONS
 from ironbound.core.replay import AHEAD_MS, CHECKPOINT_LAG, CHECKPOINT_LAG_MS, Entry, Replay
-from ironbound.core.request import NO_LIMITS
+from ironbound.core.request import NO_LIMITS, head_of
 from ironbound.core.statement import parse_statement
 from ironbound.core.surface import approval_body
 from verifier.lab import DAY, ROLES, Honest, Lab, digest_of, honest, key, wasm
@@ -114,6 +115,7 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
         "checkpoint": lab.head(),
     } | here  # fmt: skip
     other_head = lab.head() | {"size": lab.replay.size - 1}
+    empty = head_of(0, EMPTY_ROOT)
     elsewhere = {"node": key("another node").public.keyid}
     tampered = json.loads(said("gateway", "action-outcome", intent=intent, **outcome))
     tampered["payload"] = json.loads(said("gateway", "action-outcome", intent=intent, **outcome))["payload"]
@@ -153,6 +155,7 @@ def _void(scene: Honest) -> list[tuple[str, bytes]]:
         ("environment-differs", said("monitor", "canary-challenge", **challenge | {"environment": "test"})),
         ("node-differs", said("monitor", "canary-challenge", **challenge | elsewhere)),
         ("checkpoint-unknown", said("monitor", "canary-challenge", **challenge | {"checkpoint": other_head})),
+        ("checkpoint-unknown", said("monitor", "canary-challenge", **challenge | {"checkpoint": empty})),
         ("intent-closed", said("gateway", "action-outcome", intent=intent, **outcome)),
         ("intent-unknown", said("gateway", "action-outcome", intent=scene.launch, **outcome)),
         ("intent-unknown", said("gateway", "action-outcome", intent=size + 9, **outcome)),
@@ -196,6 +199,12 @@ def test_an_intent_that_is_void_was_not_performed_and_nothing_else() -> None:
         assert lab.outcome(void.index, status).void == "intent-unknown"
     lab.expect(lab.outcome(void.index, "not-performed"))
     assert lab.outcome(scene.launch, "not-performed").void == "intent-unknown"
+
+
+def test_an_entry_about_itself_is_void() -> None:
+    lab = honest().lab
+    assert lab.outcome(lab.replay.size).void == "intent-unknown"
+    assert lab.drift(lab.replay.size).void == "reference-unknown"
 
 
 def test_what_the_monitor_saw_and_ordered_is_of_what_is_there() -> None:
@@ -273,6 +282,10 @@ def test_a_challenge_is_bound_to_a_checkpoint_that_was_fresh() -> None:
     lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
     assert lab.say_challenge(scene.canary, scene.cage, "p", checkpoint=old).void == "checkpoint-stale"
     lab.challenge(scene.canary, scene.cage, "p")
+    old = lab.head()
+    lab.append(b"noise")  # as old as what was said before it
+    lab.now += CHECKPOINT_LAG_MS - lab.step_ms
+    lab.challenge(scene.canary, scene.cage, "p", checkpoint=old)
 
 
 def test_a_challenge_whose_checkpoint_lacks_too_many_entries_is_stale() -> None:
