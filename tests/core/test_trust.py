@@ -13,14 +13,16 @@ from ironbound.core.canonical import FormatError, b64encode
 from ironbound.core.envelope import parse_envelope, sign_envelope
 from ironbound.core.keys import PrivateKey, SignatureInvalid
 from ironbound.core.note import COSIGNATURE, Signer
+from ironbound.core.policy import parse_policy
 from ironbound.core.replay import Replay
-from ironbound.core.statement import MAX_CONSENTS, Subject, encode_statement, parse_statement
-from ironbound.core.trust import parse_pin, parse_trust_root
-from verifier.lab import ORIGIN, Lab, digest_of, key
+from ironbound.core.statement import MAX_CONSENTS, QUORUMS, Subject, encode_statement, parse_statement
+from ironbound.core.trust import Human, TrustRoot, parse_pin, parse_trust_root
+from verifier.lab import DAY, ORIGIN, ROLES, Lab, digest_of, key
 
 LAB = Lab()
 BODY: dict[str, Any] = parse_statement(parse_envelope(LAB.entries[0]).payload).predicate
 SUBJECT = (Subject("lab", digest_of("lab")),)  # type: ignore[arg-type]
+NAMES = ("ada", "bob", "cy")
 EVERYBODY = list(LAB.humans.values())
 
 
@@ -93,6 +95,22 @@ def _quorum_beyond_the_roster(body: dict[str, Any]) -> None:
     body["quorum"]["grant"] = 4
 
 
+def _second_version(body: dict[str, Any]) -> None:
+    body["version"] = 2
+
+
+def _release_is_a_service(body: dict[str, Any]) -> None:
+    body["release"] = public(key("node"))
+
+
+def _release_is_the_log(body: dict[str, Any]) -> None:
+    body["release"] = public(key("log"))
+
+
+def _log_of_another_name(body: dict[str, Any]) -> None:
+    body["log"]["origin"] = "other.example/log"
+
+
 def _small_order_key(body: dict[str, Any]) -> None:
     body["operators"][0]["keys"].append({"scheme": "ed25519", "public": b64encode(bytes(32))})
 
@@ -126,6 +144,10 @@ def test_no_act_takes_more_humans_than_an_entry_holds_approvals() -> None:
         (_operator_is_a_service, "trust-root-roster"),
         (_two_roles_one_key, "trust-root-roster"),
         (_quorum_beyond_the_roster, "trust-root-quorum"),
+        (_second_version, "trust-root-version"),
+        (_release_is_a_service, "trust-root-roster"),
+        (_release_is_the_log, "trust-root-roster"),
+        (_log_of_another_name, "trust-root-log"),
         (_small_order_key, "key-invalid"),
         (_short_key, "trust-root-key"),
     ],
@@ -161,6 +183,14 @@ def test_too_few_humans_under_the_root_are_refused() -> None:
     assert parse_trust_root(signed(body, [spare, LAB.humans["bob"]])).humans[spare.public.keyid] == "ada"
 
 
+def test_who_is_not_on_the_roster_for_a_change_does_not_count_under_the_root() -> None:
+    body = copy.deepcopy(BODY)
+    body["operators"][2]["acts"].remove("reconfigure")
+    with pytest.raises(SignatureInvalid, match="signed by 1 humans, its quorum is 2"):
+        parse_trust_root(signed(body, [LAB.humans["ada"], LAB.humans["cy"]]))
+    parse_trust_root(signed(body, [LAB.humans["ada"], LAB.humans["bob"]]))
+
+
 def test_a_stranger_or_a_service_under_the_root_is_refused() -> None:
     for other in (key("stranger"), LAB.services["node"]):
         with pytest.raises(SignatureInvalid):
@@ -176,11 +206,37 @@ def test_a_root_that_was_changed_after_it_was_signed_is_refused() -> None:
         parse_trust_root(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
+def test_a_trust_root_is_read_as_it_was_signed() -> None:
+    body = copy.deepcopy(BODY)
+    holders = [LAB.holder(one) for one in ("eli", "fay", "gil")]
+    body["break_glass"] = {"quorum": 3, "holders": holders}
+    body["release"] = public(key("release"))
+    data = signed(body)
+    humans, services = [LAB.humans[one].public for one in NAMES], {one: LAB.services[one].public for one in ROLES}
+    sealed = {LAB.humans[f"{one}, sealed"].public: Human(one) for one in ("eli", "fay", "gil")}
+    assert parse_trust_root(data) == TrustRoot(
+        deployment="lab", environment="production", version=1, body=body, digest=parse_envelope(data).digest,
+        envelope=parse_envelope(data), keys={one.keyid: one for one in (*humans, *sealed, *services.values())},
+        humans={one.keyid: Human(name) for one, name in zip(humans, NAMES, strict=True)},
+        acts={Human(one): frozenset(QUORUMS) for one in NAMES},
+        sealed={one.keyid: human for one, human in sealed.items()}, former={}, compromised={}, services=services,
+        voices={one.keyid: role for role, one in services.items()},
+        quorum={**dict.fromkeys(QUORUMS, 2), "break-glass": 3}, origin=ORIGIN, log_vkey=LAB.log.verifier().vkey,
+        policy_text=LAB.policy, policy=parse_policy(LAB.policy), separation="user", users={}, drift_stop_ms=5_000,
+        canary_interval_ms=DAY, heartbeat_ms=365 * DAY, tpm=None, release=key("release").public,
+    )  # fmt: skip
+    body["break_glass"]["quorum"] = 4
+    with pytest.raises(FormatError, match="holders of sealed keys are fewer") as refused:
+        parse_trust_root(signed(body))
+    assert refused.value.code == "trust-root-quorum"
+
+
 def test_another_statement_is_no_trust_root_and_a_second_one_changes_nothing() -> None:
     lab = Lab()
     lab.announce()
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match="expected a trust root, got service-started") as refused:
         parse_trust_root(lab.entries[1])
+    assert refused.value.code == "trust-root-kind"
     before = lab.replay.trust
     assert lab.append(signed(BODY)).void == "voice-unknown"
     assert lab.replay.trust is before
@@ -195,5 +251,6 @@ def test_the_pin_names_the_root_and_nothing_else_passes_for_a_pin() -> None:
     pin = parse_trust_root(LAB.entries[0]).pin
     assert parse_pin(str(pin)) == pin == parse_pin(f"{pin}\n")
     for text in ("", ":", "a:b:c", f"{pin}:", f":{pin}", str(pin).replace(pin.root, pin.root[:-1]), "x" * 2000):
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError, match="a pin is DEPLOYMENT:SHA256:LOG-KEY on one line") as refused:
             parse_pin(text)
+        assert refused.value.code == "pin-malformed"
