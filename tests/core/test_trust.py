@@ -16,8 +16,10 @@ from ironbound.core.note import COSIGNATURE, Signer
 from ironbound.core.policy import parse_policy
 from ironbound.core.replay import Replay
 from ironbound.core.statement import MAX_CONSENTS, QUORUMS, Subject, encode_statement, parse_statement
+from ironbound.core.tpm import AttestationKey, parse_public
 from ironbound.core.trust import Human, TrustRoot, parse_pin, parse_trust_root
 from verifier.lab import DAY, ORIGIN, ROLES, Lab, digest_of, key
+from verifier.quoter import Quoter
 
 LAB = Lab()
 BODY: dict[str, Any] = parse_statement(parse_envelope(LAB.entries[0]).payload).predicate
@@ -225,6 +227,9 @@ def test_a_trust_root_is_read_as_it_was_signed() -> None:
         policy_text=LAB.policy, policy=parse_policy(LAB.policy), separation="user", users={}, drift_stop_ms=5_000,
         canary_interval_ms=DAY, heartbeat_ms=365 * DAY, tpm=None, release=key("release").public,
     )  # fmt: skip
+    body["tpm"] = (quoter := Quoter()).enrolment
+    tpm = parse_trust_root(signed(body)).tpm
+    assert tpm == AttestationKey("hardware", parse_public(quoter.public()), quoter.name)
     body["break_glass"]["quorum"] = 4
     with pytest.raises(FormatError, match="holders of sealed keys are fewer") as refused:
         parse_trust_root(signed(body))
