@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from ironbound.monitor.observe import ProcessGone, require_start, start_time, thread_states
+from ironbound.monitor.observe import ProcessGone, require_alive, require_start, start_time, thread_states
+from ironbound.monitor.proc import is_ending, read_proc, stat_fields
 from ironbound.monitor.processes import is_alive, read_process
 
 NAMED = (
@@ -53,3 +55,32 @@ def test_a_number_that_another_process_has_by_now_is_not_the_one_that_was_meant(
         with pytest.raises(ProcessGone, match="expected the one started at"):
             require_start(pid, start - 1)
     assert read_process(pid) is None and not is_alive(pid, start)
+
+
+LEFT = (
+    "import ctypes, sys, threading\n"
+    "def rest(): print(flush=True); sys.stdin.read()\n"
+    "threading.Thread(target=rest).start(); ctypes.CDLL(None).syscall(60, 0)"
+)
+"""exit(2): the first thread ends, the other one runs on."""
+
+
+def test_a_process_is_ending_only_when_all_its_threads_are() -> None:
+    with subprocess.Popen([sys.executable, "-c", LEFT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        start = start_time(process.pid)
+        while process_flags(process.pid) & 4 == 0:  # the first thread is told to end after the second began
+            time.sleep(0.001)
+        assert not is_ending(process.pid)
+        require_alive(process.pid, start)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_ending(process.pid)
+        with pytest.raises(ProcessGone):
+            require_alive(process.pid, start)
+    assert is_ending(process.pid)
+
+
+def process_flags(pid: int) -> int:
+    return int(stat_fields(read_proc(f"/proc/{pid}/stat"))[6])

@@ -7,7 +7,8 @@ null for what can't be seen, and judges nothing. Follows proc(5), mount_namespac
 Rule 1: a sample belongs to one process (see `observe`). Its own processes are found through it, not by name.
 Rule 2: the root is the image only if it is the very folder (device and inode) in which the image lies.
 Rule 3: every process inside is looked at, not the first alone: none has a debugger, more power, higher limits, other
-        namespaces or groups, or more processors than the first may have.
+        namespaces or groups, or more processors than the first may have. What is on its way out is not: it runs nothing
+        any more, and shows emptiness.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from .observe import (
     executable_files,
     filters_and_threads,
     namespaces_of,
+    require_alive,
     require_start,
     rlimits_of,
     spokesman,
     thread_states,
     tracer_of,
 )
-from .proc import read_lines, read_proc
+from .proc import is_ending, read_lines, read_proc
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 MAX_PROCESSES: Final = 4096
@@ -89,7 +91,7 @@ def observe_container(
             raise
         require_start(pid, pid_start)
         raise ProcessGone(f"process {pid} ended while it was read") from None
-    require_start(pid, pid_start)
+    require_alive(pid, pid_start)
     return sample
 
 
@@ -176,6 +178,8 @@ def _foreign(inside: list[int], baseline: Baseline, allowed: frozenset[Digest]) 
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended; the first one's end is noticed above
         if not isinstance(digests, list) or not isinstance(both, int):
+            if is_ending(pid):
+                continue
             return None, None
         writable += both
         strange.update(str(one) for one in digests if one not in allowed)
@@ -193,6 +197,8 @@ def _environment(states: Mapping[int, dict[int, dict[str, str]]], *, steering: b
         except (FileNotFoundError, ProcessLookupError):
             continue
         if here is None:
+            if is_ending(pid):
+                continue
             return None
         for name, digest in here.items():
             if not steering or steers_loader(name):
@@ -309,7 +315,7 @@ def _processes(
             names = [name for name in _SAME if state.get(name) != main.get(name)]
             if not _within(state["Cpus_allowed"], main["Cpus_allowed"]):
                 names.append("Cpus_allowed")
-            if (names or odd) and len(differing) < MAX_FOREIGN:
+            if (names or odd) and len(differing) < MAX_FOREIGN and not is_ending(pid):
                 differing.append(f"{tid}: {', '.join([*names, *odd])}")
     # gVisor's own threads are bounded by its cgroup; the agent's processes are inside it.
     count = 1 if approved.nested else sum(len(threads) for threads in states.values())

@@ -34,7 +34,7 @@ from ironbound.core.canonical import Digest, Value
 from ironbound.core.limits import RLIMIT_NAMES
 from ironbound.core.posture import CAPABILITY_SETS, NAMESPACES, POSTURE_VERSION
 from ironbound.monitor.environment import environment_of
-from ironbound.monitor.proc import has_ended, read_lines, read_proc, stat_fields
+from ironbound.monitor.proc import has_ended, is_ending, read_lines, read_proc, stat_fields
 from ironbound.monitor.tracing import TracingRefused, read_filters
 
 NamespaceId = NewType("NamespaceId", tuple[int, int])
@@ -135,6 +135,13 @@ def require_start(pid: int, pid_start: int) -> None:
         raise ProcessGone(f"process {pid}: expected the one started at {pid_start}, got {found}")
 
 
+def require_alive(pid: int, pid_start: int) -> None:
+    """ProcessGone unless it is that process, and was not ending while it was read."""
+    require_start(pid, pid_start)
+    if is_ending(pid):
+        raise ProcessGone(f"process {pid} was ending while it was read")
+
+
 def observe(pid: int, pid_start: int, baseline: Baseline, *, filters: bool) -> Value:
     """A sample of the process `pid` that started at `pid_start`, as a posture (see core/posture.py).
 
@@ -147,7 +154,7 @@ def observe(pid: int, pid_start: int, baseline: Baseline, *, filters: bool) -> V
     except (FileNotFoundError, ProcessLookupError):
         require_start(pid, pid_start)
         raise ProcessGone(f"process {pid} ended while it was read") from None
-    require_start(pid, pid_start)
+    require_alive(pid, pid_start)
     return sample
 
 

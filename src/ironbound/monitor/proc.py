@@ -10,6 +10,8 @@ import os
 from typing import Final
 
 _DEAD: Final = "ZXx"
+#: PF_EXITING of the kernel's linux/sched.h: the thread runs no code of its own any more.
+_EXITING: Final = 0x4
 
 
 def read_proc(path: str) -> str:
@@ -37,3 +39,20 @@ def stat_fields(text: str) -> list[str]:
 def has_ended(fields: list[str]) -> bool:
     """Whether these stat fields are those of a process without a live thread."""
     return fields[0] in _DEAD and int(fields[17]) <= 1
+
+
+def is_ending(pid: int) -> bool:
+    """Whether every thread of a process is on its way out, or gone. What such a process still shows is empty, piece by
+    piece: its memory, its files, its group."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    for thread in threads:
+        try:
+            flags = int(stat_fields(read_proc(f"/proc/{pid}/task/{thread}/stat"))[6])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if not flags & _EXITING:
+            return False
+    return True
